@@ -1,0 +1,35 @@
+"""Plain reuse: between full steps the residual of the whole stack of blocks is used again (FORA, arXiv 2407.01425)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from ditstack.schedule import even_by_interval
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from ditstack.pipe import Pipe
+
+
+class Reuse(Adapter):
+    """One full step in `interval`, spread evenly; F_hat = F_last on the others."""
+
+    interval: Annotated[int, Field(ge=1)] = 2
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_TRUNK})
+
+    def apply(self, pipe: Pipe) -> None:
+        from ditstack import predictors
+        from ditstack.cadence import Cadence
+        from ditstack.trunk import Store, cache_trunks
+
+        pipe.cadence = Cadence(pipe.clock, lambda steps: even_by_interval(steps, self.interval), "reused")
+        cache_trunks(pipe, Store(pipe, lambda site: predictors.Reuse()))

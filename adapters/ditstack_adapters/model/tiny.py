@@ -1,0 +1,25 @@
+"""The embedded model: a small FluxPipeline, really trained on captioned shapes, that makes pictures on any laptop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ditstack.model import Model
+
+FOLDER = Path(__file__).parent / "embedded" / "tiny"
+
+
+class Tiny(Model):
+    """64 x 64 pictures; guidance is a second pass with an empty prompt."""
+
+    pipeline_class: ClassVar[str] = "FluxPipeline"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    guidance: ClassVar[str] = "true_cfg_scale"
+    call: ClassVar[dict[str, Any]] = {"max_sequence_length": 16}
+
+    source: str = "embedded"
+
+    def load(self) -> Any:
+        here = self.model_copy(update={"source": str(FOLDER)}) if self.source == "embedded" else self
+        return Model.load(here)

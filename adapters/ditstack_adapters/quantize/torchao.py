@@ -1,0 +1,66 @@
+"""torchao: weights of the blocks' linears in 8, 4 or 3 bits, rounded in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from pydantic import Field
+
+if TYPE_CHECKING:
+    import torch
+    from ditstack.pipe import Pipe
+
+Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
+
+
+class TorchAo(Adapter):
+    """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torchao",)
+
+    scheme: Scheme = "int8"
+    group_size: Annotated[int, Field(ge=8)] = 32
+    """Weights that share a scale, for int4 and int3."""
+    skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
+    """Linears whose name holds one of these stay as they are; so does everything outside the blocks."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        plain = frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
+        return plain | {Fact.SM89} if self.scheme == "fp8dq" else plain
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FLOAT_WEIGHTS})
+
+    def apply(self, pipe: Pipe) -> None:
+        from torchao.quantization import quantize_
+
+        for blocks in pipe.blocks.values():
+            for block in blocks:
+                quantize_(block.module, self._config(), self.takes)
+
+    def takes(self, module: torch.nn.Module, name: str) -> bool:
+        """Whether this linear is rounded."""
+        from torch.nn import Linear
+
+        if not isinstance(module, Linear) or any(word in name for word in self.skip):
+            return False
+        return self.scheme not in ("int4", "int3") or module.in_features % self.group_size == 0
+
+    def _config(self) -> Any:
+        import torch
+        from torchao import quantization as ao
+        from torchao.quantization.granularity import PerGroup
+
+        if self.scheme in ("int4", "int3"):
+            bits = torch.int4 if self.scheme == "int4" else torch.int3
+            return ao.IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(self.group_size))
+        return {
+            "int8": ao.Int8WeightOnlyConfig,
+            "int8dq": ao.Int8DynamicActivationInt8WeightConfig,
+            "fp8": ao.Float8WeightOnlyConfig,
+            "fp8dq": ao.Float8DynamicActivationFloat8WeightConfig,
+        }[self.scheme]()

@@ -1,0 +1,92 @@
+"""Adapter: one acceleration method. Its fields are the recipe's keys; the validated object is what acts on the pipe."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ditstack.errors import RecipeError
+from ditstack.facts import Fact
+
+if TYPE_CHECKING:
+    from ditstack.pipe import Pipe
+
+STAGES = ("model", "distill", "quantize", "attention", "cache", "compile")
+"""The one order, and why: a LoRA is fused (distill) before weights are rounded (quantize); the attention kernel
+changes the features that a cache sees; a cache's factors are fitted to the weights and attention that run; compile
+wraps what is left."""
+
+NAMESPACE = "ditstack_adapters"
+
+
+class Adapter(BaseModel):
+    """One method of one stage. Subclass it in `ditstack_adapters/<stage>/<method>.py`; that is all.
+
+    `needs`, `gives` and `drops` may depend on the fields, so they are properties.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Import names of the packages that it needs beyond ditstack's own."""
+
+    extra: ClassVar[str] = ""
+    """The optional dependency group of ditstack that brings `packages`, if there is one."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset()
+
+    @property
+    def gives(self) -> frozenset[Fact]:
+        return frozenset()
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset()
+
+    def apply(self, pipe: Pipe) -> None:
+        """Change the pipe in place."""
+        raise NotImplementedError
+
+
+def methods(stage: str) -> list[str]:
+    """The words that a recipe may name at `stage`: the files in that folder, whichever distribution brings them."""
+    package = importlib.import_module(f"{NAMESPACE}.{stage}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def find(stage: str, method: str) -> type[Adapter]:
+    """The Adapter subclass in `ditstack_adapters.<stage>.<method>`.
+
+    Raises:
+        RecipeError: there is no such method; the text lists those that there are.
+    """
+    known = methods(stage)
+    if method not in known:
+        raise RecipeError(f"unknown {stage} method {method!r}", [suggest(method, known)])
+    module = importlib.import_module(f"{NAMESPACE}.{stage}.{method}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Adapter) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise RecipeError(f"{module.__name__} must hold exactly one Adapter", [f"it holds {len(found)}"])
+    return found[0]
+
+
+def missing_packages(adapter: Adapter) -> list[str]:
+    """Those of `adapter.packages` that are not installed here."""
+    return [name for name in adapter.packages if importlib.util.find_spec(name) is None]
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """'did you mean ...?' where something is near, else the words that there are."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

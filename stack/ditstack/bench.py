@@ -1,0 +1,34 @@
+"""Bench: a stack beside its unaccelerated twin, same prompts and seeds, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ditstack import quality
+from ditstack.recipe import Recipe
+from ditstack.report import Comparison, Measure
+from ditstack.sample import Pictures, warm_up
+from ditstack.stack import Stack, load
+
+
+def twin(recipe: Recipe, tell: Callable[[str], None] = lambda text: None) -> Stack:
+    """The recipe's unaccelerated twin, loaded."""
+    tell("loading the plain twin")
+    return load(recipe.plain())
+
+
+def compare(stacked: Pictures, plain: Pictures) -> Comparison:
+    """Speed and fidelity of one batch against the twin's."""
+    return Comparison(
+        plain_seconds=plain.seconds,
+        speedup=plain.seconds["denoise"] / stacked.seconds["denoise"],
+        psnr=Measure.of(quality.psnr(stacked.images, plain.images)),
+        ssim=Measure.of(quality.ssim(stacked.images, plain.images)),
+        relative_l2=Measure.of(quality.relative_l2(stacked.latents, plain.latents)),
+    )
+
+
+def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | None = None) -> Pictures:
+    """One batch of pictures, after a warm-up that is not counted."""
+    warm_up(stack.pipe, prompts, stack.recipe.sampler)
+    return stack.sample(prompts, negative_prompt=negative_prompt)

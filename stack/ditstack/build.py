@@ -1,0 +1,43 @@
+"""Build: apply the stages of a recipe, in the one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ditstack import plan
+from ditstack.errors import BadPipeline
+from ditstack.pipe import Pipe
+from ditstack.recipe import Recipe
+
+
+def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
+    """Stack a recipe.
+
+    Args:
+        pipeline: a diffusers pipeline that the caller loaded; None loads the recipe's own model.
+
+    Raises:
+        Incompatible: before any weight is loaded.
+    """
+    plan.check(recipe, None if pipeline is None else str(pipeline.device))
+    model = recipe.model
+    loaded = model.load() if pipeline is None else pipeline
+    set_scheduler(loaded, recipe)
+    pipe = model.wrap(loaded)
+    for stage, adapter in recipe.stages():
+        if stage != "model":
+            adapter.apply(pipe)
+    return pipe
+
+
+def set_scheduler(pipeline: Any, recipe: Recipe) -> None:
+    """Give the pipeline the scheduler that the recipe names, with the model's own settings where it names none."""
+    sampler = recipe.sampler
+    if sampler.scheduler is None and not sampler.settings:
+        return
+    import diffusers
+
+    kind = getattr(diffusers, sampler.scheduler, None) if sampler.scheduler else type(pipeline.scheduler)
+    if kind is None:
+        raise BadPipeline(f"sampler.scheduler: diffusers has no {sampler.scheduler!r}; see diffusers.schedulers")
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **sampler.settings)

@@ -1,0 +1,46 @@
+"""Facts: what can be said of a pipe or of the machine. Adapters need, give and drop them; they know nothing else.
+
+Facts are for *cannot*. What merely *should not* be stacked is shown by measurement.
+"""
+
+from __future__ import annotations
+
+import enum
+import platform
+
+
+class Fact(enum.Enum):
+    """One sentence each; the value is what the user reads."""
+
+    BLOCKS = "the transformer's blocks are known"
+    DENSE_WEIGHTS = "linear weights can be read as a dense tensor"
+    FLOAT_WEIGHTS = "linear weights are plain floating-point tensors"
+    FREE_ATTENTION = "the attention kernel can be replaced"
+    FREE_TRUNK = "no other cache sits on the transformer"
+    CUDA = "the model runs on a CUDA GPU"
+    SM80 = "the GPU is of compute capability 8.0 or newer"
+    SM89 = "the GPU is of compute capability 8.9 or newer"
+
+
+def machine(device: str = "auto") -> frozenset[Fact]:
+    """The facts that this machine gives to a model on `device` ("auto", "cpu", "cuda" or "cuda:1")."""
+    if device == "cpu":
+        return frozenset()
+    import torch
+
+    if not torch.cuda.is_available():
+        return frozenset()
+    found = {Fact.CUDA}
+    capability = torch.cuda.get_device_capability(torch.device("cuda" if device == "auto" else device))
+    found |= {Fact.SM80} if capability >= (8, 0) else set()
+    found |= {Fact.SM89} if capability >= (8, 9) else set()
+    return frozenset(found)
+
+
+def describe_machine() -> str:
+    """The machine's kind in one line, as reports state it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} x{torch.cuda.device_count()}"
+    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"

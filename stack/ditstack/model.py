@@ -1,0 +1,121 @@
+"""Model: the adapter of the first stage. A family's file names its pipeline class, its blocks and its guidance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ditstack.adapter import Adapter
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.facts import Fact
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditstack.pipe import Pipe
+
+GIVES = frozenset({Fact.BLOCKS, Fact.DENSE_WEIGHTS, Fact.FLOAT_WEIGHTS, Fact.FREE_ATTENTION, Fact.FREE_TRUNK})
+
+
+class Model(Adapter):
+    """Loads a diffusers pipeline from a hub id or a folder and wraps it."""
+
+    pipeline_class: ClassVar[str] = "DiffusionPipeline"
+    stacks: ClassVar[tuple[str, ...]] = ()
+    """The transformer's ModuleLists of blocks in running order; empty finds them."""
+    guidance: ClassVar[str] = "guidance_scale"
+    """The pipeline's argument that takes `sampler.guidance`."""
+    call: ClassVar[dict[str, Any]] = {}
+    """Further arguments of every call."""
+
+    source: str = ""
+    """A hub id, or a folder that `save_pretrained` wrote."""
+    revision: str | None = None
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    offload: Literal["none", "model", "group"] = "none"
+
+    @property
+    def gives(self) -> frozenset[Fact]:
+        return GIVES
+
+    def place(self) -> torch.device:
+        """Where the model runs: what `device` says, or a GPU if there is one."""
+        import torch
+
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(auto if self.device == "auto" else self.device)
+
+    def torch_dtype(self) -> torch.dtype:
+        """bf16 on a GPU and fp32 on a CPU, unless the recipe says otherwise."""
+        import torch
+
+        names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        auto = torch.bfloat16 if self.place().type == "cuda" else torch.float32
+        return names.get(self.dtype, auto)
+
+    def check_source(self) -> None:
+        """Refuse a folder that is not there, before anything is loaded.
+
+        Raises:
+            BadFile: with the sentence.
+        """
+        if not self.source:
+            raise BadFile("model.source: missing; give a hub id such as org/name, or a folder")
+        path = Path(self.source).expanduser()
+        if path.is_dir() and not (path / "model_index.json").is_file():
+            raise BadFile(
+                f"model.source: the folder {self.source} holds no model_index.json; save_pretrained writes one"
+            )
+        if not path.is_dir() and (self.source.count("/") != 1 or self.source.startswith((".", "/", "~"))):
+            raise BadFile(f"model.source: there is no folder {self.source}, and it is not a hub id (org/name)")
+
+    def load(self) -> Any:
+        """The pipeline, in its dtype and on its device.
+
+        Raises:
+            BadFile: the folder is missing or torn.
+        """
+        import diffusers
+
+        self.check_source()
+        kind = getattr(diffusers, self.pipeline_class)
+        try:
+            pipeline = kind.from_pretrained(
+                str(Path(self.source).expanduser()), revision=self.revision, torch_dtype=self.torch_dtype()
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
+        self._offload(pipeline)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _offload(self, pipeline: Any) -> None:
+        place = self.place()
+        if self.offload == "none" or place.type == "cpu":
+            pipeline.to(place)
+        elif self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=place)
+        else:
+            pipeline.enable_group_offload(onload_device=place, offload_type="leaf_level", use_stream=True)
+
+    def wrap(self, pipeline: Any) -> Pipe:
+        """A pipe around a loaded pipeline of this family.
+
+        Raises:
+            BadPipeline: it is of another family.
+        """
+        import diffusers
+
+        from ditstack.pipe import Pipe
+
+        kind = getattr(diffusers, self.pipeline_class)
+        if not isinstance(pipeline, kind):
+            raise BadPipeline(f"the recipe is for a {self.pipeline_class}; the pipeline is a {type(pipeline).__name__}")
+        return Pipe(pipeline, self.guidance, self.stacks, self.call)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

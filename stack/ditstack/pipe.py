@@ -1,0 +1,129 @@
+"""Pipe: the one mutable object: a diffusers pipeline, its blocks, its clock, its factors, and what was counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.hooks import HookRegistry
+
+from ditstack.blocks import Block, find_blocks
+from ditstack.clock import HOOK, Clock
+from ditstack.errors import BadPipeline
+from ditstack.macs import MacCounter
+
+if TYPE_CHECKING:
+    from ditstack.cadence import Cadence
+    from ditstack.factors import Factors
+
+TRANSFORMERS = ("transformer", "transformer_2")
+FULL, OFF = "full", "off"
+
+
+class Pipe:
+    """What adapters change.
+
+    `kind` is what the present pass of a transformer is: "full" (run and remembered), another word of the cache's
+    ("forecast", "reused", "calibrated"), or "off" (run as if there were no cache).
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        guidance: str = "guidance_scale",
+        stacks: tuple[str, ...] = (),
+        call: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        names = [name for name in TRANSFORMERS if getattr(pipeline, name, None) is not None]
+        if not names:
+            raise BadPipeline(f"{type(pipeline).__name__} has no transformer; ditstack works on Diffusion Transformers")
+        self.pipeline = pipeline
+        self.guidance, self.call = guidance, dict(call)
+        self.transformers: dict[str, torch.nn.Module] = {name: getattr(pipeline, name) for name in names}
+        self.blocks: dict[str, list[Block]] = {
+            name: find_blocks(one, stacks) for name, one in self.transformers.items()
+        }
+        for one in self.transformers.values():
+            if HookRegistry.check_if_exists_or_initialize(one).get_hook(HOOK) is not None:
+                raise BadPipeline(
+                    "this pipeline already carries a stack; load it again, or apply one recipe with all stages"
+                )
+        self.clock = Clock()
+        self.clock.watch(pipeline, list(self.transformers.values()))
+        self.clock.around = self._pass
+        self.clock.on_edge.append(self._edge)
+        self.kind = OFF
+        self.cache_on = True
+        self.cadence: Cadence | None = None
+        self.factors: Factors | None = None
+        self.notes: list[str] = []
+        """Sentences that a report must show, such as that a kernel is emulated."""
+        self.tally: Counter[str] = Counter()
+        """Passes of a transformer by kind, of the present or last generation."""
+        self.step_kinds: dict[int, str] = {}
+        self.macs: dict[tuple[int, str, int], int] = {}
+        self.spent = self.would_spend = 0
+        """Multiply-accumulates of the present or last generation, and what they would be if every pass were full."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.transformers.values())).device  # pyright: ignore[reportReturnType]
+
+    @contextmanager
+    def without_cache(self) -> Iterator[None]:
+        """Inside, the cache stands aside and every step runs in full."""
+        before, self.cache_on = self.cache_on, False
+        try:
+            yield
+        finally:
+            self.cache_on = before
+
+    def steps_by_kind(self) -> dict[str, int]:
+        """How many steps of the last generation ran in each way; a step is full if any of its branches was."""
+        return dict(Counter(self.step_kinds.values()))
+
+    def _edge(self) -> None:
+        if self.cadence is not None:
+            self.cadence.forget()
+        if self.clock.running:
+            self.tally, self.step_kinds = Counter(), {}
+            self.spent = self.would_spend = 0
+
+    @contextmanager
+    def _pass(self) -> Iterator[None]:
+        """Around every call of a transformer: decide its kind, count it, and remember that it ran."""
+        caching = self.clock.running and self.cache_on and self.cadence is not None
+        self.kind = self.cadence.kind() if caching and self.cadence is not None else OFF
+        counted = FULL if self.kind == OFF else self.kind
+        try:
+            with self._count_macs(counted):
+                yield
+        finally:
+            ran, self.kind = self.kind, OFF
+        if self.clock.running:
+            self.tally[counted] += 1
+            if self.step_kinds.get(self.clock.index) != FULL:
+                self.step_kinds[self.clock.index] = counted
+        if ran == FULL and self.cadence is not None:
+            self.cadence.ran_in_full()
+
+    @contextmanager
+    def _count_macs(self, kind: str) -> Iterator[None]:
+        """Count the multiplications of the first pass of each kind and batch; later ones cost the same."""
+        transformer, _, rows = self.clock.branch or (0, None, 0)
+        key = (transformer, kind, rows)
+        if not self.clock.running:
+            yield
+            return
+        if key not in self.macs:
+            with MacCounter() as counter:
+                yield
+            self.macs[key] = counter.total
+        else:
+            yield
+        self.spent += self.macs[key]
+        self.would_spend += self.macs.get((transformer, FULL, rows), self.macs[key])

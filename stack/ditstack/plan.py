@@ -1,0 +1,64 @@
+"""Plan: follow the facts through the stages of a recipe. Loads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ditstack.adapter import Adapter, missing_packages
+from ditstack.errors import Incompatible
+from ditstack.facts import Fact, machine
+from ditstack.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan: the facts before and after it, and why it cannot stand, if it cannot."""
+
+    stage: str
+    method: str
+    adapter: Adapter
+    before: frozenset[Fact]
+    after: frozenset[Fact]
+    reasons: tuple[str, ...]
+
+
+def plan(recipe: Recipe, device: str | None = None) -> list[Step]:
+    """Every stage with the facts around it; stages that cannot stand say why, and the walk goes on."""
+    facts = machine(device or recipe.model.device)
+    taken_by: dict[Fact, str] = {}
+    steps = []
+    for stage, adapter in recipe.stages():
+        method = type(adapter).__module__.rpartition(".")[2]
+        reasons = [
+            _lacks(stage, method, fact, taken_by) for fact in sorted(adapter.needs - facts, key=lambda f: f.name)
+        ]
+        reasons += [_not_installed(stage, method, adapter, name) for name in missing_packages(adapter)]
+        after = (facts | adapter.gives) - adapter.drops
+        taken_by.update(dict.fromkeys(facts - after, f"{stage} {method}"))
+        steps.append(Step(stage, method, adapter, facts, after, tuple(reasons)))
+        facts = after
+    return steps
+
+
+def check(recipe: Recipe, device: str | None = None) -> None:
+    """Refuse a stack that cannot stand.
+
+    Args:
+        device: where the model lies already; None asks the recipe.
+
+    Raises:
+        Incompatible: with the reasons of every stage at once.
+    """
+    reasons = [reason for step in plan(recipe, device) for reason in step.reasons]
+    if reasons:
+        raise Incompatible(f"{recipe.name} cannot be stacked:", reasons)
+
+
+def _lacks(stage: str, method: str, fact: Fact, taken_by: dict[Fact, str]) -> str:
+    why = f" ({taken_by[fact]} took it away)" if fact in taken_by else ""
+    return f"{stage} {method} needs that {fact.value}{why}"
+
+
+def _not_installed(stage: str, method: str, adapter: Adapter, name: str) -> str:
+    target = f"'ditstack[{adapter.extra}]'" if adapter.extra else name
+    return f"{stage} {method} needs the package {name}: pip install {target}"

@@ -1,0 +1,92 @@
+"""Report: one schema for a run, a matrix cell and a benchmark row."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import statistics
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+PACKAGES = (
+    "ditstack",
+    "torch",
+    "diffusers",
+    "transformers",
+    "torchao",
+    "peft",
+    "bitsandbytes",
+    "sageattention",
+    "triton",
+)
+
+
+class Measure(BaseModel):
+    """One quality figure: the mean, and each picture's own."""
+
+    mean: float
+    each: list[float]
+
+    @classmethod
+    def of(cls, each: list[float]) -> Measure:
+        return cls(mean=statistics.fmean(each), each=each)
+
+
+class Comparison(BaseModel):
+    """The stack against its unaccelerated twin: same prompts, seeds and steps, in the same process."""
+
+    plain_seconds: dict[str, float]
+    speedup: float
+    """Of denoising."""
+    psnr: Measure
+    ssim: Measure
+    relative_l2: Measure
+    """Of the final latents."""
+
+
+class Report(BaseModel):
+    """What ran, on what, how long it took, and what it cost."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    recipe: str
+    resolved: dict[str, Any]
+    versions: dict[str, str]
+    machine: str
+    device: str
+    weights: str
+    """The fingerprint of the transformer's weights as they ran."""
+    seed: int
+    seeds: list[int] = []
+    prompts: list[str] = []
+    seconds: dict[str, float]
+    peak_memory: int
+    """Bytes: of the GPU, or of the process where there is none."""
+    steps: dict[str, int]
+    macs: int
+    macs_ratio: float
+    """Multiply-accumulates as a share of running every step in full."""
+    notes: list[str] = []
+    compare: Comparison | None = None
+
+
+def versions() -> dict[str, str]:
+    """The versions of what matters, as installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory() -> int:
+    """Bytes at the highest point so far."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,29 @@
+"""Schedules: on which of a generation's steps the transformer runs in full."""
+
+from __future__ import annotations
+
+import math
+
+
+def paper(steps: int, interval: int, first_enhance: int) -> tuple[int, ...]:
+    """The first `first_enhance` steps, then one after every interval - 1 skipped ones (SVD-Cache, arXiv 2601.07396)."""
+    full: list[int] = []
+    for step in range(steps):
+        if step < first_enhance or not full or step - full[-1] >= interval:
+            full.append(step)
+    return tuple(full)
+
+
+def even(steps: int, count: int) -> tuple[int, ...]:
+    """`count` full steps spread evenly, the first step among them and no dense warm-up."""
+    return tuple(sorted({round(place * steps / count) for place in range(min(count, steps))}))
+
+
+def even_by_interval(steps: int, interval: int) -> tuple[int, ...]:
+    """One full step in `interval`, spread evenly."""
+    return even(steps, math.ceil(steps / interval))
+
+
+def ending(full: tuple[int, ...], steps: int, last_full: int) -> tuple[int, ...]:
+    """The same schedule with its last `last_full` steps full."""
+    return tuple(sorted({*full, *range(max(0, steps - last_full), steps)}))
