@@ -1,0 +1,1 @@
+"""A small text-to-image task with an objective checker: captioned shapes."""

@@ -1,0 +1,81 @@
+"""Scores a pipeline folder with the checker on held-out captions.
+
+PYTHONPATH=benchmarks python -m testbed.score adapters/ditstack_adapters/model/embedded/tiny --prompts 256
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+
+from testbed.checker import score
+from testbed.render import SIDE
+from testbed.shapes import unseen_prompts
+from testbed.words import LENGTH
+
+
+def paint(pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32) -> np.ndarray:
+    """(N, S, S, 3) pictures in [0, 1]. Every prompt has a noise seed of its own, so the batch size changes nothing."""
+    pictures = []
+    for at in range(0, len(prompts), size):
+        part = prompts[at : at + size]
+        result: Any = pipe(
+            prompt=part,
+            negative_prompt=[""] * len(part),
+            true_cfg_scale=guidance,
+            height=SIDE,
+            width=SIDE,
+            num_inference_steps=steps,
+            max_sequence_length=LENGTH,
+            generator=[torch.Generator().manual_seed(seed + at + i) for i in range(len(part))],
+            output_type="np",
+        )
+        pictures.append(result.images)
+    return np.concatenate(pictures)
+
+
+def evaluate(pipe: FluxPipeline, n: int, steps: int, guidance: float, seed: int = 0) -> dict[str, Any]:
+    """The share of pictures that agree with their caption, by attribute and in all, and with the next picture's caption."""
+    prompts = unseen_prompts(n, seed)
+    began = time.monotonic()
+    pictures = paint(pipe, prompts, steps, guidance, seed)
+    return {
+        "prompts": n,
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+        "agree": score(pictures, prompts),
+        "shuffled": score(pictures, prompts[1:] + prompts[:1])["all"],
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--steps", type=int, nargs="+", default=[28])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    given = parser.parse_args()
+    pipe = FluxPipeline.from_pretrained(given.folder)
+    pipe.set_progress_bar_config(disable=True)
+    results = []
+    for steps in given.steps:
+        for guidance in given.guidance:
+            results.append(evaluate(pipe, given.prompts, steps, guidance))
+            print(json.dumps(results[-1]), flush=True)
+    if given.out:
+        given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Word-level tokenizers of the two classes that FLUX uses: every word of every level is one token."""
+
+from __future__ import annotations
+
+import json
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer, T5Tokenizer
+
+from testbed.shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+
+LENGTH = 16  # text tokens; the longest caption of every level fits
+GRAMMAR = "a on in the and object background center top bottom left right above below of"
+WORDS = sorted({*SHAPES, *COLOURS, *BACKGROUNDS, *TEXTURES, *GRAMMAR.split()})
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A unigram model in which a known word is always cheaper than its letters."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -20.0)]
+    pieces = [(f"▁{word}", -1.0) for word in WORDS] + [(letter, -20.0) for letter in LETTERS]
+    return T5Tokenizer(vocab=special + pieces, extra_ids=0, model_max_length=LENGTH)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """A byte-pair model trained until each word is one token."""
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    alphabet = [letter + end for end in ("", "</w>") for letter in LETTERS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=[*LETTERS]
+    )
+    trained.train_from_iterator(WORDS, trainer)
+    pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    vocab = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL, *alphabet, *pieces]))}
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH + 4)
