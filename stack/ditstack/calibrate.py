@@ -1,10 +1,116 @@
-"""Calibrate: run prompts on the pipe built so far and let the cache fit its factors."""
+"""Calibrate: run prompts on the pipe as built, let its stages fit their factors, and keep those where they belong."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ditstack.build import build
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.factors import Factors, fingerprint
 from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
+from ditstack.recipe import Recipe, Sampler
+from ditstack.sample import sample
+
+Tell = Callable[[str], None]
+
+SEED = 10_000_000
+"""Calibration seeds start here, far from those that pictures are made with."""
 
 
-def provide_factors(recipe: Recipe, pipe: Pipe) -> None:
-    return None
+@dataclass
+class Rehearsal:
+    """Calibration prompts that can be run on a pipe again and again, always from the same noise."""
+
+    pipe: Pipe
+    prompts: Sequence[str]
+    sampler: Sampler
+    tell: Tell
+
+    def latents(self, places: range | None = None) -> Tensor:
+        """The final latents of some of the prompts, with the cache as it stands now."""
+        chosen = places or range(len(self.prompts))
+        prompts, seeds = [self.prompts[place] for place in chosen], [SEED + place for place in chosen]
+        return sample(self.pipe, prompts, seeds, self.sampler).latents
+
+    def uncached_latents(self, places: range | None = None) -> Tensor:
+        """The same without the cache: what its forecasts aim at."""
+        with self.pipe.without_cache():
+            return self.latents(places)
+
+
+def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
+    """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
+    resolved = recipe.resolved()
+    stages = {stage: _digest(_lasting(resolved[stage])) for stage in recipe.adapters if stage not in ("model", "compile")}
+    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
+    return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
+
+
+def default_file(recipe: Recipe) -> Path:
+    """Where a recipe's factors are kept unless it names a file."""
+    home = Path(os.environ.get("DITSTACK_HOME") or Path.home() / ".cache" / "ditstack")
+    return home / "factors" / f"{recipe.name}.safetensors"
+
+
+def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> None:
+    """Load the factors that the cache wants, or fit them where the recipe says `calibrate: auto`.
+
+    Raises:
+        StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
+        BadFile: there are none, or the file is torn.
+    """
+    cache = recipe.adapters.get("cache")
+    if cache is None or not getattr(cache, "wants_factors", False):
+        return
+    file = Path(cache.factors).expanduser() if cache.factors else default_file(recipe)  # pyright: ignore[reportAttributeAccessIssue]
+    current = conditions(recipe, pipe)
+    auto = cache.calibrate == "auto"  # pyright: ignore[reportAttributeAccessIssue]
+    if file.is_file() or not auto:
+        factors = Factors.load(file)
+        if not auto or factors.conditions == current:
+            factors.check(current)
+            pipe.factors = factors
+            return
+    _fit(recipe, pipe, current, recipe.calibration, tell).save(file)
+
+
+def calibrate(recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: Tell) -> Path:
+    """Build the recipe, fit its factors on `prompts`, and write them.
+
+    Returns:
+        The file written.
+    """
+    if len(prompts) < 2:
+        raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
+    pipe = build(recipe)
+    cache = recipe.adapters.get("cache")
+    if not getattr(cache, "wants_factors", False):
+        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its cache computes all it needs as it runs")
+    factors = _fit(recipe, pipe, conditions(recipe, pipe), prompts, tell)
+    target = file or Path(getattr(cache, "factors", None) or default_file(recipe))
+    factors.save(target)
+    return target
+
+
+def _fit(recipe: Recipe, pipe: Pipe, current: Mapping[str, str], prompts: Sequence[str], tell: Tell) -> Factors:
+    cache: Any = recipe.adapters["cache"]
+    tensors = cache.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+    pipe.factors = Factors(tensors, dict(current))
+    return pipe.factors
+
+
+def _lasting(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that change what factors mean; where they lie and when they are fitted does not."""
+    return {key: value for key, value in fields.items() if key not in ("factors", "calibrate")}
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -67,10 +67,13 @@ class Factors:
 
 
 def fingerprint(modules: Mapping[str, torch.nn.Module]) -> str:
-    """A hash of every parameter and buffer, as they run: one flipped bit changes it. Computed where the weights lie."""
+    """A hash of every parameter, buffer and quantization scale, as they run: one flipped bit changes it.
+
+    Computed where the weights lie. Scales that a backend keeps outside parameters are in the module's state dict.
+    """
     digest = hashlib.sha256()
     for module_name, module in sorted(modules.items()):
-        for name, tensor in sorted({**dict(module.named_parameters()), **dict(module.named_buffers())}.items()):
+        for name, tensor in sorted({**dict(module.named_buffers()), **module.state_dict()}.items()):
             for part, plain in _plain_parts(name, tensor):
                 shape = f"{module_name}.{part} {tuple(plain.shape)} {plain.dtype} "
                 digest.update(shape.encode() + str(_sum(plain)).encode())

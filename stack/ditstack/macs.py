@@ -22,7 +22,7 @@ class MacCounter(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and (count := _COUNTS.get(func)) is not None:
+        if isinstance(out, Tensor) and (count := _COUNTS.get(func) or _OPERATORS.get(str(func))) is not None:
             self.total += count(out, *args, **kwargs)
         return out
 
@@ -61,3 +61,9 @@ _COUNTS: dict[Any, Callable[..., int]] = {
     torch.conv2d: _convolution,
     torch.conv3d: _convolution,
 }
+
+_OPERATORS: dict[str, Callable[..., int]] = {
+    "bitsandbytes.int8_scaled_mm.default": _product,
+    "bitsandbytes.gemm_4bit.default": _product,
+}
+"""Products that a backend registers as its own operators; they are known by name, so that nothing is imported."""

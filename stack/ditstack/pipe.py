@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from ditstack.macs import MacCounter
 if TYPE_CHECKING:
     from ditstack.cadence import Cadence
     from ditstack.factors import Factors
+    from ditstack.trunk import Store
 
 TRANSFORMERS = ("transformer", "transformer_2")
 FULL, OFF = "full", "off"
@@ -59,7 +60,10 @@ class Pipe:
         self.kind = OFF
         self.cache_on = True
         self.cadence: Cadence | None = None
+        self.store: Store | None = None
         self.factors: Factors | None = None
+        self.listeners: list[Callable[[str, torch.Tensor], None]] = []
+        """Told of every feature that a cache keeps: its site and the feature."""
         self.notes: list[str] = []
         """Sentences that a report must show, such as that a kernel is emulated."""
         self.tally: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """Predictors: what a feature will be at a coming step, from what it was at the last full steps.
 
-`keep(z, t)` at full steps, `at(t)` between them; t is the share of noise or the step's index, whichever is configured.
+`keep(z, t)` at full steps, `at(t)` between them, `tensors()` are what it holds on to; t is the share of noise or the step's index, whichever is configured.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class Predictor(Protocol):
 
     def at(self, t: float) -> Tensor: ...
 
+    def tensors(self) -> list[Tensor]: ...
+
 
 class Reuse:
     """The last value (FORA, arXiv 2407.01425)."""
@@ -28,6 +30,9 @@ class Reuse:
 
     def at(self, t: float) -> Tensor:
         return self.z
+
+    def tensors(self) -> list[Tensor]:
+        return [self.z]
 
 
 class Ema:
@@ -43,6 +48,9 @@ class Ema:
     def at(self, t: float) -> Tensor:
         assert self.mean is not None
         return self.mean
+
+    def tensors(self) -> list[Tensor]:
+        return [] if self.mean is None else [self.mean]
 
 
 class Holt:
@@ -67,6 +75,10 @@ class Holt:
             return z
         return z + self.slope * ((t - when) / (1 - self.beta**self.count))
 
+    def tensors(self) -> list[Tensor]:
+        last = [] if self.last is None else [self.last[0]]
+        return last if self.slope is None else [*last, self.slope]
+
 
 class Taylor:
     """Newton's divided differences over the real gaps: the polynomial through the last order + 1 full steps.
@@ -83,7 +95,7 @@ class Taylor:
         self.known = [*(one for one in self.known if one[1] != t), (z, t)][-self.order - 1 :]
 
     def at(self, t: float) -> Tensor:
-        z, when = self.known[-1]
+        z = self.known[-1][0]
         weights = lagrange([known for _, known in self.known], t)
         if len(weights) == 1:
             return z
@@ -94,6 +106,9 @@ class Taylor:
         for (older, _), weight in zip(self.known[:-1], weights[:-1], strict=True):
             out.add_(older, alpha=self.damping * weight)
         return out
+
+    def tensors(self) -> list[Tensor]:
+        return [z for z, _ in self.known]
 
 
 def lagrange(knots: list[float], t: float) -> list[float]:
@@ -129,3 +144,55 @@ class Subspace:
         assert self.basis is not None
         change = (self.inner.at(t) - self.inside).to(self.feature.dtype)
         return self.feature + change @ self.basis.mT
+
+    def tensors(self) -> list[Tensor]:
+        return [self.feature, self.inside, *self.inner.tensors()]
+
+
+class Fitted:
+    """Newton's forecast with gains that were tuned on the final latent, one row for each full step.
+
+    F_hat = F_n + P (g0 a1 + g1 a2) + (1 - P) (g2 a1 + g3 a2): a1 is the first-order change, a2 what the second order
+    adds to it, P projects on the principal directions (all of them where `basis` is None). Gains (1, 0, 1, 0) are
+    the plain first order.
+
+    Args:
+        gains_K4: a row per full step; the last row serves any further ones.
+        basis: V (D, R) or None.
+    """
+
+    def __init__(self, gains_K4: Tensor, basis: Tensor | None) -> None:
+        self.gains, self.basis = gains_K4.tolist(), basis
+        self.known: list[tuple[Tensor, float]] = []
+        self.count = 0
+
+    def keep(self, z: Tensor, t: float) -> None:
+        self.known = [*(one for one in self.known if one[1] != t), (z, t)][-3:]
+        self.count += 1
+
+    def at(self, t: float) -> Tensor:
+        row = self.gains[min(self.count, len(self.gains)) - 1]
+        z = self.known[-1][0]
+        if len(self.known) == 1:
+            return z
+        if self.basis is None:
+            return self._mix(t, 1.0, row[0], row[1])
+        basis = self.basis.to(z)
+        principal = self._mix(t, 0.0, row[0] - row[2], row[1] - row[3]) @ basis
+        return self._mix(t, 1.0, row[2], row[3]) + principal @ basis.mT
+
+    def _mix(self, t: float, value: float, first: float, second: float) -> Tensor:
+        """value z_n + first a1 + second a2, as one weighted sum of the values at the last full steps."""
+        knots = [when for _, when in self.known]
+        linear = [0.0] * (len(knots) - 2) + lagrange(knots[-2:], t)
+        curved = lagrange(knots, t)
+        weights = [first * a + second * (b - a) for a, b in zip(linear, curved, strict=True)]
+        weights[-1] += value - first
+        out = self.known[-1][0] * weights[-1]
+        for (older, _), weight in zip(self.known[:-1], weights[:-1], strict=True):
+            if weight:
+                out.add_(older, alpha=weight)
+        return out
+
+    def tensors(self) -> list[Tensor]:
+        return [z for z, _ in self.known]

@@ -14,7 +14,7 @@ from ditstack.errors import RecipeError
 from ditstack.layers import Layered, read_layers
 from ditstack.model import Model
 
-TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "quality")
+TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
 
 class _Section(BaseModel):
@@ -61,6 +61,7 @@ class Recipe:
         self.sampler: Sampler = rest["sampler"]
         self.seed: int = rest["seed"]
         self.prompts: tuple[str, ...] = rest["prompts"]
+        self.calibration: tuple[str, ...] = rest["calibration"]
         self.quality: Gate = rest["quality"]
 
     @classmethod
@@ -116,13 +117,13 @@ class Recipe:
             out[stage] = {"method": method, **adapter.model_dump(mode="json")}
         out["sampler"] = self.sampler.model_dump(mode="json", exclude_none=True)
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
-        return {**out, "seed": self.seed, "prompts": list(self.prompts)}
+        return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
     def _rest(self) -> dict[str, Any]:
-        return {"sampler": self.sampler, "seed": self.seed, "prompts": self.prompts, "quality": self.quality}
+        return {key: getattr(self, key) for key in _Rest.model_fields}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and (self.adapters, self._rest()) == (other.adapters, other._rest())
@@ -142,6 +143,9 @@ class _Rest(_Section):
     sampler: Sampler = Sampler()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     prompts: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What `run` makes where it is given no prompts."""
+    calibration: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What `calibrate` fits to where it is given no prompts."""
     quality: Gate = Gate()
 
 

@@ -16,7 +16,8 @@ def paper(steps: int, interval: int, first_enhance: int) -> tuple[int, ...]:
 
 def even(steps: int, count: int) -> tuple[int, ...]:
     """`count` full steps spread evenly, the first step among them and no dense warm-up."""
-    return tuple(sorted({round(place * steps / count) for place in range(min(count, steps))}))
+    count = min(count, steps)
+    return tuple(round(place * steps / count) for place in range(count))
 
 
 def even_by_interval(steps: int, interval: int) -> tuple[int, ...]:

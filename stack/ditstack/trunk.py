@@ -29,12 +29,15 @@ class Store:
         self.memories: dict[Hashable, Predictor] = {}
         assert pipe.cadence is not None
         pipe.cadence.on_forget.append(self.memories.clear)
+        pipe.store = self
 
     def keep(self, site: str, feature: Tensor) -> None:
         key = (site, self.pipe.clock.branch)
         if key not in self.memories:
             self.memories[key] = self.make(site)
         self.memories[key].keep(feature, self._time())
+        for tell in self.pipe.listeners:
+            tell(site, feature)
 
     def recall(self, site: str) -> Tensor:
         return self.memories[(site, self.pipe.clock.branch)].at(self._time())

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
+    from ditstack.calibrate import Rehearsal
     from ditstack.predictors import Predictor
     from torch import Tensor
 
@@ -46,12 +47,21 @@ class SvdCache(Adapter):
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
     """With neither rank nor energy the whole space is forecast."""
     granularity: Literal["trunk", "block"] = "trunk"
+    factors: str | None = None
+    """A factors file; None keeps them in the user's cache folder under the recipe's name."""
+    calibrate: Literal["auto", "never"] = "never"
+    """What to do where fitted factors are wanted and missing or stale: fit them now, or refuse."""
 
     @model_validator(mode="after")
     def _one_size(self) -> SvdCache:
         if self.rank is not None and self.energy is not None:
             raise ValueError("rank and energy both size the subspace; give one of them")
         return self
+
+    @property
+    def wants_factors(self) -> bool:
+        """Whether `fit` must have run."""
+        return self.predictor == "fitted"
 
     @property
     def needs(self) -> frozenset[Fact]:
@@ -79,13 +89,23 @@ class SvdCache(Adapter):
             full = schedule.even_by_interval(steps, self.interval)
         return schedule.ending(full, steps, self.last_full)
 
-    def _predictor(self, pipe: Pipe, site: str) -> Predictor:
-        from ditstack.predictors import Subspace
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """The basis of every site and the gains of every full step, tuned on the final latent."""
+        from ditstack.gains import tune_gains
 
+        return tune_gains(pipe, rehearsal, self.rank, self.energy, len(self.full_steps(rehearsal.sampler.steps)))
+
+    def _predictor(self, pipe: Pipe, site: str) -> Predictor:
+        from ditstack.predictors import Fitted, Subspace
+
+        tensors = pipe.factors.tensors if pipe.factors is not None else {}
+        basis = tensors.get(f"{site}.basis")
+        if self.predictor == "fitted":
+            return Fitted(tensors["gains"], basis)
         inner = self._inner()
         if self.rank is None and self.energy is None:
             return inner
-        return Subspace(inner, None, self._find_basis)
+        return Subspace(inner, basis, self._find_basis)
 
     def _inner(self) -> Predictor:
         from ditstack import predictors

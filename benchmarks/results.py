@@ -1,0 +1,33 @@
+"""Where benchmarks write: benchmarks/results/<machine>_<date>/<case>.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ditstack.facts import describe_machine
+from ditstack.files import write_atomically
+from ditstack.report import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(case: str, data: dict[str, Any]) -> Path:
+    """Write one case's figures, with the machine and the versions that they were measured on."""
+    machine = re.sub(r"[^a-z0-9]+", "-", describe_machine().lower()).strip("-")
+    path = RESULTS / f"{machine}_{date.today().isoformat()}" / f"{case}.json"
+    full = {"case": case, "machine": describe_machine(), "versions": versions(), **data}
+    write_atomically(path, (json.dumps(full, indent=1) + "\n").encode())
+    print(f"wrote {path}")
+    return path
+
+
+def latest(case: str) -> dict[str, Any]:
+    """The newest figures of a case."""
+    found = sorted(RESULTS.glob(f"*/{case}.json"), key=lambda path: path.parent.name.rpartition("_")[2])
+    if not found:
+        raise SystemExit(f"no results of {case} under {RESULTS}; run benchmarks/{case}.py")
+    return json.loads(found[-1].read_text())
