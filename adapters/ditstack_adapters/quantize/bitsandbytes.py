@@ -1,0 +1,99 @@
+"""bitsandbytes: the blocks' linears in 8 bits (LLM.int8, arXiv 2208.07339) or 4 bits (QLoRA, arXiv 2305.14314).
+
+int8 rounds rows of weights and, as they come, rows of activations; nf4 and fp4 round weights in groups of 64. The
+linears are swapped after loading, so no GPU is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from pydantic import Field, model_validator
+
+if TYPE_CHECKING:
+    import torch
+    from ditstack.pipe import Pipe
+
+
+class BitsAndBytes(Adapter):
+    """Weights can be read back from every scheme."""
+
+    packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+    extra: ClassVar[str] = "bitsandbytes"
+
+    scheme: Literal["int8", "nf4", "fp4"] = "nf4"
+    double_quant: bool = False
+    """Round the scales of nf4 and fp4 too: 0.4 bits a weight less."""
+    skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
+    """Linears whose name holds one of these stay as they are; so does everything outside the blocks."""
+
+    @model_validator(mode="after")
+    def _scales_to_round(self) -> BitsAndBytes:
+        if self.double_quant and self.scheme == "int8":
+            raise ValueError("double_quant is for nf4 and fp4; int8 has one scale a row")
+        return self
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FLOAT_WEIGHTS})
+
+    def apply(self, pipe: Pipe) -> None:
+        _hush()
+        for blocks in pipe.blocks.values():
+            for block in blocks:
+                self._swap_linears(block.module)
+
+    def _swap_linears(self, block: torch.nn.Module) -> None:
+        places = [
+            (parent, name, child)
+            for above, parent in block.named_modules()
+            for name, child in parent.named_children()
+            if self.takes(child, f"{above}.{name}")
+        ]
+        for parent, name, linear in places:
+            setattr(parent, name, self._swapped(linear))
+
+    def takes(self, module: torch.nn.Module, name: str) -> bool:
+        """Whether this linear is rounded."""
+        from torch.nn import Linear
+
+        return type(module) is Linear and not any(word in name for word in self.skip)
+
+    def _swapped(self, linear: Any) -> torch.nn.Module:
+        swapped = self._int8(linear) if self.scheme == "int8" else self._four_bits(linear)
+        swapped.bias = linear.bias
+        return swapped.train(linear.training)
+
+    def _int8(self, linear: torch.nn.Linear) -> torch.nn.Module:
+        from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+        width, device = (linear.in_features, linear.out_features), linear.weight.device
+        swapped = Linear8bitLt(*width, bias=False, has_fp16_weights=False, device="meta")
+        # only a weight that comes from the CPU is rounded on its way
+        weight = Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        swapped.weight = weight.to(device)
+        return swapped
+
+    def _four_bits(self, linear: torch.nn.Linear) -> torch.nn.Module:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+
+        form: dict[str, Any] = {"compress_statistics": self.double_quant, "quant_type": self.scheme}
+        swapped = Linear4bit(linear.in_features, linear.out_features, bias=False, device="meta", **form)
+        # on some CPUs the first call would pack the weights anew: rows in 32s only, scales cut to bf16
+        swapped.support_avx512bf16_for_cpu = False
+        weight = Params4bit(linear.weight.data.clone(), requires_grad=False, module=swapped, **form)
+        swapped.weight = weight.to(linear.weight.device)
+        return swapped
+
+
+def _hush() -> None:
+    """Its int8 product logs at every call that activations are rounded from fp16; the module's text says so once."""
+    import logging
+
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
