@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,9 +14,19 @@ from torch.overrides import TorchFunctionMode
 class MacCounter(TorchFunctionMode):
     """Inside, `total` grows by what every product costs. It sees calls before any quantized weight unpacks itself."""
 
+    active: ClassVar[list[MacCounter]] = []
+
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
+
+    def __enter__(self) -> MacCounter:
+        self.active.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.active.remove(self)
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -27,6 +38,20 @@ class MacCounter(TorchFunctionMode):
         return out
 
 
+@contextmanager
+def counts_as(macs: Callable[[], int]) -> Iterator[None]:
+    """Inside, whatever runs is counted as `macs()`: for a kernel whose products no torch function shows."""
+    before = [(counter, counter.total) for counter in MacCounter.active]
+    yield
+    for counter, total in before:
+        counter.total = total + macs()
+
+
+def attention_macs(query: Tensor, key: Tensor, value: Tensor) -> int:
+    """Of dense attention; all in (..., T, D)."""
+    return query.numel() * key.shape[-2] + query.shape[:-1].numel() * value.shape[-1] * key.shape[-2]
+
+
 def _product(out: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
     return out.numel() * a.shape[-1]
 
@@ -35,8 +60,8 @@ def _added_product(out: Tensor, _add: Tensor, a: Tensor, *_: Any, **__: Any) -> 
     return out.numel() * a.shape[-1]
 
 
-def _attention(out: Tensor, query: Tensor, key: Tensor, *_: Any, **__: Any) -> int:
-    return query.numel() * key.shape[-2] + out.numel() * key.shape[-2]
+def _attention(_out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return attention_macs(query, key, value)
 
 
 def _convolution(out: Tensor, _input: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:

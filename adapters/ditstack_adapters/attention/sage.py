@@ -1,0 +1,97 @@
+"""sage: SageAttention's kernels, int8 Q and K with K smoothed (Zhang et al., arXiv 2410.02367; 2.x: arXiv 2411.10958).
+
+Calls that a kernel would answer wrongly go to PyTorch's own, and the report says which.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+
+if TYPE_CHECKING:
+    from ditstack.attention import Call, Declined
+    from ditstack.pipe import Pipe
+    from torch import Tensor
+
+WIDTHS = (64, 96, 128)
+"""Widths of a head that 1.x takes; 2.x takes every one up to the last."""
+KEYS = 64
+"""Keys in a block of 1.x, whose kernel counts the padding of the last block in the softmax."""
+
+
+class Sage(Adapter):
+    """Takes sageattention 2.x where it is installed, which is faster on newer GPUs, else 1.x."""
+
+    packages: ClassVar[tuple[str, ...]] = ("sageattention", "triton")
+    extra: ClassVar[str] = "sage"
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_ATTENTION, Fact.CUDA, Fact.SM80})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_ATTENTION})
+
+    def apply(self, pipe: Pipe) -> None:
+        from importlib.metadata import version
+
+        from ditstack.attention import replace_attention
+
+        first = version("sageattention").startswith("1.")
+        replace_attention(pipe, "sage", attend_1 if first else attend_2)
+
+
+def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
+    """Through sageattention 1.x."""
+    import torch
+    from ditstack.attention import Declined
+
+    if (reason := refusal_1(q, k, call)) is not None:
+        return Declined(reason)
+    q, k, v = (one if one.stride(-1) == 1 else one.contiguous() for one in (q, k, v))
+    # its own smoothing would change the caller's k
+    k = k - k.mean(-2, keepdim=True)
+    with torch.cuda.device_of(q):
+        return _sage()(q, k, v, is_causal=call.causal, sm_scale=call.scale, smooth_k=False)
+
+
+def attend_2(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
+    """Through sageattention 2.x, which pads and smooths by itself."""
+    from ditstack.attention import Declined
+
+    if (reason := refusal_2(q, call)) is not None:
+        return Declined(reason)
+    return _sage()(q, k, v, tensor_layout="HND", is_causal=call.causal, sm_scale=call.scale)
+
+
+def refusal_1(q: Tensor, k: Tensor, call: Call) -> str | None:
+    """Why 1.x must not take a call."""
+    if call.mask is not None:
+        return "the kernel knows no masks"
+    if q.shape[-1] not in WIDTHS:
+        return f"a head is {q.shape[-1]} wide; the kernel takes {', '.join(map(str, WIDTHS))}"
+    if call.causal and q.shape[-2] != k.shape[-2]:
+        return "the kernel's causal form wants as many keys as queries"
+    if not call.causal and k.shape[-2] % KEYS:
+        return f"{k.shape[-2]} keys are no multiple of {KEYS}; the kernel would count padding as keys"
+    return None
+
+
+def refusal_2(q: Tensor, call: Call) -> str | None:
+    """Why 2.x must not take a call."""
+    if call.mask is not None:
+        return "the kernel knows no masks"
+    if q.shape[-1] > WIDTHS[-1]:
+        return f"a head is {q.shape[-1]} wide; the kernel takes up to {WIDTHS[-1]}"
+    if q.element_size() != 2:
+        return "the kernel takes fp16 and bf16 only"
+    return None
+
+
+def _sage():  # noqa: ANN202
+    from sageattention import sageattn
+
+    return sageattn
