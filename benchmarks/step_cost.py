@@ -47,7 +47,8 @@ def measure(stack: Stack, steps: int) -> dict[str, Any]:
     ratio = stack.report().macs_ratio
     with stack.off():
         plain, _, _ = run(stack, {**arguments, "num_inference_steps": steps})
-    by_kind = {kind: statistics.median(t for t, k in zip(cached, kinds, strict=True) if k == kind) for kind in set(kinds)}
+    pairs = list(zip(cached, kinds, strict=True))
+    by_kind = {kind: statistics.median(seconds for seconds, of in pairs if of == kind) for kind in set(kinds)}
     speedup = sum(plain) / sum(cached)
     ideal = steps / kinds.count("full")
     return {
@@ -83,9 +84,9 @@ def kept(stack: Stack) -> float:
     store = stack.pipe.store
     if store is None or not store.memories:
         return 0.0
-    found = {one.untyped_storage().data_ptr(): one for memory in store.memories.values() for one in memory.tensors()}
-    largest = max(one.numel() for one in found.values())
-    return sum(one.untyped_storage().nbytes() for one in found.values()) / (largest * next(iter(found.values())).element_size())
+    held = [one for memory in store.memories.values() for one in memory.tensors()]
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held}
+    return sum(storages.values()) / max(one.numel() * one.element_size() for one in held)
 
 
 if __name__ == "__main__":

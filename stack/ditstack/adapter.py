@@ -6,7 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,6 +37,18 @@ class Adapter(BaseModel):
 
     extra: ClassVar[str] = ""
     """The optional dependency group of ditstack that brings `packages`, if there is one."""
+
+    neutral: ClassVar[dict[str, Any] | None] = None
+    """Fields at which it changes nothing, so that pictures equal the plain pipe's; None where there are none."""
+
+    trial: ClassVar[dict[str, Any]] = {}
+    """Fields at which it acts on a very small model, where its defaults would find nothing to do."""
+
+    rounds_activations: ClassVar[bool] = False
+    """Whether it rounds activations: then the last bit of a float may tip a rounding, and equal means nearly equal."""
+
+    per_item: ClassVar[bool] = True
+    """Whether an item's picture never depends on its neighbours in the batch."""
 
     @property
     def needs(self) -> frozenset[Fact]:

@@ -49,7 +49,8 @@ class Rehearsal:
 def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
     """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
     resolved = recipe.resolved()
-    stages = {stage: _digest(_lasting(resolved[stage])) for stage in recipe.adapters if stage not in ("model", "compile")}
+    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
+    stages = {stage: _digest(_lasting(resolved[stage])) for stage in lasting}
     sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
     return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
 

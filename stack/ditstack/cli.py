@@ -17,7 +17,9 @@ from ditstack.errors import BadFile, DitstackError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")
+]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
@@ -81,7 +83,9 @@ def run(
     guidance: Annotated[float | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Where to write; a new folder under out/ by default.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; a new folder under out/ by default.")
+    ] = None,
     changes: Changes = [],  # noqa: B006
     compare: Annotated[bool, typer.Option(help="Run the unaccelerated twin too, and measure the difference.")] = False,
     overwrite: Overwrite = False,
@@ -152,5 +156,3 @@ def read_prompts(path: Path) -> list[str]:
     if not found:
         raise BadFile(f"the prompts file {path} holds no prompt; write one a line")
     return found
-
-

@@ -129,7 +129,7 @@ class Clock:
 
 
 class _Pass(ModelHook):
-    """Tells the clock of every call of a transformer, with the name of its guidance branch if the pipeline gives one."""
+    """Tells the clock of every call of a transformer, and the guidance branch's name if the pipeline gives one."""
 
     _is_stateful = True
 

@@ -42,7 +42,7 @@ def tune_gains(
         trials = [(gains + step, damping) for damping in DAMPINGS for step in [_solve(jacobian, gap, damping, gains)]]
         scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial, _ in trials]
         score, trial = min(scored, key=lambda pair: pair[0])
-        rehearsal.tell(f"round {turn + 1}: error of the final latent on prompts not fitted to {best:.5f} -> {score:.5f}")
+        rehearsal.tell(f"round {turn + 1}: final latents' error on prompts not fitted to: {best:.5f} -> {score:.5f}")
         if score >= best:
             break
         best, gains = score, trial
@@ -91,7 +91,7 @@ def _miss(latents: Tensor, aim: Tensor) -> float:
 
 
 def _bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:
-    """The principal directions of what every site would keep at its full steps, over all prompts; none without a size."""
+    """The principal directions of what every site keeps at its full steps, over all prompts; none without a size."""
     if rank is None and energy is None:
         return {}
     grams: dict[str, Tensor] = {}
@@ -107,5 +107,3 @@ def _bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | N
     finally:
         pipe.listeners.remove(watch)
     return {f"{site}.basis": principal(total, rank, energy) for site, total in grams.items()}
-
-

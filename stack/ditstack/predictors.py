@@ -1,6 +1,7 @@
 """Predictors: what a feature will be at a coming step, from what it was at the last full steps.
 
-`keep(z, t)` at full steps, `at(t)` between them, `tensors()` are what it holds on to; t is the share of noise or the step's index, whichever is configured.
+`keep(z, t)` at full steps, `at(t)` between them; `tensors()` are what it holds on to. t is the share of noise or the
+step's index, whichever is configured.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Reuse:
 
 
 class Ema:
-    """E <- beta E + (1 - beta) Z, forecast E: SVD-Cache's equation 11, read literally. It lags; it does not forecast."""
+    """E <- beta E + (1 - beta) Z, forecast E: SVD-Cache's equation 11, read literally. It lags."""
 
     def __init__(self, beta: float) -> None:
         self.beta = beta

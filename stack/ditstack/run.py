@@ -14,6 +14,7 @@ from ditstack import pictures as paper
 from ditstack import plan
 from ditstack.bench import compare, timed_sample
 from ditstack.files import folder_atomically
+from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe
 from ditstack.report import Report
 from ditstack.sample import Pictures
@@ -49,6 +50,7 @@ class Job:
 
     def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
         with console.status(f"loading {title}"):
+            hush_loading()
             stack = load(recipe)
         with _progress(stack, title, console):
             made = timed_sample(stack, self.prompts, self.negative_prompt)

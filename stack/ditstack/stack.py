@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ditstack.build import build
-from ditstack.calibrate import provide_factors
+from ditstack.calibrate import Tell, provide_factors
 from ditstack.factors import fingerprint
 from ditstack.facts import describe_machine
 from ditstack.pipe import Pipe
@@ -88,28 +88,29 @@ class _Off:
         self.pipe.cache_on = self.before
 
 
-def apply(pipeline: Any, recipe: str | Path | Recipe) -> Stack:
+def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
 
     Args:
         pipeline: of the recipe's model family.
         recipe: a name on the shelf, a path, or a Recipe.
+        tell: told in a sentence what long work is being done, such as calibration.
 
     Raises:
         RecipeError, Incompatible, BadPipeline: before anything is changed.
     """
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), pipeline)
+    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), pipeline, tell)
 
 
-def load(recipe: str | Path | Recipe) -> Stack:
+def load(recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
     """Load the recipe's own model and stack on it."""
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None)
+    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None, tell)
 
 
-def _stand(recipe: Recipe, pipeline: Any) -> Stack:
+def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provide_factors(recipe, pipe)
+    provide_factors(recipe, pipe, tell)
     calibrated = time.perf_counter()
     return Stack(recipe, pipe, {"build": built - started, "calibrate": calibrated - built})

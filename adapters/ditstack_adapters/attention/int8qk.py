@@ -6,7 +6,7 @@ One scale for 128 queries and one for 64 keys; softmax in fp32; the probabilitie
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
@@ -26,6 +26,8 @@ ROWS = 1024
 
 class Int8QK(Adapter):
     """An emulation: it rounds as the kernel does and is slower than plain attention."""
+
+    rounds_activations: ClassVar[bool] = True
 
     @property
     def needs(self) -> frozenset[Fact]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class Native(Adapter):
     """Sets diffusers' `native` backend, whatever the environment asks for."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {}
 
     @property
     def needs(self) -> frozenset[Fact]:

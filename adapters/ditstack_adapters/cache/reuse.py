@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class Reuse(Adapter):
     """One full step in `interval`, spread evenly; F_hat = F_last on the others."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 2
 

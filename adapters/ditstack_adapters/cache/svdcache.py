@@ -8,7 +8,7 @@ whole space. The paper's own setting is `schedule: paper, predictor: ema, energy
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from ditstack import schedule
 from ditstack.adapter import Adapter
@@ -16,8 +16,8 @@ from ditstack.facts import Fact
 from pydantic import AfterValidator, Field, model_validator
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
     from ditstack.calibrate import Rehearsal
+    from ditstack.pipe import Pipe
     from ditstack.predictors import Predictor
     from torch import Tensor
 
@@ -33,6 +33,8 @@ def _schedule(value: Any) -> str | tuple[int, ...]:
 
 class SvdCache(Adapter):
     """The fields are the method's own terms; see the module's text."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 4
     schedule: Annotated[Any, AfterValidator(_schedule)] = "even"

@@ -1,0 +1,136 @@
+"""SVD-Cache on the embedded model: every predictor and schedule beside "the same number of full steps, no cache".
+
+    python benchmarks/svdcache.py [--prompts 64] [--steps 50] [--full 12 9 7]
+
+Pictures are compared with the uncached run of the same prompts and seeds. Calibration uses other prompts. Writes
+benchmarks/results/<machine>_<date>/svdcache.json; every row has a paired 95 % interval against the control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ditstack import quality
+from ditstack.quiet import hush_loading
+from ditstack.recipe import Recipe
+from ditstack.schedule import even, paper
+from ditstack.stack import Stack, load
+from results import write
+from testbed import shapes
+
+BATCH = 16
+SOLVER = {
+    "scheduler": "DPMSolverMultistepScheduler",
+    "settings": {
+        "use_flow_sigmas": True,
+        "prediction_type": "flow_prediction",
+        "use_dynamic_shifting": True,
+        "time_shift_type": "exponential",
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
+    parser.add_argument("--set", dest="changes", nargs="*", default=[])
+    wanted = parser.parse_args()
+    hush_loading()
+    prompts = shapes.unseen_prompts(wanted.prompts, 7)
+    base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
+    reference = pictures(load(Recipe.parse(base, "reference")), prompts)
+    rows = []
+    for count in wanted.full:
+        control: list[float] = []
+        for name, changes in cases(wanted.steps, count):
+            row, psnr = measure(name, count, {**base, **changes}, prompts, reference, control)
+            control = control or psnr
+            rows.append(row)
+            print(f"{count:3d} {name:48s} {row['psnr'][0]:6.2f} dB  vs control {row['gain'][0]:+.2f}", flush=True)
+    write("svdcache", {"prompts": len(prompts), "steps": wanted.steps, "resolved": base, "rows": rows})
+
+
+def cases(steps: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row at one number of full steps; the first is the control."""
+    yield "control: fewer Euler steps", {"sampler.steps": count}
+    yield "control: fewer DPM-Solver++ 2M steps", {"sampler.steps": count, "sampler.solver": True}
+    interval = next(n for n in range(2, steps) if len(paper(steps, n, 3)) <= count)
+    on_paper = {"schedule": list(paper(steps, interval, 3)), "coordinate": "step"}
+    on_even = {"schedule": list(even(steps, count))}
+    for schedule, label in ((on_paper, "paper's schedule"), (on_even, "even")):
+        yield f"{label}: reuse", {**schedule, "predictor": "reuse"}
+        yield f"{label}: ema, energy 0.85 (the paper's)", {**schedule, "predictor": "ema", "energy": 0.85}
+        yield f"{label}: holt", {**schedule, "predictor": "holt"}
+        yield f"{label}: order 1 in steps", {**schedule, "coordinate": "step"}
+        yield f"{label}: order 2 in steps", {**schedule, "coordinate": "step", "order": 2}
+    yield "even: order 1 in sigma (default)", on_even
+    yield "even: order 2 in sigma", {**on_even, "order": 2}
+    yield "even: order 1 in sigma, rank 16", {**on_even, "rank": 16}
+    yield "even: order 1 in sigma, rank 64", {**on_even, "rank": 64}
+    yield "even: order 1 in sigma, every branch of every block", {**on_even, "granularity": "block"}
+    yield "even: fitted gains", {**on_even, "predictor": "fitted"}
+    yield "even: fitted gains, rank 16", {**on_even, "predictor": "fitted", "rank": 16}
+
+
+def measure(
+    name: str, count: int, base: dict[str, Any], prompts: list[str], reference: list[Any], control: list[float]
+) -> tuple[dict[str, Any], list[float]]:
+    """One row: fidelity to the uncached run, and the paired gain over the control."""
+    told: list[str] = []
+    stack = load(stacked(name, base), told.append)
+    made = pictures(stack, prompts)
+    psnr, ssim = quality.psnr(made[0], reference[0]), quality.ssim(made[0], reference[0])
+    steps = stack.pipe.steps_by_kind()
+    gain = quality.bootstrap([a - b for a, b in zip(psnr, control, strict=True)]) if control else (0.0, 0.0, 0.0)
+    row = {
+        "name": name,
+        "full": count,
+        "steps": steps,
+        "psnr": quality.bootstrap(psnr),
+        "gain": gain,
+        "ssim": quality.bootstrap(ssim),
+        "relative_l2": quality.bootstrap(quality.relative_l2(made[1], reference[1])),
+        "psnr_each": psnr,
+        "told": told,
+    }
+    assert steps["full"] == count or name.startswith("paper"), (name, steps)
+    return row, psnr
+
+
+def stacked(name: str, base: dict[str, Any]) -> Recipe:
+    """The recipe of a case."""
+    data = {key: value for key, value in base.items() if key in Recipe.read("tiny").resolved()}
+    changes = {key: value for key, value in base.items() if key not in data}
+    sampler = dict(data["sampler"])
+    if "sampler.steps" in changes:
+        sampler["steps"] = changes.pop("sampler.steps")
+        if changes.pop("sampler.solver", False):
+            shift = math.log(sampler.get("settings", {}).get("shift", 3.0))
+            sampler |= {**SOLVER, "settings": {**SOLVER["settings"], "base_shift": shift, "max_shift": shift}}
+        return Recipe.parse({**data, "sampler": sampler}, name)
+    if changes.get("predictor") == "fitted":
+        file = Path(tempfile.mkdtemp()) / "factors.safetensors"
+        changes |= {"calibrate": "auto", "factors": str(file)}
+        data["calibration"] = shapes.seen_prompts(16, 3)
+    return Recipe.parse({**data, "cache": {"method": "svdcache", **changes}}, name)
+
+
+def pictures(stack: Stack, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures and final latents of every prompt, in batches."""
+    made = [
+        stack.sample(prompts[at : at + BATCH], [1000 + at + i for i in range(len(prompts[at : at + BATCH]))])
+        for at in range(0, len(prompts), BATCH)
+    ]
+    return torch.cat([one.images for one in made]), torch.cat([one.latents for one in made])
+
+
+if __name__ == "__main__":
+    main()
