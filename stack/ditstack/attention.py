@@ -7,6 +7,7 @@ an attention module of the pipe runs, that one function is answered by the kerne
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -179,7 +180,7 @@ class Site(TorchFunctionMode):
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
         layout = self.replacement.layout
         text = layout.text(query.shape[2]) if key.shape[2] == query.shape[2] else None
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         call = Call(self, attn_mask, is_causal, scale, text, layout.frames)
         return self.replacement.answer(query, key, value, call)
 
