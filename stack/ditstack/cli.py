@@ -31,7 +31,7 @@ def main() -> None:
 
     hush()
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))  # typer turns Ctrl-C into the exit code 130
     except DitstackError as error:
         err.print(escape(str(error)), style="red", soft_wrap=True)
         sys.exit(2)
@@ -39,7 +39,6 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped; nothing half-written is left")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

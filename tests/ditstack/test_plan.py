@@ -13,7 +13,7 @@ from ditstack.recipe import Recipe
 def test_fp8_activations_are_refused_where_there_is_no_such_gpu() -> None:
     if Fact.SM89 in machine():
         pytest.skip("this machine has compute capability 8.9")
-    with pytest.raises(Incompatible, match="quantize torchao needs that the GPU is of compute capability 8.9"):
+    with pytest.raises(Incompatible, match=r"quantize torchao needs that the GPU is of compute capability 8\.9"):
         check(Recipe.read("tiny-int8-native-svdcache", ["quantize.scheme=fp8dq"]))
 
 

@@ -1,0 +1,96 @@
+"""Writes the README's tables from benchmarks/results: python benchmarks/table.py [--check]
+
+Each stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written, and the exit code is 1
+where the README differs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results import latest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def main() -> None:
+    before = README.read_text(encoding="utf-8")
+    after = fill(before)
+    if "--check" in sys.argv:
+        sys.exit(before != after)
+    README.write_text(after, encoding="utf-8")
+
+
+def fill(text: str) -> str:
+    """The text with every marked table written anew."""
+
+    def table(found: re.Match[str]) -> str:
+        return f"<!-- table: {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def svdcache(short: bool = False) -> str:
+    """PSNR of every predictor and schedule, with its paired gain over the control; `short` keeps the headline rows."""
+    data = latest("svdcache")
+    counts = sorted({row["full"] for row in data["rows"]}, reverse=True)
+    names = list(dict.fromkeys(row["name"] for row in data["rows"]))
+    kept = [name for name in names if not short or name in HEADLINES]
+    cells = {(row["name"], row["full"]): row for row in data["rows"]}
+    lines = [_row(["", *(f"{count} full steps" for count in counts)]), _row(["---"] * (len(counts) + 1))]
+    for name in kept:
+        lines.append(_row([name, *(_cell(cells[name, count]) for count in counts)]))
+    where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
+    return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where}); in brackets the paired gain over the",
+                      "control with its 95 % interval."])  # fmt: skip
+
+
+HEADLINES = {
+    "control: fewer Euler steps",
+    "control: fewer DPM-Solver++ 2M steps",
+    "paper's schedule: ema, energy 0.85 (the paper's)",
+    "paper's schedule: reuse",
+    "paper's schedule: order 1 in steps",
+    "even: reuse",
+    "even: order 1 in sigma (default)",
+}
+
+
+def _cell(row: dict[str, Any]) -> str:
+    mean, low, high = row["gain"]
+    if row["name"].startswith("control: fewer Euler"):
+        return f"{row['psnr'][0]:.1f}"
+    text = f"{row['psnr'][0]:.1f} ({mean:+.1f}; {low:+.1f} to {high:+.1f})"
+    return f"**{text}**" if "(default)" in row["name"] else text
+
+
+def step_cost() -> str:
+    """What a forecast step costs beside a full one."""
+    data = latest("step_cost")
+    seconds = data["seconds_per_step"]
+    rows = [
+        ("full step", f"{seconds['full']:.3f} s"),
+        ("forecast step", f"{seconds['forecast']:.4f} s ({100 * data['forecast_share_of_full']:.2f} % of a full one)"),
+        ("denoising speed-up", f"{data['speedup']:.2f}x of {data['steps_over_full_steps']:.1f}x steps / full steps"),
+        ("features kept per branch", f"{data['features_kept_per_branch']:.0f}"),
+    ]
+    head = [_row([f"12-block FLUX, width {data['width']}, {data['tokens']} tokens", data["machine"]]), _row(["---", "---"])]
+    return "\n".join([*head, *(_row(list(row)) for row in rows)])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "svdcache": svdcache,
+    "svdcache_short": lambda: svdcache(short=True),
+    "step_cost": step_cost,
+}
+
+if __name__ == "__main__":
+    main()

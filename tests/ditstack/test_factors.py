@@ -1,0 +1,83 @@
+"""Factors: what they were fitted to is noticed, and files are whole or refused."""
+
+from pathlib import Path
+
+import pytest
+import tiny_pipelines as tiny
+import torch
+from ditstack.errors import BadFile, StaleFactors
+from ditstack.factors import Factors, fingerprint
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+FITTED = {"weights": "abc", "quantize": "int8", "sampler.steps": "28"}
+
+
+def test_factors_survive_saving_and_loading(tmp_path: Path) -> None:
+    factors = Factors({"gains": torch.randn(3, 4), "trunk.basis": torch.randn(8, 2).mT}, FITTED)
+    factors.save(tmp_path / "deep" / "f.safetensors")
+    back = Factors.load(tmp_path / "deep" / "f.safetensors")
+    assert back.conditions == FITTED
+    assert all(torch.equal(back.tensors[name], one) for name, one in factors.tensors.items())
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["f.safetensors"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("weights", "abd"), ("quantize", "int4"), ("sampler.steps", "27")])
+def test_other_conditions_are_refused_by_name(name: str, value: str) -> None:
+    factors = Factors({}, FITTED)
+    factors.check(dict(FITTED))
+    with pytest.raises(StaleFactors, match=f"fitted to another {name};"):
+        factors.check({**FITTED, name: value})
+
+
+def test_a_missing_condition_counts_as_another() -> None:
+    with pytest.raises(StaleFactors, match="another cache, quantize;"):
+        Factors({}, {"cache": "x"}).check({"quantize": "y"})
+
+
+@pytest.mark.parametrize("content", [b"", b"not at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_torn_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f.safetensors").write_bytes(content)
+    with pytest.raises(BadFile, match="is not a whole factors file"):
+        Factors.load(tmp_path / "f.safetensors")
+
+
+def test_a_truncated_file_and_a_missing_one_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    Factors({"gains": torch.randn(100, 4)}, FITTED).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BadFile, match="is not a whole factors file"):
+        Factors.load(path)
+    with pytest.raises(BadFile, match="there is no factors file"):
+        Factors.load(tmp_path / "none.safetensors")
+
+
+def test_one_flipped_bit_another_place_and_another_shape_change_the_fingerprint() -> None:
+    module = torch.nn.Linear(64, 64)
+    before = fingerprint({"t": module})
+    assert fingerprint({"t": module}) == before
+    with torch.no_grad():
+        module.weight.view(torch.int32)[3, 5] ^= 1
+        assert fingerprint({"t": module}) != before
+        module.weight.view(torch.int32)[3, 5] ^= 1
+        assert fingerprint({"t": module}) == before
+        module.weight[[0, 1]] = module.weight[[1, 0]]
+    assert fingerprint({"t": module}) != before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool])
+def test_every_dtype_has_a_fingerprint(dtype: torch.dtype) -> None:
+    module = torch.nn.Module()
+    module.register_buffer("one", torch.ones(7).to(dtype))
+    zeros = torch.nn.Module()
+    zeros.register_buffer("one", torch.zeros(7).to(dtype))
+    assert fingerprint({"t": module}) != fingerprint({"t": zeros})
+
+
+def test_quantized_weights_have_a_fingerprint_of_their_own() -> None:
+    first, second = tiny.flux().transformer, tiny.flux().transformer
+    assert fingerprint({"t": first}) == fingerprint({"t": second})
+    quantize_(first, Int8WeightOnlyConfig())
+    changed = fingerprint({"t": first})
+    assert changed != fingerprint({"t": second})
+    quantize_(second, Int8WeightOnlyConfig())
+    assert fingerprint({"t": second}) == changed

@@ -1,0 +1,117 @@
+"""apply and load: on the user's own pipelines, twice, with a cache that can be switched off exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipelines as tiny
+import torch
+from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
+from ditstack.errors import BadFile
+from tiny_pipelines import call
+
+P = ["a red circle", "a blue star"]
+
+
+def recipe(model: Path | None = None, **cache: Any) -> Recipe:
+    data = {
+        "model": {"method": "flux", "device": "cpu", **({"source": str(model)} if model else {})},
+        "cache": {"method": "svdcache", "interval": 2, **cache},
+        "sampler": {"steps": 6, "guidance": 3.5, "size": "16x16"},
+        "calibration": ["a red star", "a blue ring", "a green square", "a white circle"],
+    }
+    return Recipe.parse(data, "mine")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flux")
+    tiny.flux().save_pretrained(folder)
+    return folder
+
+
+def test_apply_works_on_two_pipelines_of_the_users_own_and_off_is_exact() -> None:
+    plain = call(tiny.flux(), P, 6)
+    stacks = [apply(tiny.flux(), recipe()) for _ in range(2)]
+    outs = [call(stack.pipeline, P, 6) for stack in stacks]
+    assert torch.equal(*outs)
+    assert not torch.equal(outs[0], plain)
+    with stacks[0].off():
+        assert torch.equal(call(stacks[0].pipeline, P, 6), plain)
+        assert torch.equal(call(stacks[1].pipeline, P, 6), outs[1])
+    assert torch.equal(call(stacks[0].pipeline, P, 6), outs[0])
+    stacks[1].off()
+    assert torch.equal(call(stacks[1].pipeline, P, 6), plain)
+    stacks[1].on()
+    assert torch.equal(call(stacks[1].pipeline, P, 6), outs[1])
+
+
+def test_a_report_says_what_the_last_generation_did() -> None:
+    stack = apply(tiny.flux(), recipe())
+    call(stack.pipeline, P, 6)
+    report = stack.report()
+    assert report.steps == {"full": 3, "forecast": 3}
+    assert 0.5 < report.macs_ratio < 0.6
+    assert report.seconds["denoise"] > 0
+    assert {"torch", "diffusers"} <= report.versions.keys()
+    assert report.resolved["cache"]["interval"] == 2
+
+
+def test_a_pipeline_of_another_family_is_refused_and_untouched() -> None:
+    pipeline = tiny.pixart()
+    with pytest.raises(BadPipeline, match="the recipe is for"):
+        apply(pipeline, recipe())
+    assert not hasattr(type(pipeline.scheduler), "_heard")
+
+
+def test_the_trunk_cache_keeps_two_features_a_branch() -> None:
+    stack = apply(tiny.flux(), recipe())
+    held = []
+    stack.pipe.clock.on_tick.append(lambda *_: held.append(stack.pipe.store.memories.copy()))
+    call(stack.pipeline, P, 6, true_cfg_scale=3.0)
+    most = max(held, key=lambda memories: sum(len(one.tensors()) for one in memories.values()))
+    assert len(most) == 2
+    assert all(len(one.tensors()) == 2 for one in most.values())
+    assert not stack.pipe.store.memories
+
+
+def test_fitted_gains_are_calibrated_once_and_loaded_after(model: Path, tmp_path: Path) -> None:
+    fitted = recipe(model, predictor="fitted", calibrate="auto", factors=str(tmp_path / "f.safetensors"))
+    told: list[str] = []
+    first = load(fitted, told.append)
+    assert any("round 1" in line for line in told)
+    written = (tmp_path / "f.safetensors").read_bytes()
+    told.clear()
+    second = load(fitted, told.append)
+    assert told == []
+    assert (tmp_path / "f.safetensors").read_bytes() == written
+    assert torch.equal(first.sample(P).images, second.sample(P).images)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [("sampler.steps=8", "sampler.steps"), ("cache.interval=3", "cache"), ("quantize=torchao", "quantize, weights")],
+)
+def test_factors_fitted_to_something_else_are_refused_by_name(
+    model: Path, tmp_path: Path, change: str, named: str
+) -> None:
+    file = str(tmp_path / "f.safetensors")
+    load(recipe(model, predictor="fitted", calibrate="auto", factors=file))
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe(model, predictor="fitted", factors=file).to_yaml())
+    load(path)
+    with pytest.raises(StaleFactors, match=f"another {named};"):
+        load(Recipe.read(path, [change]))
+    load(Recipe.read(path, [change, "cache.calibrate=auto"]))
+
+
+def test_missing_factors_are_asked_for_where_nothing_may_be_fitted(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="there is no factors file"):
+        load(recipe(model, predictor="fitted", factors=str(tmp_path / "none.safetensors")))
+
+
+def test_a_scheduler_that_diffusers_does_not_have_is_refused(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe(model).to_yaml())
+    with pytest.raises(BadPipeline, match="diffusers has no 'EulerScheduler'"):
+        load(Recipe.read(path, ["sampler.scheduler=EulerScheduler"]))
