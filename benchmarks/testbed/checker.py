@@ -92,7 +92,7 @@ def _ground(image: Array) -> tuple[str, str, Array]:
         steady = light - (np.median(light[loose]) if loose.any() else 0.0)
     else:
         middle, strength = fits[texture]
-        steady = light - middle - strength * pattern(texture, 0)
+        steady = light - middle - strength * pattern(texture)
     front = np.sqrt(np.square(offset - light[..., None]).mean(-1) + np.square(steady)) > NEAR / 1.4
     return best, texture, front
 
@@ -107,11 +107,11 @@ def _hue_distance(image: Array, colour: tuple[float, float, float]) -> Array:
 
 def _fit(light: Array, where: Array, texture: str) -> tuple[float, float]:
     """Mean and signed amplitude of a texture in the lightness of the background."""
-    cells = pattern(texture, 0)
+    cells = pattern(texture)
     halves = [light[where & (cells == sign)] for sign in (-1, 1)]
     if min(map(len, halves)) < 50:
         return 0.0, 0.0
-    low, high = (float(np.median(half)) for half in halves)
+    low, high = (float(np.mean(half)) for half in halves)
     return (low + high) / 2, (high - low) / 2
 
 
@@ -143,7 +143,10 @@ def see(image_SS3: Array) -> tuple[Scene, list[Blob]]:
 
 
 def check(image_SS3: Array, caption: str) -> dict[str, bool]:
-    """For each attribute that the caption names, whether the picture agrees; the number of objects is always named."""
+    """For each attribute that the caption names, whether the picture agrees.
+
+    The number of objects is always named. The picture is (S, S, 3) in [0, 1].
+    """
     wanted, (seen, blobs) = parse(caption), see(image_SS3)
     verdict = {"count": len(wanted.things) == len(seen.things)}
     order = _best_order(wanted, seen, blobs)
@@ -154,11 +157,16 @@ def check(image_SS3: Array, caption: str) -> dict[str, bool]:
     if any(thing.colour for thing in wanted.things):
         verdict["colour"] = all(a.colour in (None, b.colour) for a, b in pairs)
     if wanted.relation:
-        verdict["relation"] = len(order) == 2 and _relation(blobs[order[0]], blobs[order[1]]) == wanted.relation
+        placed = [blobs[i] for i in order]
+        verdict["relation"] = len(placed) == 2 and _relation(*placed) == wanted.relation
     for name in ("place", "background", "texture"):
         if getattr(wanted, name):
             verdict[name] = getattr(wanted, name) == getattr(seen, name)
     return verdict
+
+
+def _likeness(a: Thing, b: Thing) -> int:
+    return (a.shape == b.shape) + (a.colour == b.colour)
 
 
 def _best_order(wanted: Scene, seen: Scene, blobs: list[Blob]) -> list[int]:
@@ -166,18 +174,16 @@ def _best_order(wanted: Scene, seen: Scene, blobs: list[Blob]) -> list[int]:
     left = list(range(len(blobs)))
     order = []
     for thing in wanted.things[: len(blobs)]:
-        best = max(
-            left, key=lambda i: (thing.shape == seen.things[i].shape) + (thing.colour == seen.things[i].colour)
-        )
+        best = max(left, key=lambda i: _likeness(thing, seen.things[i]))
         left.remove(best)
         order.append(best)
-    if len(blobs) == 2 and len(wanted.things) == 2 and wanted.things[0] == wanted.things[1]:
+    if len(order) == 2 and wanted.things[0] == wanted.things[1]:
         order = order if _relation(blobs[order[0]], blobs[order[1]]) == wanted.relation else order[::-1]
     return order
 
 
 def score(images_NSS3: Array, captions: Sequence[str]) -> dict[str, float]:
-    """Share of the captions that name an attribute whose picture agrees, by attribute; `all`: in every one."""
+    """By attribute: of the captions that name it, the share whose picture agrees; `all`: in every one."""
     verdicts = [check(image, caption) for image, caption in zip(images_NSS3, captions, strict=True)]
     named = {name: [verdict[name] for verdict in verdicts if name in verdict] for name in ATTRIBUTES}
     shares = {name: float(np.mean(values)) for name, values in named.items() if values}

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from testbed.networks import Painter, autoencoder
 from testbed.words import clip_tokenizer, t5_tokenizer
 
 
 def pipeline(run: Path, autoencoder_folder: Path) -> FluxPipeline:
-    """The pipeline of a checkpoint. The transformer and the autoencoder are stored in half precision.
+    """The pipeline of a checkpoint, with transformer and autoencoder in half precision.
 
-    The text encoders stay in fp32, since transformers, unlike diffusers, loads weights in the type they have on disk.
+    The text encoders stay in fp32, since transformers, unlike diffusers, loads weights in the type that they
+    have on disk.
     """
     painter = Painter()
     state = torch.load(run / "state.pt", weights_only=True)
     painter.load_state_dict(state["average"])
-    decoder = autoencoder()
+    decoder: Any = autoencoder()
+    transformer: Any = painter.transformer
     decoder.load_state_dict(torch.load(autoencoder_folder / "weights.pt", weights_only=True))
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -32,7 +36,7 @@ def pipeline(run: Path, autoencoder_folder: Path) -> FluxPipeline:
         tokenizer=clip_tokenizer(),
         text_encoder_2=painter.t5,
         tokenizer_2=t5_tokenizer(),
-        transformer=painter.transformer.to(torch.bfloat16),
+        transformer=transformer.to(torch.bfloat16),
     )
 
 

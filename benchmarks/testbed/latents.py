@@ -6,8 +6,11 @@ to unit variance (by the square root of its deviation), so that no direction of 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from testbed.render import render
@@ -35,21 +38,24 @@ def to_tensor(image_NSS3: np.ndarray) -> Tensor:
     return torch.from_numpy(image_NSS3).permute(0, 3, 1, 2) * 2 - 1
 
 
+def fit(image_N3SS: Tensor) -> dict[str, Tensor]:
+    """Mean (48), encoder (C x 48) and decoder (48 x C) of pictures in [-1, 1]."""
+    x = patches(image_N3SS).permute(0, 2, 3, 1).reshape(-1, 3 * PATCH**2)
+    mean = x.mean(0)
+    _, variance, vh = torch.linalg.svd((x - mean).T @ (x - mean) / len(x))
+    deviation = variance[:CHANNELS].sqrt()
+    scale = deviation.sqrt()
+    scale = scale * (deviation / scale).square().mean().sqrt()  # overall deviation 1
+    axes = vh[:CHANNELS] * vh[:CHANNELS].sum(1, keepdim=True).sign()
+    return {"mean": mean, "down": axes / scale[:, None], "up": (axes * scale[:, None]).T.contiguous()}
+
+
 class LinearEncoder:
-    """Principal components of patches, fitted to 1,024 pictures of every level; the same on every run."""
+    """The result of `fit` on 512 pictures of each level, kept in a file, since the weights depend on it."""
 
     def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        image = torch.cat([pictures(rng, 512, level)[1] for level in (1, 2, 3)])
-        x = patches(image).permute(0, 2, 3, 1).reshape(-1, 3 * PATCH**2)
-        self.mean = x.mean(0)
-        u, s, vh = torch.linalg.svd((x - self.mean).T @ (x - self.mean) / len(x))
-        deviation = s[:CHANNELS].sqrt()
-        sign = vh[:CHANNELS].sum(1, keepdim=True).sign()
-        scale = deviation.sqrt()
-        scale = scale * (deviation / scale).square().mean().sqrt()  # overall deviation 1
-        self.down = sign * vh[:CHANNELS] / scale[:, None]  # C x 48
-        self.up = (sign * vh[:CHANNELS] * scale[:, None]).T  # 48 x C
+        parts = load_file(Path(__file__).with_name("encoder.safetensors"))
+        self.mean, self.down, self.up = parts["mean"], parts["down"], parts["up"]
 
     def encode(self, image_N3SS: Tensor) -> Tensor:
         """(N, C, L, L)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderTiny, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
@@ -52,7 +55,7 @@ def t5() -> T5EncoderModel:
 
 def clip() -> CLIPTextModel:
     """One layer, pooled at the first end-of-text token."""
-    tokenizer = clip_tokenizer()
+    tokenizer: Any = clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -101,7 +104,9 @@ class Painter(nn.Module):
         long = self._t5_words(
             captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
-        short = self._clip_words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        short = self._clip_words(
+            captions, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         return long, short
 
     def forward(self, x_NTC: Tensor, t_N: Tensor, captions: list[str]) -> Tensor:

@@ -96,20 +96,20 @@ class _Blobs:
     ink: list[Array]
 
 
-def pattern(texture: str, phase: int) -> Array:
-    """(S, S) of -1, 0, 1: the dark, plain and light parts of a background."""
+def pattern(texture: str) -> Array:
+    """(S, S) of -1, 0, 1: the dark, plain and light parts of a background; the top left is always dark."""
     index = (np.arange(SIDE) // CELL) % 2
     if texture == "plain":
         return np.zeros((SIDE, SIDE), np.float32)
-    grid = index[:, None] ^ index[None] if texture == "checkered" else np.broadcast_to(index[:, None], (SIDE, SIDE))
-    return ((grid ^ phase) * 2 - 1).astype(np.float32)
+    rows, columns = np.meshgrid(index, index, indexing="ij")
+    grid = rows ^ columns if texture == "checkered" else rows
+    return (grid * 2 - 1).astype(np.float32)
 
 
 def _grounds(scenes: Sequence[Scene], rng: np.random.Generator) -> Array:
     shade = rng.uniform(-0.04, 0.04, (len(scenes), 1, 1, 1))
     flat = np.array([GROUND[str(scene.background)] for scene in scenes])[:, None, None, :]
-    phases = rng.integers(2, size=len(scenes))
-    cells = np.stack([pattern(str(scene.texture), int(p)) for scene, p in zip(scenes, phases, strict=True)])
+    cells = np.stack([pattern(str(scene.texture)) for scene in scenes])
     return (flat + shade + CONTRAST * cells[..., None]).astype(np.float32)
 
 
@@ -143,23 +143,18 @@ def _flatten(scenes: Sequence[Scene], rng: np.random.Generator) -> _Blobs:
 
 
 def render(scenes: Sequence[Scene], rng: np.random.Generator) -> Array:
-    """(N, S, S, 3) float32 in [0, 1]. Objects of one picture do not overlap, so their order does not matter."""
+    """(N, S, S, 3) float32 in [0, 1]. Objects of one picture do not overlap, so any order will do."""
     canvas = _grounds(scenes, rng)
     blobs = _flatten(scenes, rng)
     picture, centre = np.array(blobs.picture), np.array(blobs.centre, np.float32)
     radius, ink = np.array(blobs.radius, np.float32), np.array(blobs.ink, np.float32)
     pixel = np.arange(SIDE, dtype=np.float32) + 0.5
     for shape in SHAPES:
-        for turn in range(max(len(scene.things) for scene in scenes)):
-            chosen = np.array(
-                [i for i, s in enumerate(blobs.shape) if s == shape and blobs.picture[:i].count(blobs.picture[i]) == turn],
-                int,
-            )
-            if not len(chosen):
-                continue
-            r = radius[chosen, None, None]
-            x = (pixel[None, None, :] - centre[chosen, 0, None, None]) / r
-            y = (pixel[None, :, None] - centre[chosen, 1, None, None]) / r
-            cover = np.clip(0.5 - SDF[shape](x, y) * r, 0, 1)[..., None]
-            canvas[picture[chosen]] += cover * (ink[chosen, None, None, :] - canvas[picture[chosen]])
+        chosen = np.flatnonzero([name == shape for name in blobs.shape])
+        r = radius[chosen, None, None]
+        x = (pixel[None, None, :] - centre[chosen, 0, None, None]) / r
+        y = (pixel[None, :, None] - centre[chosen, 1, None, None]) / r
+        cover = np.clip(0.5 - SDF[shape](x, y) * r, 0, 1)[..., None]
+        for index, blob in enumerate(chosen):  # one at a time: a picture may hold a shape twice
+            canvas[picture[blob]] += cover[index] * (ink[blob] - canvas[picture[blob]])
     return np.clip(canvas, 0, 1)

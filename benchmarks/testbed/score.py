@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
 from testbed.checker import score
 from testbed.render import SIDE
@@ -21,8 +21,10 @@ from testbed.shapes import unseen_prompts
 from testbed.words import LENGTH
 
 
-def paint(pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32) -> np.ndarray:
-    """(N, S, S, 3) pictures in [0, 1]. Every prompt has a noise seed of its own, so the batch size changes nothing."""
+def paint(
+    pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32
+) -> np.ndarray:
+    """(N, S, S, 3) pictures in [0, 1], `size` at once. Every prompt has a noise seed of its own."""
     pictures = []
     for at in range(0, len(prompts), size):
         part = prompts[at : at + size]
@@ -41,12 +43,15 @@ def paint(pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, s
     return np.concatenate(pictures)
 
 
-def evaluate(pipe: FluxPipeline, n: int, steps: int, guidance: float, seed: int = 0) -> dict[str, Any]:
-    """The share of pictures that agree with their caption, by attribute and in all, and with the next picture's caption."""
-    prompts = unseen_prompts(n, seed)
+def evaluate(
+    pipe: FluxPipeline, n: int, steps: int, guidance: float, seed: int = 0, level: int = 1
+) -> dict[str, Any]:
+    """Agreement of held-out captions with their pictures, by attribute, and of shuffled captions."""
+    prompts = unseen_prompts(n, seed, level)
     began = time.monotonic()
     pictures = paint(pipe, prompts, steps, guidance, seed)
     return {
+        "level": level,
         "prompts": n,
         "steps": steps,
         "guidance": guidance,
@@ -64,14 +69,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--steps", type=int, nargs="+", default=[28])
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--level", type=int, default=1)
+    parser.add_argument("--lora", type=Path, help="a folder of LoRA weights to load")
     parser.add_argument("--out", type=Path, help="a JSON file for the results")
     given = parser.parse_args()
     pipe = FluxPipeline.from_pretrained(given.folder)
+    if given.lora:
+        pipe.load_lora_weights(given.lora)
     pipe.set_progress_bar_config(disable=True)
     results = []
     for steps in given.steps:
         for guidance in given.guidance:
-            results.append(evaluate(pipe, given.prompts, steps, guidance))
+            results.append(evaluate(pipe, given.prompts, steps, guidance, level=given.level))
             print(json.dumps(results[-1]), flush=True)
     if given.out:
         given.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -59,7 +59,7 @@ def choices(level: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ..
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether this combination is kept for evaluation: the objects, their layout and, for one object, the background."""
+    """Whether a combination is kept for evaluation: objects, layout and, for one object, background."""
     key = f"{scene.things} {scene.place} {scene.relation}"
     if len(scene.things) == 1:
         key += f" {scene.background}"
@@ -127,8 +127,8 @@ def _parse_thing(text: str) -> Thing:
     return Thing(shape, next((word for word in words if word in COLOURS), None))
 
 
-def _prompts(unseen: bool) -> list[str]:
-    """Level-1 captions that name at least four attributes; the texture is named in two of three."""
+def _level_1(unseen: bool) -> list[str]:
+    """Every caption that names at least four attributes; the texture is named in two of three."""
     shapes, colours, textures = choices(1)
     scenes = (
         Scene((Thing(shape, colour),), place, None, background, texture)
@@ -139,18 +139,25 @@ def _prompts(unseen: bool) -> list[str]:
     return [str(scene) for scene in scenes if held_out(scene) == unseen]
 
 
-def _draw(prompts: list[str], n: int, seed: int) -> list[str]:
-    if n > len(prompts):
-        raise ValueError(f"{n} prompts were asked for, but there are only {len(prompts)}")
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    return [prompts[i] for i in order[:n]]
+def _draw(unseen: bool, n: int, seed: int, level: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    if level == 1:
+        prompts = _level_1(unseen)
+        if n > len(prompts):
+            raise ValueError(f"{n} prompts were asked for, but there are only {len(prompts)}")
+        return [prompts[i] for i in rng.permutation(len(prompts))[:n]]
+    drawn: dict[str, None] = {}
+    while len(drawn) < n:
+        if held_out(scene := random_scene(rng, level)) == unseen:
+            drawn[str(scene)] = None
+    return list(drawn)
 
 
-def unseen_prompts(n: int, seed: int = 0) -> list[str]:
+def unseen_prompts(n: int, seed: int = 0, level: int = 1) -> list[str]:
     """`n` different captions whose combination of attributes was never trained on: for evaluation."""
-    return _draw(_prompts(unseen=True), n, seed)
+    return _draw(True, n, seed, level)
 
 
-def seen_prompts(n: int, seed: int = 0) -> list[str]:
+def seen_prompts(n: int, seed: int = 0, level: int = 1) -> list[str]:
     """`n` different captions of trained combinations: for calibration."""
-    return _draw(_prompts(unseen=False), n, seed)
+    return _draw(False, n, seed, level)

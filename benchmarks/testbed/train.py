@@ -3,6 +3,9 @@
     PYTHONPATH=benchmarks nice -n 15 python -m testbed.train .train/run --end 2030-01-01T06:00
 
 The learning rate falls to zero over the last part of the time before `--end` (UTC).
+Each process computes with one thread and owns a share of the parameters; weights and gradients lie in
+shared memory. They meet twice a step, so a busy core slows the run down but never stops it, as it does
+with one process of many threads, which meet thousands of times a step.
 """
 
 from __future__ import annotations
@@ -11,26 +14,30 @@ import argparse
 import os
 import signal
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.transformers import transformer_flux
-from torch import Tensor, nn
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
-from testbed.latents import LinearEncoder, pack, to_tensor
+from testbed import flow
+from testbed.latents import LinearEncoder
 from testbed.networks import Painter
-from testbed.render import render
-from testbed.shapes import omit, training_scene
 
-SAVE_EVERY = 180.0  # seconds
+SAVE_EVERY = 150.0  # seconds
 LOG_EVERY = 50  # steps
+WARMUP = 60  # steps, also after a restart, since the optimizers start afresh
+MUON_RATE, ADAM_RATE = 0.02, 2e-3
+AVERAGE = 0.999  # decay of the weights' running average
 
 
-@dataclass
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run is decided by."""
 
@@ -38,171 +45,173 @@ class Settings:
     end: datetime
     decay_minutes: float
     batch: int
-    threads: int
+    processes: int
     compiled: bool
-    seed: int = 0
-    muon_rate: float = 0.02
-    adam_rate: float = 2e-3
-    warmup: int = 100  # steps
-    average: float = 0.998
-    no_caption: float = 0.1
-    unsaid: float = 0.15
-    two_objects: float = 0.0  # share of level-2 scenes
+    two_objects: float
+    seed: int
 
 
 @dataclass
-class State:
-    """What a checkpoint holds."""
+class Shared:
+    """What all processes see."""
 
     painter: Painter
     average: dict[str, Tensor]
-    optimizers: list[torch.optim.Optimizer]
-    step: int = 0
-    samples: int = 0
-    seconds: float = 0.0
-    log: list[str] = field(default_factory=list)
+    gradients: Tensor  # processes x parameters
+    counts: Tensor  # steps, samples
+    asked: Tensor  # the parent wishes to stop
+    stop: Tensor  # the first process tells all to, where none is ahead of another
+    barrier: Barrier
 
     def save(self, path: Path) -> None:
         """Writes to a neighbour first, so that a kill leaves the old file whole."""
         state: dict[str, Any] = {
             "painter": self.painter.state_dict(),
             "average": self.average,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "counts": (self.step, self.samples, self.seconds),
+            "counts": self.counts,
         }
-        fresh = path.with_suffix(".new")
-        torch.save(state, fresh)
-        os.replace(fresh, path)
+        torch.save(state, path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
 
-    def load(self, path: Path) -> None:
-        """Goes on from a checkpoint."""
+
+def share(settings: Settings) -> Shared:
+    """A fresh state, or that of the checkpoint if there is one."""
+    torch.manual_seed(settings.seed)
+    painter, counts = Painter(), torch.zeros(2, dtype=torch.long)
+    average = {name: value.clone() for name, value in painter.state_dict().items()}
+    path = settings.folder / "state.pt"
+    if path.exists():
         state = torch.load(path, weights_only=True)
-        self.painter.load_state_dict(state["painter"])
-        self.average = state["average"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.step, self.samples, self.seconds = state["counts"]
+        painter.load_state_dict(state["painter"])
+        average, counts = state["average"], torch.as_tensor(state["counts"][:2])
+    size = sum(weight.numel() for weight in painter.parameters())
+    gradients, asked, stop = torch.zeros(settings.processes, size), torch.zeros(1), torch.zeros(1)
+    for tensor in (gradients, counts, asked, stop):
+        tensor.share_memory_()
+    barrier = torch.multiprocessing.get_context("spawn").Barrier(settings.processes, timeout=900)
+    return Shared(painter.share_memory(), average, gradients, counts, asked, stop, barrier)
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
-    """Softmax attention on (B, T, H, D): with 80 tokens its backward pass is 5 times as fast as the CPU's flash kernel."""
-    q, k, v = (part.transpose(1, 2) for part in (query, key, value))
-    weight = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).softmax(-1)
-    return torch.matmul(weight, v).transpose(1, 2)
-
-
-def optimizers(painter: Painter, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for all else."""
+def optimizers(painter: Painter, rank: int, processes: int) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for all else: of each, this process's share."""
     blocks = (painter.transformer.transformer_blocks, painter.transformer.single_transformer_blocks)
     matrices = [weight for part in blocks for weight in part.parameters() if weight.ndim == 2]
     chosen = {id(weight) for weight in matrices}
     rest = [weight for weight in painter.parameters() if id(weight) not in chosen]
+    matrices.sort(key=torch.Tensor.numel)
+    rest.sort(key=torch.Tensor.numel)
     return [
-        torch.optim.Muon(matrices, lr=settings.muon_rate, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(matrices[rank::processes], lr=MUON_RATE, weight_decay=0.01),
+        torch.optim.AdamW(rest[rank::processes], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     ]
-
-
-def start(settings: Settings) -> State:
-    """A fresh state, or that of the checkpoint if there is one."""
-    torch.manual_seed(settings.seed)
-    painter = Painter()
-    average = {name: value.clone() for name, value in painter.state_dict().items()}
-    state = State(painter, average, optimizers(painter, settings))
-    path = settings.folder / "state.pt"
-    if path.exists():
-        state.load(path)
-    return state
-
-
-def batch(rng: np.random.Generator, settings: Settings, encoder: LinearEncoder) -> tuple[list[str], Tensor]:
-    """Captions that leave things unsaid, and packed latents."""
-    levels = np.where(rng.random(settings.batch) < settings.two_objects, 2, 1)
-    scenes = [training_scene(rng, int(level)) for level in levels]
-    captions = [
-        "" if rng.random() < settings.no_caption else str(omit(scene, rng, settings.unsaid)) for scene in scenes
-    ]
-    return captions, pack(encoder.encode(to_tensor(render(scenes, rng))))
-
-
-def loss(painter: nn.Module, captions: list[str], z_NTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rectified flow: x = (1 - t) z + t noise, the velocity is noise - z. Also the noise levels and the loss of each."""
-    # stratified logit-normal levels: the same distribution with less variance of the gradient
-    n = len(z_NTC)
-    even = (torch.randperm(n) + torch.rand(n)) / n
-    t = torch.sigmoid(torch.special.ndtri(even.clamp(1e-4, 1 - 1e-4)) + 0.2)
-    noise = torch.randn_like(z_NTC)
-    x = torch.lerp(z_NTC, noise, t[:, None, None])
-    with torch.autocast("cpu", torch.bfloat16):
-        velocity = painter(x, t, captions)
-    each = (velocity.float() - (noise - z_NTC)).square().mean((1, 2))
-    return each.mean(), t, each.detach()
 
 
 def rate(settings: Settings, step: int) -> float:
     """Share of the full learning rate: a short rise, then flat, then down to 0 at the end."""
-    left = (settings.end - datetime.now(UTC)).total_seconds() / 60
-    return max(0.0, min(1.0, (step + 1) / settings.warmup, left / settings.decay_minutes))
+    left = (settings.end - datetime.now(timezone.utc)).total_seconds() / 60
+    return max(0.0, min(1.0, (step + 1) / WARMUP, left / settings.decay_minutes))
 
 
-def average_in(state: State, decay: float) -> None:
+def exchange(shared: Shared, rank: int) -> None:
+    """Replaces each gradient by the mean over the processes, clipped to norm 1."""
+    weights = list(shared.painter.parameters())
+    flat = [torch.zeros_like(w).view(-1) if w.grad is None else w.grad.view(-1) for w in weights]
+    torch.cat(flat, out=shared.gradients[rank])
+    shared.barrier.wait()
+    mean = shared.gradients.mean(0)
+    mean /= mean.norm().clamp_min(1.0)
+    for weight, part in zip(weights, mean.split([w.numel() for w in weights]), strict=True):
+        weight.grad = part.view_as(weight)
+
+
+def average_in(shared: Shared) -> None:
     """Moves the averaged weights towards the present ones."""
-    weight = 1 - min(decay, (1 + state.step) / (10 + state.step))
-    now = state.painter.state_dict()
-    torch._foreach_lerp_([state.average[name] for name in now], list(now.values()), weight)
+    step = int(shared.counts[0])
+    weight = 1 - min(AVERAGE, (1 + step) / (10 + step))
+    now = shared.painter.state_dict()
+    for name, value in now.items():
+        shared.average[name].lerp_(value, weight)
+
+
+def work(rank: int, settings: Settings, shared: Shared) -> None:
+    """One process: until the end, or until asked to stop; either way the state is saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    flow.use_plain_attention()
+    encoder, painter = LinearEncoder(), shared.painter
+    if settings.compiled:
+        painter.transformer.compile_repeated_blocks()
+    mine = optimizers(painter, rank, settings.processes)
+    seed = (settings.seed, int(shared.counts[0]), rank)
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(int(rng.integers(2**31)))
+    diary, own, step = Diary(), settings.batch // settings.processes, 0
+    while not shared.stop:
+        factor = rate(settings, step)
+        for optimizer, full in zip(mine, (MUON_RATE, ADAM_RATE), strict=True):
+            optimizer.param_groups[0]["lr"] = full * factor
+        t, each = flow.loss(painter, *flow.batch(rng, own, settings.two_objects, encoder))
+        each.mean().backward()
+        exchange(shared, rank)
+        for optimizer in mine:
+            optimizer.step()
+        painter.zero_grad()
+        shared.barrier.wait()
+        step += 1
+        if rank == 0:
+            shared.counts += torch.tensor([1, own * settings.processes])
+            average_in(shared)
+            diary.add(t, each.detach())
+            if step % LOG_EVERY == 0:
+                diary.write(shared.counts, own * settings.processes, factor)
+            if diary.due():
+                shared.save(settings.folder / "state.pt")
+            shared.stop.fill_(float(factor <= 0 or bool(shared.asked)))
+        shared.barrier.wait()
+    if rank == 0:
+        shared.save(settings.folder / "state.pt")
+
+
+class Diary:
+    """Prints a line now and then: counts, speed, learning rate, loss by noise level."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.written = self.saved = time.monotonic()
+
+    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
+        """One step's noise levels and losses."""
+        self.seen.append((t_B, loss_B))
+
+    def due(self) -> bool:
+        """Whether it is time to save; asking counts as saving."""
+        if time.monotonic() - self.saved < SAVE_EVERY:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+    def write(self, counts: Tensor, samples: int, factor: float) -> None:
+        """Prints and forgets."""
+        t, each = (torch.cat(part) for part in zip(*self.seen, strict=True))
+        speed = len(self.seen) * samples / (time.monotonic() - self.written)
+        edges = (0.0, 0.3, 0.6, 0.85, 1.0)
+        parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
+        now = datetime.now(timezone.utc)
+        print(
+            f"{now:%H:%M:%S} step {int(counts[0])} samples {int(counts[1])} {speed:.0f}/s rate {factor:.2f}"
+            f" loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
+            flush=True,
+        )
+        self.seen.clear()
+        self.written = time.monotonic()
 
 
 def train(settings: Settings) -> None:
-    """Until the end, or until asked to stop (SIGTERM); either way the state is saved."""
-    torch.set_num_threads(settings.threads)
+    """Starts the processes and waits for them; SIGTERM ends the run after the present step."""
     settings.folder.mkdir(parents=True, exist_ok=True)
-    transformer_flux.dispatch_attention_fn = plain_attention
-    encoder = LinearEncoder()
-    state = start(settings)
-    if settings.compiled:
-        state.painter.transformer.compile_repeated_blocks()
-    rng = np.random.default_rng((settings.seed, state.step))
-    torch.manual_seed(settings.seed + state.step)
-    stops: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stops.append(number))
-    saved = last = time.monotonic()
-    seen: list[tuple[Tensor, Tensor]] = []
-    while (share := rate(settings, state.step)) > 0 and not stops:
-        for optimizer, full in zip(state.optimizers, (settings.muon_rate, settings.adam_rate), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = full * share
-        value, t, each = loss(state.painter, *batch(rng, settings, encoder))
-        value.backward()
-        nn.utils.clip_grad_norm_(state.painter.parameters(), 1.0)
-        for optimizer in state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        average_in(state, settings.average)
-        state.step += 1
-        state.samples += settings.batch
-        seen.append((t, each))
-        if state.step % LOG_EVERY == 0:
-            spent, last = time.monotonic() - last, time.monotonic()
-            state.seconds += spent
-            report(state, seen, LOG_EVERY * settings.batch / spent, share)
-            seen.clear()
-        if time.monotonic() - saved > SAVE_EVERY:
-            state.save(settings.folder / "state.pt")
-            saved = time.monotonic()
-    state.save(settings.folder / "state.pt")
-
-
-def report(state: State, seen: list[tuple[Tensor, Tensor]], speed: float, share: float) -> None:
-    """One line: counts, speed, learning rate, loss by noise level."""
-    t, each = (torch.cat(part) for part in zip(*seen, strict=True))
-    edges = (0.0, 0.3, 0.6, 0.85, 1.0)
-    parts = [each[(t >= low) & (t < high)].mean().item() for low, high in zip(edges, edges[1:], strict=False)]
-    losses = " ".join(f"{part:.4f}" for part in parts)
-    print(
-        f"{datetime.now(UTC):%H:%M:%S} step {state.step} samples {state.samples} {speed:.0f}/s"
-        f" rate {share:.2f} loss {each.mean():.4f} by noise {losses}",
-        flush=True,
-    )
+    shared = share(settings)
+    signal.signal(signal.SIGTERM, lambda *_: shared.asked.fill_(1))
+    spawn(work, (settings, shared), nprocs=settings.processes)
 
 
 def main() -> None:
@@ -211,22 +220,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--end", type=datetime.fromisoformat, required=True, help="UTC")
     parser.add_argument("--decay-minutes", type=float, default=35.0)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--two-objects", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true", help="no torch.compile")
-    given = parser.parse_args()
-    train(
-        Settings(
-            folder=given.folder,
-            end=given.end.replace(tzinfo=UTC),
-            decay_minutes=given.decay_minutes,
-            batch=given.batch,
-            threads=given.threads,
-            compiled=not given.eager,
-            two_objects=given.two_objects,
-        )
-    )
+    given = vars(parser.parse_args())
+    given["end"] = given["end"].replace(tzinfo=timezone.utc)
+    train(Settings(compiled=not given.pop("eager"), **given))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from testbed.latents import LinearEncoder, pictures
@@ -22,7 +23,7 @@ NOISE = 0.03  # of the latents, since a sampled latent is never exact
 RATE = 3e-3
 
 
-def losses(model: torch.nn.Module, image: Tensor, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def losses(model: AutoencoderTiny, image: Tensor, z: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Of the decoder in pictures in [-1, 1], of the encoder in latents."""
     noisy = (z + NOISE * torch.randn_like(z)) / scale
     with torch.autocast("cpu", torch.bfloat16):
@@ -37,7 +38,10 @@ def train(folder: Path, minutes: float, size: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    linear, model = LinearEncoder(), autoencoder().to(memory_format=torch.channels_last)
+    linear, model = LinearEncoder(), autoencoder()
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
     rng = np.random.default_rng(1)
     began = saved = time.monotonic()
@@ -53,7 +57,8 @@ def train(folder: Path, minutes: float, size: int, threads: int) -> None:
         optimizer.zero_grad()
         step += 1
         if step % 50 == 0:
-            print(f"{datetime.now(UTC):%H:%M:%S} step {step} decoder {decoder:.5f} encoder {encoder:.5f}", flush=True)
+            now = f"{datetime.now(timezone.utc):%H:%M:%S}"
+            print(f"{now} step {step} decoder {decoder:.5f} encoder {encoder:.5f}", flush=True)
         if time.monotonic() - saved > 120:
             save(model, folder)
             saved = time.monotonic()

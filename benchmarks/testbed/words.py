@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, T5Tokenizer
@@ -29,10 +30,14 @@ def clip_tokenizer() -> CLIPTokenizer:
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     alphabet = [letter + end for end in ("", "</w>") for letter in LETTERS]
     trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=[*LETTERS]
+        vocab_size=10_000,
+        min_frequency=1,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        initial_alphabet=[*LETTERS],
     )
     trained.train_from_iterator(WORDS, trainer)
     pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
     vocab = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL, *alphabet, *pieces]))}
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH + 4)
