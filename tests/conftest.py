@@ -1,9 +1,14 @@
 """One thread for small models, and gpu tests that say why they are skipped."""
 
+import os
+
 import pytest
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Triton decides on its first import, whoever imports it, whether its kernels run on CPU tensors
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

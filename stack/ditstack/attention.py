@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import HookRegistry, ModelHook
 from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -148,7 +148,7 @@ class _Surrounded(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         with self.site:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
 
 
 class Site(TorchFunctionMode):
@@ -235,7 +235,7 @@ class _AroundPass(ModelHook):
         hidden = args[0] if args else kwargs.get("hidden_states")
         frames = _frames(module, hidden, kwargs.get("num_frames"))
         with self.layout.enter(frames, kwargs.get("encoder_hidden_states")):
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
 
 
 class _Watching(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""Block-sparse attention: which blocks of keys each block of queries needs, what a head loses, and the product itself."""
+"""Block-sparse attention: which blocks of keys a block of queries needs, what a head loses, and the product itself."""
 
 from __future__ import annotations
 

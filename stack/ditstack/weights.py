@@ -13,16 +13,17 @@ def dense(module: torch.nn.Module) -> Tensor:
 
     Reads plain weights, torchao's tensors, and bitsandbytes' 8-bit (before and after the first call) and 4-bit ones.
     """
-    if hasattr(module, "base_layer"):
-        return dense(module.base_layer) + _beside(module)  # pyright: ignore[reportArgumentType]
-    weight: Any = module.weight
+    linear: Any = module
+    if hasattr(linear, "base_layer"):
+        return dense(linear.base_layer) + _beside(linear)
+    weight = linear.weight
     if getattr(weight, "quant_state", None) is not None:
         from bitsandbytes.functional import dequantize_4bit
 
         return dequantize_4bit(weight.data, weight.quant_state)
     if weight.dtype == torch.int8:
         # the scale of each row moves from the weight to the module's state at the first call
-        scale = weight.SCB if weight.SCB is not None else module.state.SCB  # pyright: ignore[reportAttributeAccessIssue]
+        scale = weight.SCB if weight.SCB is not None else linear.state.SCB
         return weight.data * (scale.unsqueeze(1) / 127)
     if hasattr(weight, "__tensor_flatten__"):
         return weight.dequantize()

@@ -5,7 +5,7 @@ Calls that a kernel would answer wrongly go to PyTorch's own, and the report say
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
@@ -38,10 +38,12 @@ class Sage(Adapter):
     def apply(self, pipe: Pipe) -> None:
         from importlib.metadata import version
 
+        import torch
         from ditstack.attention import replace_attention
 
         first = version("sageattention").startswith("1.")
-        replace_attention(pipe, "sage", attend_1 if first else attend_2)
+        kernel: Any = torch.compiler.disable(attend_1 if first else attend_2)
+        replace_attention(pipe, "sage", kernel)
 
 
 def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
@@ -91,7 +93,7 @@ def refusal_2(q: Tensor, call: Call) -> str | None:
     return None
 
 
-def _sage():  # noqa: ANN202
+def _sage() -> Any:
     from sageattention import sageattn
 
     return sageattn

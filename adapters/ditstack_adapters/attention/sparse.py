@@ -72,7 +72,8 @@ class Sparse(Adapter):
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
         attend = _Attend(self, pipe)
         pipe.clock.on_edge.append(attend.kept.clear)
-        replace_attention(pipe, "sparse", torch.compiler.disable(attend))
+        kernel: Any = torch.compiler.disable(attend)
+        replace_attention(pipe, "sparse", kernel)
 
     @property
     def whole(self) -> bool:

@@ -71,23 +71,25 @@ class BitsAndBytes(Adapter):
         return swapped.train(linear.training)
 
     def _int8(self, linear: torch.nn.Linear) -> torch.nn.Module:
-        from bitsandbytes.nn import Int8Params, Linear8bitLt
+        from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
 
         width, device = (linear.in_features, linear.out_features), linear.weight.device
-        swapped = Linear8bitLt(*width, bias=False, has_fp16_weights=False, device="meta")
+        swapped: Any = Linear8bitLt(*width, bias=False, has_fp16_weights=False, device="meta")
         # only a weight that comes from the CPU is rounded on its way
-        weight = Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        form: dict[str, Any] = {"requires_grad": False, "has_fp16_weights": False}
+        weight: Any = Int8Params(linear.weight.data.cpu(), **form)
         swapped.weight = weight.to(device)
         return swapped
 
     def _four_bits(self, linear: torch.nn.Linear) -> torch.nn.Module:
-        from bitsandbytes.nn import Linear4bit, Params4bit
+        from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
         form: dict[str, Any] = {"compress_statistics": self.double_quant, "quant_type": self.scheme}
-        swapped = Linear4bit(linear.in_features, linear.out_features, bias=False, device="meta", **form)
+        swapped: Any = Linear4bit(linear.in_features, linear.out_features, bias=False, device="meta", **form)
         # on some CPUs the first call would pack the weights anew: rows in 32s only, scales cut to bf16
         swapped.support_avx512bf16_for_cpu = False
-        weight = Params4bit(linear.weight.data.clone(), requires_grad=False, module=swapped, **form)
+        form["module"] = swapped
+        weight: Any = Params4bit(linear.weight.data.clone(), requires_grad=False, **form)
         swapped.weight = weight.to(linear.weight.device)
         return swapped
 
