@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer._click.exceptions import ClickException
 
 from ditstack.errors import BadFile, DitstackError
 
@@ -35,7 +36,7 @@ def main() -> None:
     except DitstackError as error:
         err.print(escape(str(error)), style="red", soft_wrap=True)
         sys.exit(2)
-    except typer._click.exceptions.ClickException as error:
+    except ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
@@ -126,8 +127,8 @@ def calibrate(
 
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
-    for line in fit(read, wanted, factors):
-        out.print(escape(line), soft_wrap=True)
+    written = fit(read, wanted, factors, lambda line: out.print(escape(line), soft_wrap=True))
+    out.print(f"wrote {written}", soft_wrap=True)
 
 
 @app.command()

@@ -15,8 +15,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks.hooks import StateManager
+from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
+
+from ditstack.hooks import run_original
 
 HOOK = "ditstack_clock"
 
@@ -142,10 +143,11 @@ class _Pass(ModelHook):
         hidden = args[0] if args else kwargs["hidden_states"]
         self.clock.enter(module, self.context._context, kwargs.get("timestep"), len(hidden))
         with self.clock.around():
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return run_original(self, args, kwargs)
 
-    def reset_state(self, module: torch.nn.Module) -> None:
+    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         """The clock resets itself when the next generation begins."""
+        return module
 
 
 class _Context(StateManager):

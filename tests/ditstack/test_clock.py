@@ -8,6 +8,7 @@ import pytest
 import tiny_pipelines as tiny
 import torch
 from counting import block_runs, blocks_of, cached
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler  # pyright: ignore[reportPrivateImportUsage]
 from ditstack.clock import noise_shares
 from ditstack.pipe import Pipe
 from tiny_pipelines import call
@@ -175,7 +176,7 @@ def test_every_scheduler_is_heard(family: str, name: str, settings: dict[str, An
 def test_a_scheduler_swapped_by_the_user_is_heard_from_its_first_generation() -> None:
     pipe = cached(tiny.flux())
     call(pipe.pipeline, P, 4)
-    pipe.pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe.pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     for _ in range(2):
         with block_runs(pipe) as ran:
             call(pipe.pipeline, P, 6)
@@ -206,7 +207,7 @@ def test_a_transformer_called_outside_a_generation_runs_plainly() -> None:
 
 
 def test_the_share_of_noise_of_a_diffusion_process_falls_from_near_one() -> None:
-    scheduler = diffusers.DDIMScheduler()
+    scheduler = DDIMScheduler()
     scheduler.set_timesteps(10)
     shares = noise_shares(scheduler)
     assert shares == sorted(shares, reverse=True)

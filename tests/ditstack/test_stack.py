@@ -66,13 +66,14 @@ def test_a_pipeline_of_another_family_is_refused_and_untouched() -> None:
 
 def test_the_trunk_cache_keeps_two_features_a_branch() -> None:
     stack = apply(tiny.flux(), recipe())
-    held = []
-    stack.pipe.clock.on_tick.append(lambda *_: held.append(stack.pipe.store.memories.copy()))
+    store, held = stack.pipe.store, []
+    assert store is not None
+    stack.pipe.clock.on_tick.append(lambda *_: held.append(store.memories.copy()))
     call(stack.pipeline, P, 6, true_cfg_scale=3.0)
     most = max(held, key=lambda memories: sum(len(one.tensors()) for one in memories.values()))
     assert len(most) == 2
     assert all(len(one.tensors()) == 2 for one in most.values())
-    assert not stack.pipe.store.memories
+    assert not store.memories
 
 
 def test_fitted_gains_are_calibrated_once_and_loaded_after(model: Path, tmp_path: Path) -> None:
