@@ -49,6 +49,14 @@ class Call:
     frames: int = 1
     share: float | Tensor = 1.0
 
+    @property
+    def keys(self) -> Tensor | None:
+        """Which keys exist, (B or 1, 1, T), where the mask hides the same keys from every query; else None."""
+        mask = self.mask
+        if mask is None or mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[1:3] != (1, 1):
+            return None
+        return mask[:, 0]
+
 
 @dataclass(frozen=True)
 class Declined:

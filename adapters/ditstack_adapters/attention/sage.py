@@ -51,7 +51,8 @@ def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     import torch
     from ditstack.attention import Declined
 
-    if (reason := refusal_1(q, k, call)) is not None:
+    k, v, reason = without_hidden(k, v, call)
+    if (reason := reason or refusal_1(q, k, call.causal)) is not None:
         return Declined(reason)
     q, k, v = (one if one.stride(-1) == 1 else one.contiguous() for one in (q, k, v))
     # its own smoothing would change the caller's k
@@ -64,28 +65,37 @@ def attend_2(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 2.x, which pads and smooths by itself."""
     from ditstack.attention import Declined
 
-    if (reason := refusal_2(q, call)) is not None:
+    k, v, reason = without_hidden(k, v, call)
+    if (reason := reason or refusal_2(q)) is not None:
         return Declined(reason)
     return _sage()(q, k, v, tensor_layout="HND", is_causal=call.causal, sm_scale=call.scale)
 
 
-def refusal_1(q: Tensor, k: Tensor, call: Call) -> str | None:
+def without_hidden(k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor, str | None]:
+    """The keys and values that the mask lets through, or why it cannot be said so: the kernels know no masks."""
+    if call.mask is None:
+        return k, v, None
+    if call.keys is None or call.causal:
+        return k, v, "they carry a mask between single tokens"
+    seen = call.keys[0, 0]
+    if (call.keys != seen).any():
+        return k, v, "their mask hides other keys from each item"
+    return k[..., seen, :], v[..., seen, :], None
+
+
+def refusal_1(q: Tensor, k: Tensor, causal: bool) -> str | None:
     """Why 1.x must not take a call."""
-    if call.mask is not None:
-        return "the kernel knows no masks"
     if q.shape[-1] not in WIDTHS:
         return f"a head is {q.shape[-1]} wide; the kernel takes {', '.join(map(str, WIDTHS))}"
-    if call.causal and q.shape[-2] != k.shape[-2]:
+    if causal and q.shape[-2] != k.shape[-2]:
         return "the kernel's causal form wants as many keys as queries"
-    if not call.causal and k.shape[-2] % KEYS:
+    if not causal and k.shape[-2] % KEYS:
         return f"{k.shape[-2]} keys are no multiple of {KEYS}; the kernel would count padding as keys"
     return None
 
 
-def refusal_2(q: Tensor, call: Call) -> str | None:
+def refusal_2(q: Tensor) -> str | None:
     """Why 2.x must not take a call."""
-    if call.mask is not None:
-        return "the kernel knows no masks"
     if q.shape[-1] > WIDTHS[-1]:
         return f"a head is {q.shape[-1]} wide; the kernel takes up to {WIDTHS[-1]}"
     if q.element_size() != 2:

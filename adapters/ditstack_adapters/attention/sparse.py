@@ -94,12 +94,13 @@ class Sparse(Adapter):
             if near is None:
                 return Declined("their tokens are no whole frames of a video")
             kept = near.to(q.device).expand(*q.shape[:2], -1, -1)
-        return Kept(kept | text | text.unsqueeze(-1), size, tokens, keys_seen(call))
+        keys = None if call.keys is None else call.keys.expand(len(q), -1, -1)
+        return Kept(kept | text | text.unsqueeze(-1), size, tokens, keys)
 
     def _largest(self, q: Tensor, k: Tensor, v: Tensor, call: Call, size: int, text: Tensor) -> Tensor:
         from ditstack.blocksparse import block_mass
 
-        p = block_mass(q, k, call.scale, size, keys_seen(call))
+        p = block_mass(q, k, call.scale, size, call.keys)
         order = p.masked_fill(text, 2.0).argsort(dim=-1, descending=True)
         if self.mass is not None:
             sorted_p = p.gather(-1, order)
@@ -122,7 +123,7 @@ class Sparse(Adapter):
         from ditstack.blocksparse import losses, spread
 
         rows = spread((~text).nonzero().flatten().tolist(), SAMPLED)
-        lost = losses(q, k, v, call.scale, size, order, rows, keys_seen(call))
+        lost = losses(q, k, v, call.scale, size, order, rows, call.keys)
         allowed = TOLERANCE if self.tolerance is None else self.tolerance
         enough = (lost > allowed).int().argmin(-1) + 1 - text.sum()
         return (enough.clamp_min(0) / (~text).sum().clamp_min(1))[..., None, None]
@@ -171,16 +172,6 @@ def refusal(q: Tensor, k: Tensor, call: Call) -> str | None:
         return "they look across to other tokens, such as text"
     if call.causal:
         return "they are causal"
-    if call.mask is not None and keys_seen(call) is None:
+    if call.mask is not None and call.keys is None:
         return "they carry a mask between single tokens"
     return None
-
-
-def keys_seen(call: Call) -> Tensor | None:
-    """The mask as (B, 1, T), where it only hides keys from all; None where there is none, or another kind."""
-    import torch
-
-    mask = call.mask
-    if mask is None or mask.dtype != torch.bool or mask.dim() != 4 or mask.shape[1:3] != (1, 1):
-        return None
-    return mask[:, 0]

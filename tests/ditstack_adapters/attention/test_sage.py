@@ -52,7 +52,7 @@ def test_the_emulation_agrees_with_the_kernel(
 
 def test_the_kernel_is_wrong_where_the_guard_says_so(kernel: Callable[..., Tensor]) -> None:
     q, k, v = qkv(80, 80, 64)
-    assert sage.refusal_1(q, k, call(q)) is not None
+    assert sage.refusal_1(q, k, causal=False) is not None
     dense = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     assert (kernel(q, k.clone(), v) - dense).norm() / dense.norm() > 0.05
 
@@ -61,7 +61,8 @@ def test_what_1_x_answers_wrongly_is_declined_with_a_reason() -> None:
     q, k, v = qkv(80, 80, 64)
     reasons = {
         "no multiple of 64": sage.attend_1(q, k, v, call(q)),
-        "no masks": sage.attend_1(q[:, :, :64], k[:, :, :64], v, call(q, torch.ones(1, 1, 1, 64, dtype=torch.bool))),
+        "between single tokens": sage.attend_1(q, k, v, call(q, torch.zeros(80, 80))),
+        "from each item": sage.attend_1(q, k, v, call(q, (torch.rand(2, 1, 1, 80) < 0.5))),
         "as many keys": sage.attend_1(q[:, :, :64], k, v, call(q, causal=True)),
         "72 wide": sage.attend_1(*qkv(64, 64, 72), call(q)),
     }
@@ -72,10 +73,31 @@ def test_what_1_x_answers_wrongly_is_declined_with_a_reason() -> None:
 
 def test_what_2_x_cannot_take_is_declined_with_a_reason() -> None:
     q, k, v = (one.bfloat16() for one in qkv(80, 80, 64))
-    assert sage.refusal_2(q, call(q)) is None
-    assert "masks" in str(sage.attend_2(q, k, v, call(q, torch.zeros(80, 80))))
+    assert sage.refusal_2(q) is None
+    assert "between single tokens" in str(sage.attend_2(q, k, v, call(q, torch.zeros(80, 80))))
     assert "fp16 and bf16" in str(sage.attend_2(q.float(), k, v, call(q)))
     assert "256 wide" in str(sage.attend_2(q.repeat(1, 1, 1, 4), k, v, call(q)))
+
+
+@pytest.mark.parametrize("attend", [sage.attend_1, sage.attend_2])
+def test_keys_that_a_mask_hides_from_all_are_left_out(
+    attend: Callable[..., Tensor | Declined], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = (one.bfloat16() for one in qkv(80, 80, 64))
+    mask = (torch.arange(80) % 5 > 0).expand(2, 1, 1, -1)
+    q, k, v = (torch.cat([one, one.flip(-2)]) for one in (q, k, v))
+    given: list[Tensor] = []
+
+    def dense(q: Tensor, k: Tensor, v: Tensor, sm_scale: float, is_causal: bool, **_: object) -> Tensor:
+        given.append(k)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=sm_scale)
+
+    monkeypatch.setattr(sage, "_sage", lambda: dense)
+    out = attend(q, k, v, call(q, mask))
+    assert isinstance(out, Tensor)
+    assert given[0].shape[-2] == 64
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(out, want, rtol=0.03, atol=0.01)
 
 
 def test_without_a_gpu_it_is_refused_by_a_fact() -> None:

@@ -90,7 +90,7 @@ def test_with_everything_kept_it_is_dense_attention_to_the_bit(fields: dict[str,
 
 def test_hidden_keys_stay_hidden_and_other_masks_are_declined() -> None:
     q, k, v = qkv()
-    mask = (torch.arange(TOKENS) < 150).expand(2, 1, 1, -1)
+    mask = (torch.arange(TOKENS) < 150).expand(1, 1, 1, -1)
     kernel = sparse._Attend(Sparse(keep=0.5), Pipe(tiny.flux()))
     out = kernel(q, k, v, call(mask=mask))
     changed = torch.where(mask.mT, v, 7.0)
