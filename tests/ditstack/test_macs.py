@@ -7,12 +7,12 @@ from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 
 def test_a_linear_costs_rows_times_inputs_times_outputs_quantized_or_not() -> None:
-    linear = torch.nn.Linear(64, 32)
-    for _ in range(2):
+    plain, rounded = torch.nn.Linear(64, 32), torch.nn.Linear(64, 32)
+    quantize_(rounded, Int8WeightOnlyConfig())
+    for linear in (plain, rounded):
         with MacCounter() as counter, torch.no_grad():
             linear(torch.randn(5, 7, 64))
         assert counter.total == 5 * 7 * 64 * 32
-        quantize_(linear, Int8WeightOnlyConfig())
 
 
 def test_attention_costs_two_products() -> None:
