@@ -1,4 +1,4 @@
-"""Blocks: what a transformer's stack of blocks looks like from outside: what goes in, what comes out, what is inside."""
+"""Blocks: what a transformer's blocks look like from outside: what goes in, what comes out, what is inside."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from diffusers.hooks._helpers import TransformerBlockRegistry
 
 from ditstack.errors import BadPipeline
 
+BRANCHES = ("attn", "ff", "feed_forward", "img_mlp", "txt_mlp")
+"""How the names of attentions and MLPs begin inside a block."""
+
 
 @dataclass
 class Block:
-    """One block. `hidden` names the argument that holds the image (or video) stream; `index` is its place in the output."""
+    """One block.
+
+    Attributes:
+        hidden: the argument that holds the image (or video) stream.
+        index: the place of that stream in what the block returns; None where it returns a bare tensor.
+        others: further streams that somebody reads after the trunk: argument and place.
+    """
 
     name: str
     module: torch.nn.Module
     hidden: str = "hidden_states"
     index: int | None = None
     parameters: list[str] = field(default_factory=list)
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def places(self) -> dict[str, int]:
+        """The place in the output of every stream, by its argument; the image stream comes first."""
+        return {self.hidden: self.index or 0, **dict(self.others)}
 
     def argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The value that a call gave to the parameter `name`."""
@@ -29,35 +44,38 @@ class Block:
         place = self.parameters.index(name) if name in self.parameters else len(args)
         return args[place] if place < len(args) else None
 
-    def stream(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        return self.argument(self.hidden, args, kwargs)
+    def entering(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What a call was given, by stream."""
+        return {name: self.argument(name, args, kwargs) for name in self.places}
 
-    def output(self, out: Any) -> torch.Tensor:
-        """The image stream in what the block returned."""
+    def leaving(self, out: Any) -> dict[str, torch.Tensor]:
+        """What the block returned, by stream."""
         if isinstance(out, torch.Tensor):
-            return out
-        return out[self.index or 0]
+            return {self.hidden: out}
+        return {name: out[place] for name, place in self.places.items()}
 
-    def like(self, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], form: int) -> Any:
-        """What the block would return, in its own form, with `hidden` as the image stream and the rest passed through.
+    def like(self, streams: dict[str, torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], form: int) -> Any:
+        """What the block would return, in its own form, with these streams and the text, if any, passed through.
 
         Args:
             form: how many values the block returns; 0 for a bare tensor.
         """
         if form == 0:
-            return hidden
-        text = self.argument("encoder_hidden_states", args, kwargs)
-        return tuple(hidden if place == (self.index or 0) else text for place in range(form))
+            return streams[self.hidden]
+        out = [self.argument("encoder_hidden_states", args, kwargs)] * form
+        for name, place in self.places.items():
+            out[place] = streams[name]
+        return tuple(out)
 
 
 def find_blocks(transformer: torch.nn.Module, stacks: tuple[str, ...] = ()) -> list[Block]:
-    """The blocks of a transformer in the order in which they run.
+    """The blocks of a transformer in the order in which they run; diffusers must know their classes.
 
     Args:
         stacks: the names of its ModuleLists; empty takes every ModuleList of blocks at its top level.
 
     Raises:
-        BadPipeline: it has none.
+        BadPipeline: it has none, or diffusers does not know what they return.
     """
     names = stacks or tuple(
         name
@@ -72,17 +90,23 @@ def find_blocks(transformer: torch.nn.Module, stacks: tuple[str, ...] = ()) -> l
     return blocks
 
 
+def parameters_of(module: torch.nn.Module) -> list[str]:
+    """The names of what a module's forward takes."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
+
+
 def _looks_like_block(module: torch.nn.Module) -> bool:
-    return "hidden_states" in inspect.signature(type(module).forward).parameters
+    return "hidden_states" in parameters_of(module)
 
 
 def _block(name: str, module: torch.nn.Module) -> Block:
-    parameters = list(inspect.signature(type(module).forward).parameters)[1:]
     try:
         known = TransformerBlockRegistry.get(type(module))
     except ValueError:
-        return Block(name, module, parameters[0], None, parameters)
-    return Block(name, module, known.hidden_states_argument_name, known.return_hidden_states_index, parameters)
+        kind = type(module).__name__
+        raise BadPipeline(f"what a {kind} returns is not known beforehand; `model: auto` finds it out") from None
+    hidden, index = known.hidden_states_argument_name, known.return_hidden_states_index
+    return Block(name, module, hidden, index, parameters_of(module))
 
 
 @dataclass(frozen=True)
@@ -102,5 +126,7 @@ def branches(block: Block) -> list[Branch]:
     if {"proj_out", "proj_mlp", "attn"} <= parts.keys():
         return [Branch(parts["proj_out"], (parts["attn"], parts["proj_mlp"]))]
     return [
-        Branch(part) for name, part in parts.items() if name.startswith(("attn", "ff", "ffn", "img_mlp", "txt_mlp"))
+        Branch(part)
+        for name, part in parts.items()
+        if name.startswith(("attn", "ff", "feed_forward", "img_mlp", "txt_mlp"))
     ]

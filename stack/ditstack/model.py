@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,12 +24,17 @@ class Model(Adapter):
     """Loads a diffusers pipeline from a hub id or a folder and wraps it."""
 
     pipeline_class: ClassVar[str] = "DiffusionPipeline"
+    """What loads it; DiffusionPipeline asks the files themselves."""
+    transformer_class: ClassVar[str] = ""
+    """What the transformer must be; empty takes any."""
     stacks: ClassVar[tuple[str, ...]] = ()
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
     """Further arguments of every call."""
+    fps: ClassVar[int] = 0
+    """Frames per second of its videos; 0 where it makes pictures."""
 
     source: str = ""
     """A hub id, or a folder that `save_pretrained` wrote."""
@@ -81,10 +87,10 @@ class Model(Adapter):
         import diffusers
 
         self.check_source()
-        kind = getattr(diffusers, self.pipeline_class)
+        kind = getattr(diffusers, self.loader())
         try:
             pipeline = kind.from_pretrained(
-                str(Path(self.source).expanduser()), revision=self.revision, torch_dtype=self.torch_dtype()
+                str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
             )
         except (OSError, ValueError, KeyError) as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
@@ -101,20 +107,42 @@ class Model(Adapter):
         else:
             pipeline.enable_group_offload(onload_device=place, offload_type="leaf_level", use_stream=True)
 
+    def loader(self) -> str:
+        """The diffusers class that loads the pipeline."""
+        return self.pipeline_class
+
     def wrap(self, pipeline: Any) -> Pipe:
-        """A pipe around a loaded pipeline of this family.
+        """A pipe around a loaded pipeline of this family, whatever its task.
 
         Raises:
             BadPipeline: it is of another family.
         """
-        import diffusers
-
         from ditstack.pipe import Pipe
 
-        kind = getattr(diffusers, self.pipeline_class)
-        if not isinstance(pipeline, kind):
-            raise BadPipeline(f"the recipe is for a {self.pipeline_class}; the pipeline is a {type(pipeline).__name__}")
-        return Pipe(pipeline, self.guidance, self.stacks, self.call)
+        self.check_family(pipeline)
+        ask = functools.partial(self.ask, pipeline)
+        pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
+        pipe.fps = self.fps
+        return pipe
+
+    def check_family(self, pipeline: Any) -> None:
+        """Refuse a pipeline whose transformer is of another class.
+
+        Raises:
+            BadPipeline: with what was found.
+        """
+        import diffusers
+
+        from ditstack.pipe import transformers_of
+
+        for one in transformers_of(pipeline).values():
+            if self.transformer_class and not isinstance(one, getattr(diffusers, self.transformer_class)):
+                found = f"{type(pipeline).__name__} runs a {type(one).__name__}"
+                raise BadPipeline(f"the recipe is for a {self.transformer_class}; the {found}")
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        """The arguments of the pipeline's call that carry the prompts."""
+        return {"prompt": prompts}
 
 
 def _first_line(error: Exception) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from diffusers.hooks import HookRegistry
+from diffusers.hooks.hooks import HookRegistry
 
 from ditstack.blocks import Block, find_blocks
 from ditstack.clock import HOOK, Clock
@@ -38,21 +39,18 @@ class Pipe:
         guidance: str = "guidance_scale",
         stacks: tuple[str, ...] = (),
         call: Mapping[str, Any] = MappingProxyType({}),
+        ask: Callable[[list[str]], dict[str, Any]] = lambda prompts: {"prompt": prompts},
+        trunks: Mapping[str, Mapping[str, list[Block]]] | None = None,
     ) -> None:
-        names = [name for name in TRANSFORMERS if getattr(pipeline, name, None) is not None]
-        if not names:
-            raise BadPipeline(f"{type(pipeline).__name__} has no transformer; ditstack works on Diffusion Transformers")
         self.pipeline = pipeline
-        self.guidance, self.call = guidance, dict(call)
-        self.transformers: dict[str, torch.nn.Module] = {name: getattr(pipeline, name) for name in names}
-        self.blocks: dict[str, list[Block]] = {
-            name: find_blocks(one, stacks) for name, one in self.transformers.items()
-        }
-        for one in self.transformers.values():
-            if HookRegistry.check_if_exists_or_initialize(one).get_hook(HOOK) is not None:
-                raise BadPipeline(
-                    "this pipeline already carries a stack; load it again, or apply one recipe with all stages"
-                )
+        self.guidance, self.call, self.ask = guidance, dict(call), ask
+        self.transformers = transformers_of(pipeline)
+        found = trunks or {name: {name: find_blocks(one, stacks)} for name, one in self.transformers.items()}
+        self.trunks: dict[str, list[Block]] = {site: one for sites in found.values() for site, one in sites.items()}
+        """Runs of blocks through which one stream of constant shape flows, by site."""
+        self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
+        """The blocks of every trunk of a transformer."""
+        _refuse_accelerated(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.clock.around = self._pass
@@ -61,9 +59,12 @@ class Pipe:
         self.cache_on = True
         self.cadence: Cadence | None = None
         self.store: Store | None = None
+        self.witness: Witness | None = None
         self.factors: Factors | None = None
         self.listeners: list[Callable[[str, torch.Tensor], None]] = []
         """Told of every feature that a cache keeps: its site and the feature."""
+        self.fps = 0
+        """Frames per second of its videos."""
         self.notes: list[str] = []
         """Sentences that a report must show, such as that a kernel is emulated."""
         self.tally: Counter[str] = Counter()
@@ -100,34 +101,76 @@ class Pipe:
     @contextmanager
     def _pass(self) -> Iterator[None]:
         """Around every call of a transformer: decide its kind, count it, and remember that it ran."""
-        caching = self.clock.running and self.cache_on and self.cadence is not None
+        caching = self.clock.running and self.cache_on
         self.kind = self.cadence.kind() if caching and self.cadence is not None else OFF
-        counted = FULL if self.kind == OFF else self.kind
         try:
-            with self._count_macs(counted):
+            with self._count_macs():
                 yield
         finally:
             ran, self.kind = self.kind, OFF
         if self.clock.running:
+            counted = self._counted(ran)
             self.tally[counted] += 1
             if self.step_kinds.get(self.clock.index) != FULL:
                 self.step_kinds[self.clock.index] = counted
         if ran == FULL and self.cadence is not None:
             self.cadence.ran_in_full()
 
+    def _counted(self, kind: str) -> str:
+        """How a pass is counted: by what a witness saw, else by its kind; without a cache every pass is full."""
+        if self.witness is not None:
+            return self.witness.saw()
+        return FULL if kind == OFF else kind
+
     @contextmanager
-    def _count_macs(self, kind: str) -> Iterator[None]:
+    def _count_macs(self) -> Iterator[None]:
         """Count the multiplications of the first pass of each kind and batch; later ones cost the same."""
-        transformer, _, rows = self.clock.branch or (0, None, 0)
-        key = (transformer, kind, rows)
+        branch: Any = self.clock.branch or (0, None, 0)
+        transformer, _, rows = branch
         if not self.clock.running:
             yield
             return
-        if key not in self.macs:
+        kinds = (FULL, self.witness.skipped) if self.witness else (self._counted(self.kind),)
+        if all((transformer, kind, rows) in self.macs for kind in kinds):
+            yield
+            key = (transformer, self._counted(self.kind), rows)
+        else:
             with MacCounter() as counter:
                 yield
+            key = (transformer, self._counted(self.kind), rows)
             self.macs[key] = counter.total
-        else:
-            yield
         self.spent += self.macs[key]
         self.would_spend += self.macs.get((transformer, FULL, rows), self.macs[key])
+
+
+class Witness(Protocol):
+    """Tells how a pass ran where a cache decides for itself what to skip."""
+
+    skipped: str
+    """The word for a pass that did not run in full."""
+
+    def saw(self) -> str:
+        """How the pass that has just ended ran."""
+        ...
+
+
+def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The transformers of a pipeline, by name.
+
+    Raises:
+        BadPipeline: it has none.
+    """
+    found = {name: one for name in TRANSFORMERS if (one := getattr(pipeline, name, None)) is not None}
+    if not found:
+        raise BadPipeline(f"{type(pipeline).__name__} has no transformer; ditstack works on Diffusion Transformers")
+    return found
+
+
+def _refuse_accelerated(transformers: Mapping[str, torch.nn.Module]) -> None:
+    for one in transformers.values():
+        if HookRegistry.check_if_exists_or_initialize(one).get_hook(HOOK) is not None:
+            raise BadPipeline(
+                "this pipeline already carries a stack; load it again, or apply one recipe with all stages"
+            )
+        if getattr(one, "is_cache_enabled", False):
+            raise BadPipeline("a cache of diffusers is switched on; call transformer.disable_cache() first")

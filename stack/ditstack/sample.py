@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ditstack.clock import now
@@ -25,6 +27,7 @@ class Pictures:
         seconds: encode, denoise and decode.
         steps: how many steps ran in each way.
         macs: multiply-accumulates of the transformer, all steps and branches.
+        fps: frames per second of a video.
     """
 
     images: Tensor
@@ -34,6 +37,7 @@ class Pictures:
     macs: int
     prompts: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    fps: int = 0
 
 
 def sample(
@@ -47,14 +51,16 @@ def sample(
     """One picture per prompt and seed, in one batch. A picture depends on its own prompt and seed only.
 
     Args:
-        extra: further arguments of the pipeline's call, such as `image` for img2img.
+        extra: further arguments of the pipeline's call, such as `image` for img2img: one for all prompts, or one each.
 
     Raises:
-        BadPipeline: a picture holds NaN or infinity.
+        BadPipeline: a picture holds NaN or infinity, or the pipeline cannot be called like this.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
-    arguments = call_arguments(pipe, prompts, sampler, negative_prompt) | dict(extra or {})
+    arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
+    arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
+    refuse_unknown(pipe.pipeline, arguments)
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     started = now()
     with torch.inference_mode():
@@ -73,13 +79,14 @@ def sample(
         "decode": ended - clock.ended,
     }
     assert clock.latents is not None
-    latents = clock.latents.float().cpu()
-    return Pictures(images, latents, seconds, pipe.steps_by_kind(), pipe.spent, list(prompts), list(seeds))
+    latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
+    return Pictures(images, latents, seconds, pipe.steps_by_kind(), pipe.spent, list(prompts), list(seeds), pipe.fps)
 
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
     """The arguments of the pipeline's call, in its family's own words."""
-    arguments: dict[str, Any] = {**pipe.call, "prompt": list(prompts), "num_inference_steps": sampler.steps}
+    arguments: dict[str, Any] = {**pipe.call, "num_inference_steps": sampler.steps}
+    arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:
         arguments[pipe.guidance] = sampler.guidance
         if pipe.guidance == "true_cfg_scale" and sampler.guidance > 1:
@@ -91,6 +98,29 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
     if sampler.frames is not None:
         arguments["num_frames"] = sampler.frames
     return arguments
+
+
+def one_each(value: Any, count: int) -> Any:
+    """A picture repeated for every prompt, since pipelines noise a single one with the first seed alone."""
+    if isinstance(value, Image.Image):
+        return [value] * count
+    if isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1:
+        return value.expand(count, *value.shape[1:])
+    return value
+
+
+def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the pipeline's call does not take.
+
+    Raises:
+        BadPipeline: with all of them.
+    """
+    known = inspect.signature(type(pipeline).__call__).parameters
+    known = inspect.signature(type(pipeline).__call__).parameters
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in known.values())
+    unknown = [name for name in arguments if name not in known]
+    if unknown and not open_ended:
+        raise BadPipeline(f"a {type(pipeline).__name__} takes no {', '.join(unknown)}")
 
 
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:

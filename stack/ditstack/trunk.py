@@ -6,10 +6,12 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
 from ditstack.blocks import Block, Branch, branches
+from ditstack.errors import BadPipeline
+from ditstack.hooks import run_original
 from ditstack.pipe import FULL, OFF, Pipe
 from ditstack.predictors import Predictor
 
@@ -48,18 +50,16 @@ class Store:
 
 
 def cache_trunks(pipe: Pipe, store: Store) -> list[str]:
-    """Skip every block on skipped steps; the residual of the image stream over the whole stack is the feature.
+    """Skip every block on skipped steps; the residual of a stream over the whole trunk is the feature.
 
     Returns:
         The names of the sites.
     """
-    sites = []
-    for name, blocks in pipe.blocks.items():
-        trunk = _Trunk(pipe, store, name)
+    for site, blocks in pipe.trunks.items():
+        trunk = _Trunk(pipe, store, site, blocks[-1])
         for place, block in enumerate(blocks):
             _hook(block.module, _InTrunk(trunk, block, place == 0, place == len(blocks) - 1))
-        sites.append(name)
-    return sites
+    return list(pipe.trunks)
 
 
 def cache_branches(pipe: Pipe, store: Store) -> list[str]:
@@ -70,6 +70,8 @@ def cache_branches(pipe: Pipe, store: Store) -> list[str]:
             for branch in branches(block):
                 sites.append(f"{name}.{block.name}.{len(sites)}")
                 _hook_branch(pipe, store, sites[-1], branch)
+    if not sites:
+        raise BadPipeline("the blocks hold no attention or MLP by a name that is known; write granularity: trunk")
     return sites
 
 
@@ -84,24 +86,24 @@ def _hook_branch(pipe: Pipe, store: Store, site: str, branch: Branch) -> None:
 
 
 class _Trunk:
-    """The state that the hooks of one stack of blocks share."""
+    """The state that the hooks of one trunk share. Its streams are those that its last block returns."""
 
-    def __init__(self, pipe: Pipe, store: Store, site: str) -> None:
-        self.pipe, self.store, self.site = pipe, store, site
-        self.entered: Tensor | None = None
+    def __init__(self, pipe: Pipe, store: Store, site: str, last: Block) -> None:
+        self.pipe, self.store = pipe, store
+        self.sites = {name: site if name == last.hidden else f"{site}.{name}" for name in last.places}
+        self.entered: dict[str, Tensor] = {}
 
-    def enter(self, stream: Tensor) -> None:
-        self.entered = stream
+    def enter(self, streams: dict[str, Tensor]) -> None:
+        self.entered = streams
 
-    def leave_full(self, stream: Tensor) -> None:
-        assert self.entered is not None
-        self.store.keep(self.site, stream - self.entered)
-        self.entered = None
+    def leave_full(self, streams: dict[str, Tensor]) -> None:
+        for name, site in self.sites.items():
+            self.store.keep(site, streams[name] - self.entered[name])
+        self.entered = {}
 
-    def leave_skipped(self) -> Tensor:
-        assert self.entered is not None
-        stream, self.entered = self.entered, None
-        return stream + self.store.recall(self.site)
+    def leave_skipped(self) -> dict[str, Tensor]:
+        entered, self.entered = self.entered, {}
+        return {name: entered[name] + self.store.recall(site) for name, site in self.sites.items()}
 
 
 class _InTrunk(ModelHook):
@@ -115,16 +117,16 @@ class _InTrunk(ModelHook):
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         kind = self.trunk.pipe.kind
         if kind == OFF:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return run_original(self, args, kwargs)
         if self.first:
-            self.trunk.enter(self.block.stream(args, kwargs))
+            self.trunk.enter(self.block.entering(args, kwargs))
         if kind != FULL:
-            stream = self.trunk.leave_skipped() if self.last else self.block.stream(args, kwargs)
-            return self.block.like(stream, args, kwargs, self.form)
-        out = self.fn_ref.original_forward(*args, **kwargs)
+            streams = self.trunk.leave_skipped() if self.last else self.block.entering(args, kwargs)
+            return self.block.like(streams, args, kwargs, self.form)
+        out = run_original(self, args, kwargs)
         self.form = 0 if isinstance(out, Tensor) else len(out)
         if self.last:
-            self.trunk.leave_full(self.block.output(out))
+            self.trunk.leave_full(self.block.leaving(out))
         return out
 
 
@@ -140,7 +142,7 @@ class _AtBranch(ModelHook):
         if self.pipe.kind not in (OFF, FULL):
             parts = tuple(self.store.recall(f"{self.site}.{part}") for part in range(max(self.form, 1)))
             return parts if self.form else parts[0]
-        out = self.fn_ref.original_forward(*args, **kwargs)
+        out = run_original(self, args, kwargs)
         if self.pipe.kind == FULL:
             self.form = 0 if isinstance(out, Tensor) else len(out)
             for part, tensor in enumerate(out if self.form else (out,)):
@@ -149,13 +151,17 @@ class _AtBranch(ModelHook):
 
 
 class _Silent(ModelHook):
-    """A module whose output nobody reads on a skipped step: it passes its input on."""
+    """A module whose output nobody reads on a skipped step: it passes on its inputs, as many as it returns values."""
 
     def __init__(self, pipe: Pipe) -> None:
         super().__init__()
         self.pipe = pipe
+        self.form = 0
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.pipe.kind in (OFF, FULL):
-            return self.fn_ref.original_forward(*args, **kwargs)
-        return args[0] if args else kwargs["hidden_states"]
+            out = run_original(self, args, kwargs)
+            self.form = 0 if isinstance(out, Tensor) else len(out)
+            return out
+        given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        return tuple(given[: self.form]) if self.form else given[0]

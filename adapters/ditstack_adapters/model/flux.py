@@ -1,16 +1,60 @@
-"""FLUX.1: any FluxPipeline, from the hub or a folder; guidance is distilled into the model."""
+"""FLUX.1: text to image, image to image, fill and Kontext; guidance is distilled into the model."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
+from ditstack.errors import BadFile
 from ditstack.model import Model
+from pydantic import Field, model_validator
+
+LOADERS = {
+    "text": "FluxPipeline",
+    "img2img": "FluxImg2ImgPipeline",
+    "fill": "FluxFillPipeline",
+    "kontext": "FluxKontextPipeline",
+}
 
 
 class Flux(Model):
     """Double-stream blocks, then single-stream blocks; both return (text, image)."""
 
-    pipeline_class: ClassVar[str] = "FluxPipeline"
+    transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
 
     source: str = "black-forest-labs/FLUX.1-dev"
+    task: Literal["text", "img2img", "fill", "kontext"] = "text"
+    """Which pipeline is loaded; one that is handed over keeps its own task."""
+    image: str | None = None
+    """The picture to start from: a file, for every task but text."""
+    mask: str | None = None
+    """Where to paint, for fill: a file that is white there."""
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How much of the picture img2img makes anew."""
+
+    @model_validator(mode="after")
+    def _task_has_its_pictures(self) -> Flux:
+        taken = {"text": (), "img2img": ("image", "strength"), "fill": ("image", "mask"), "kontext": ("image",)}
+        for name in ("image", "mask", "strength"):
+            if getattr(self, name) is not None and name not in taken[self.task]:
+                raise ValueError(f"task {self.task} takes no {name}")
+        return self
+
+    def loader(self) -> str:
+        return LOADERS[self.task]
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        pictures = {"image": self.image, "mask_image": self.mask}
+        given = {name: _read(name, file) for name, file in pictures.items() if file is not None}
+        strength = {} if self.strength is None else {"strength": self.strength}
+        return {"prompt": prompts, **given, **strength}
+
+
+def _read(name: str, file: str) -> Any:
+    from PIL import Image
+
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise BadFile(f"model.{name.removesuffix('_image')}: there is no file {file}")
+    return Image.open(path).convert("L" if name == "mask_image" else "RGB")

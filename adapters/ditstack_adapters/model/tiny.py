@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "embedded" / "tiny"
 class Tiny(Model):
     """64 x 64 pictures; guidance is a second pass with an empty prompt."""
 
-    pipeline_class: ClassVar[str] = "FluxPipeline"
+    transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     guidance: ClassVar[str] = "true_cfg_scale"
     call: ClassVar[dict[str, Any]] = {"max_sequence_length": 16}

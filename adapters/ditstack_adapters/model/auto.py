@@ -1,0 +1,34 @@
+"""Any diffusers pipeline whose transformer runs lists of blocks: the trunk is found by tracing one forward."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ditstack.model import Model
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from ditstack.pipe import Pipe
+
+
+class Auto(Model):
+    """For families without a file of their own. What was found stands in the report's notes."""
+
+    arguments: dict[str, Any] = Field(default={})
+    """Further arguments of every call of the pipeline."""
+
+    def wrap(self, pipeline: Any) -> Pipe:
+        from ditstack.pipe import Pipe
+        from ditstack.trace import trace
+
+        known = inspect.signature(type(pipeline).__call__).parameters
+        guidance = "true_cfg_scale" if "guidance_scale" not in known else "guidance_scale"
+        found = trace(pipeline, self.arguments)
+        pipe = Pipe(
+            pipeline, guidance, call=self.arguments, ask=functools.partial(self.ask, pipeline), trunks=found.trunks
+        )
+        pipe.fps = 16 if "num_frames" in known else 0
+        pipe.notes.append(found.sentence())
+        return pipe

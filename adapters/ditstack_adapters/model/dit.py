@@ -1,0 +1,32 @@
+"""DiT (arXiv 2212.09748): pictures of ImageNet classes; a prompt is a class number or one of its names."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ditstack.adapter import suggest
+from ditstack.errors import BadPipeline
+from ditstack.model import Model
+
+CLASSES = 1000
+
+
+class DiT(Model):
+    """Class-conditional; one batched pass for guidance; blocks return a bare tensor."""
+
+    transformer_class: ClassVar[str] = "DiTTransformer2DModel"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+
+    source: str = "facebook/DiT-XL-2-256"
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        return {"class_labels": [_label(pipeline, prompt.strip()) for prompt in prompts]}
+
+
+def _label(pipeline: Any, prompt: str) -> int:
+    if prompt.isdecimal() and int(prompt) < CLASSES:
+        return int(prompt)
+    if prompt not in pipeline.labels:
+        hint = suggest(prompt, list(pipeline.labels)[:10]) if pipeline.labels else "this model knows no names"
+        raise BadPipeline(f"found the prompt {prompt!r}; wanted a class from 0 to {CLASSES - 1} or its name; {hint}")
+    return pipeline.get_label_ids([prompt])[0]

@@ -1,0 +1,19 @@
+"""HunyuanVideo: guidance is distilled into the model; blocks return (video, text)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ditstack.model import Model
+
+
+class HunyuanVideo(Model):
+    """Double-stream blocks, then single-stream blocks; the refiner of the text is no part of the trunk."""
+
+    transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    fps: ClassVar[int] = 15
+    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    extra: ClassVar[str] = "video"
+
+    source: str = "hunyuanvideo-community/HunyuanVideo"

@@ -1,0 +1,19 @@
+"""LTX-Video (arXiv 2501.00103): text to video; one batched pass for guidance; blocks return a bare tensor."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ditstack.model import Model
+
+
+class LTX(Model):
+    """Cross-attention to the text."""
+
+    transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    fps: ClassVar[int] = 25
+    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    extra: ClassVar[str] = "video"
+
+    source: str = "Lightricks/LTX-Video"

@@ -1,0 +1,17 @@
+"""PixArt-alpha (arXiv 2310.00426) and PixArt-Sigma (arXiv 2403.04692): one batched pass for guidance."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ditstack.model import Model
+
+
+class PixArt(Model):
+    """The files say which of the two it is; blocks return a bare tensor."""
+
+    transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    call: ClassVar[dict[str, Any]] = {"clean_caption": False}
+
+    source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"

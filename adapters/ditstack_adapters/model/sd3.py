@@ -1,0 +1,16 @@
+"""Stable Diffusion 3 and 3.5 (arXiv 2403.03206): one batched pass for guidance; blocks return (text, image)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ditstack.model import Model
+
+
+class SD3(Model):
+    """The last block returns no text."""
+
+    transformer_class: ClassVar[str] = "SD3Transformer2DModel"
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+
+    source: str = "stabilityai/stable-diffusion-3.5-medium"
