@@ -1,7 +1,7 @@
-"""Writes the README's tables from benchmarks/results: python benchmarks/table.py [--check]
+"""Writes the tables in README.md and docs/ from benchmarks/results: python benchmarks/table.py [--check]
 
 Each stands between `<!-- table: NAME -->` and `<!-- end -->`. With --check nothing is written, and the exit code is 1
-where the README differs.
+where a page differs.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from typing import Any
 
 from results import latest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main() -> None:
-    before = README.read_text(encoding="utf-8")
-    after = fill(before)
-    if "--check" in sys.argv:
-        sys.exit(before != after)
-    README.write_text(after, encoding="utf-8")
+    stale = []
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = fill(before)
+        if before != after:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(after, encoding="utf-8")
+    print(f"{'differ' if '--check' in sys.argv else 'written'}: {', '.join(stale) or 'none'}")
+    sys.exit("--check" in sys.argv and bool(stale))
 
 
 def fill(text: str) -> str:
     """The text with every marked table written anew."""
 
     def table(found: re.Match[str]) -> str:
-        return f"<!-- table: {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
+        return f"<!-- table: {found[1]} -->\n\n{TABLES[found[1]]()}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
@@ -45,8 +51,8 @@ def svdcache(short: bool = False) -> str:
     for name in kept:
         lines.append(_row([name, *(_cell(cells[name, count]) for count in counts)]))
     where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
-    return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where}); in brackets the paired gain over the",
-                      "control with its 95 % interval."])  # fmt: skip
+    note = "in brackets the paired gain over the control with its 95 % interval."
+    return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where});", note])
 
 
 HEADLINES = {
@@ -78,7 +84,10 @@ def step_cost() -> str:
         ("denoising speed-up", f"{data['speedup']:.2f}x of {data['steps_over_full_steps']:.1f}x steps / full steps"),
         ("features kept per branch", f"{data['features_kept_per_branch']:.0f}"),
     ]
-    head = [_row([f"12-block FLUX, width {data['width']}, {data['tokens']} tokens", data["machine"]]), _row(["---", "---"])]
+    head = [
+        _row([f"12-block FLUX, width {data['width']}, {data['tokens']} tokens", data["machine"]]),
+        _row(["---", "---"]),
+    ]
     return "\n".join([*head, *(_row(list(row)) for row in rows)])
 
 
