@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer._click.exceptions import ClickException
 
+from ditstack.batch_cli import batch
 from ditstack.errors import BadFile, DitstackError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -138,6 +139,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     rows = doctor_rows()
     out.print_json(json.dumps(rows)) if as_json else out.print(doctor_table(rows))
+
+
+app.command()(batch)
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -8,12 +8,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ditstack.errors import BadFile
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name beside it, flush it to the disk, and rename it.
+
+    Raises:
+        BadFile: the place cannot be written.
+    """
+    with opened_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def opened_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """The same for what is written piece by piece: the file appears when the block ends well.
 
     Raises:
         BadFile: the place cannot be written.
@@ -25,7 +37,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise BadFile(f"{path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -19,6 +19,7 @@ PACKAGES = (
     "peft",
     "bitsandbytes",
     "sageattention",
+    "lightning",
     "triton",
 )
 

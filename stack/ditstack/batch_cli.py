@@ -1,0 +1,90 @@
+"""The command `batch`: it reads, checks and prints; the work is done in `batch`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from ditstack.errors import BadFile
+
+
+def batch(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name on the shelf or a path.")],
+    prompts: Annotated[
+        Path,
+        typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file, a folder of pictures, or -."),
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Where to write; what the same command began there is gone on with.")
+    ],
+    devices: Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    strategy: Annotated[str | None, typer.Option(help="Lightning's; ddp where there are several processes.")] = None,
+    precision: Annotated[str, typer.Option(help="Lightning's; the recipe's dtype rules by itself.")] = "32-true",
+    logger: Annotated[
+        Literal["csv", "tensorboard"] | None, typer.Option(help="One of Lightning's, in OUT/logs.")
+    ] = None,
+    batch_size: Annotated[str, typer.Option(help="Pictures at once; auto tries what fits.")] = "auto",
+    format: Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of the files; mp4 for videos.")] = "png",
+    shards: Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="For rows that bring none.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")] = False,
+    changes: Annotated[
+        list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")
+    ] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+) -> None:
+    """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
+    from ditstack.batch import Job
+    from ditstack.order import Order
+    from ditstack.recipe import Recipe
+
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
+        raise BadFile(f"--batch-size: found {batch_size!r}; wanted a number from 1, or auto")
+    size = "auto" if batch_size == "auto" else int(batch_size)
+    read = Recipe.read(recipe, changes)
+    order = Order(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
+    job = Job(order, devices, nodes, strategy, logger)
+    _hush()
+    report = job.run(Console(stderr=True, highlight=False))
+    if report is not None:
+        print(report.model_dump_json(indent=2) if as_json else _summary(report, folder))
+        sys.exit(job.exit_code or (1 if not report.pictures else 0))
+
+
+def _hush() -> None:
+    """Lightning announces its devices and processes; the bar says what matters."""
+    import importlib.util
+    import logging
+
+    if importlib.util.find_spec("lightning") is None:
+        return
+    import lightning  # noqa: F401  sets its own levels when first imported
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _summary(report: object, folder: Path) -> str:
+    from ditstack.batch import BatchReport
+
+    assert isinstance(report, BatchReport)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True)) or "none"
+    lines = [
+        f"{report.written} pictures written, {report.pictures} in the folder; {report.pictures_per_second:.2f} per second;"
+        f" batches of {report.batch_size}; steps: {kinds}"
+    ]
+    if len(report.devices) > 1:
+        each = (f"{one.rank}: {one.pictures} at {one.pictures_per_second:.2f}/s" for one in report.devices)
+        lines.append("by process: " + ", ".join(each))
+    if report.failures:
+        lines.append(f"{report.failures} rows failed: {folder / 'errors.jsonl'}")
+    if not report.complete:
+        lines.append("stopped; the same command goes on")
+    lines += [f"note: {note}" for note in report.notes]
+    return "\n".join([*lines, f"pictures, manifest.jsonl and report.json: {folder}/"])

@@ -1,0 +1,195 @@
+"""Painter: a batch of items becomes pictures; too little memory halves it, and one bad item does not spoil others."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditstack.batches import Item
+from ditstack.errors import BadPipeline, DitstackError
+from ditstack.recipe import Recipe
+from ditstack.sample import Pictures, sample
+from ditstack.stack import Stack, load
+
+PATIENCE = 10
+"""So many failures without one picture end the run: then it is not the row's fault."""
+MOST = 64
+"""The largest batch that `auto` tries."""
+
+
+@dataclass
+class Made:
+    item: Item
+    image: Tensor
+    fps: int = 0
+
+
+@dataclass
+class Failed:
+    item: Item
+    why: str
+
+
+@dataclass
+class Painter:
+    """Makes pictures of items with `make`, which takes items of one kind and gives one picture each."""
+
+    make: Callable[[Sequence[Item]], Pictures]
+    limit: int = MOST * 1000
+    """The largest batch that fits, as far as is known."""
+    seconds: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
+    macs: int = 0
+    pictures: int = 0
+    failures: int = 0
+
+    def paint(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
+        """Each item once.
+
+        Raises:
+            DitstackError: nothing but failures since the beginning.
+        """
+        for start in range(0, len(items), self.limit):
+            yield from self._paint(items[start : start + self.limit])
+
+    def _paint(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
+        try:
+            made = self.make(items)
+        except (DitstackError, ValueError, TypeError, RuntimeError, MemoryError, OSError) as error:
+            short, why = is_out_of_memory(error), _sentence(error)
+        else:
+            self._count(made, len(items))
+            for item, image in zip(items, made.images, strict=True):
+                yield Made(item, image, made.fps)
+            return
+        if len(items) == 1:
+            yield self._fail(items[0], "too little memory for this size" if short else why)
+            return
+        half = len(items) // 2 if short else 1
+        if short:
+            _free()
+            self.limit = min(self.limit, half)
+        for start in range(0, len(items), half):
+            yield from self._paint(items[start : start + half])
+
+    def _fail(self, item: Item, why: str) -> Failed:
+        self.failures += 1
+        if not self.pictures and self.failures >= PATIENCE:
+            raise BadPipeline(f"the first {self.failures} rows all failed; the last one: {why}")
+        return Failed(item, why)
+
+    def _count(self, made: Pictures, pictures: int) -> None:
+        self.pictures += pictures
+        self.seconds.update(made.seconds)
+        self.steps.update(made.steps)
+        self.macs += made.macs
+
+    def largest(self, item: Item) -> int:
+        """The largest power of two that fits: tried with two steps, doubling, until memory or `MOST` ends it."""
+        size, trial = 1, replace(item, row=item.row.model_copy(update={"steps": 2}))
+        while size < MOST and _room_for_double():
+            try:
+                self.make([trial] * (2 * size))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                _free()
+                break
+            size *= 2
+        return size
+
+
+class Easel:
+    """The stack of a recipe as a painter's `make`: calls it with the items' own prompts, seeds, sizes and pictures."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.plain = stack.pipeline
+        self.from_picture: Any = None
+
+    def __call__(self, items: Sequence[Item]) -> Pictures:
+        row, recipe = items[0].row, self.stack.recipe
+        size = f"{row.width}x{row.height}" if row.width else recipe.sampler.size
+        wanted = {"steps": row.steps, "guidance": row.guidance, "size": size}
+        sampler = recipe.sampler.model_copy(update={key: value for key, value in wanted.items() if value is not None})
+        extra: dict[str, Any] = {}
+        if row.negative_prompt is not None:
+            extra["negative_prompt"] = [item.row.negative_prompt for item in items]
+        if row.image is not None:
+            extra["image"] = [_open(item.row.image, sampler.width_height) for item in items]
+        if row.strength is not None:
+            extra["strength"] = row.strength
+        self.stack.pipe.pipeline = self._img2img() if row.image is not None else self.plain
+        prompts, seeds = [item.row.words for item in items], [item.seed for item in items]
+        return sample(self.stack.pipe, prompts, seeds, sampler, extra=extra)
+
+    def _img2img(self) -> Any:
+        """The pipeline's twin that starts from a picture; it shares every weight."""
+        import inspect
+
+        if self.from_picture is None:
+            from diffusers import AutoPipelineForImage2Image  # pyright: ignore[reportPrivateImportUsage]
+
+            name = type(self.plain).__name__
+            try:
+                takes = "image" in inspect.signature(type(self.plain).__call__).parameters
+                self.from_picture = self.plain if takes else AutoPipelineForImage2Image.from_pipe(self.plain)
+            except ValueError:
+                raise BadPipeline(f"a {name} cannot start from a picture; leave out the image") from None
+            self.from_picture.set_progress_bar_config(disable=True)
+        return self.from_picture
+
+
+def stand(recipe: Recipe, device: torch.device, folder: Path | None = None, first: bool = True) -> Stack:
+    """The recipe's stack on a device, with factors that all processes of a run share by a file in its folder."""
+    resolved = recipe.resolved()
+    resolved["model"]["device"] = str(device)
+    cache = recipe.adapters.get("cache")
+    shared = folder / "factors.safetensors" if folder and getattr(cache, "wants_factors", False) else None
+    if shared and (shared.is_file() or not first):
+        resolved["cache"]["factors"] = str(shared)
+    stack = load(Recipe.parse(resolved, recipe.name))
+    if shared and stack.pipe.factors and not shared.is_file():
+        stack.pipe.factors.save(shared)
+    return stack
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "alloc" in str(error) and "memory" in str(error)
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:500]
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _room_for_double() -> bool:
+    """On a CPU an allocation does not fail, the machine does: stop while a third of its memory is free."""
+    if torch.cuda.is_available():
+        return True
+    with open("/proc/meminfo", encoding="ascii") as file:
+        known = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in file)}
+    return known["MemAvailable"] > known["MemTotal"] / 3
+
+
+def _open(path: str | None, size: tuple[int, int] | None) -> Any:
+    from PIL import Image
+
+    with Image.open(str(path)) as picture:
+        full = picture.convert("RGB")
+    return full if size is None else full.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,162 @@
+"""Rows: what a prompts file asks for, checked row by row; a bad row is named by its line and the others go on."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ditstack.sources import Source
+
+MOST_PIXELS = 2**26
+Side = Annotated[int, Field(ge=16, le=16_384)]
+Text = Annotated[str, Field(max_length=5_000)]
+
+
+class Row(BaseModel):
+    """The columns that mean something; others are carried through to the manifest."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    prompt: Text | None = None
+    negative_prompt: Text | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    width: Side | None = None
+    height: Side | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    class_label: Annotated[int, Field(ge=0)] | None = None
+    num_images: Annotated[int, Field(ge=1, le=10_000)] = 1
+    image: str | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _name(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("id")
+    @classmethod
+    def _safe(cls, value: str) -> str:
+        if re.search(r'[\x00-\x1f\x7f/\\~:*?"<>|]', value) or value.startswith((".", " ", "-")) or value.endswith(" "):
+            raise ValueError('an id becomes a file name: no / \\ ~ : * ? " < > |, no dot, dash or space in front')
+        if len(value.encode("utf-8", "surrogatepass")) > 150:
+            raise ValueError("an id becomes a file name of at most 150 bytes")
+        return value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Row:
+        if (self.width is None) != (self.height is None):
+            raise ValueError("width and height go together")
+        if self.width and self.height and self.width * self.height > MOST_PIXELS:
+            raise ValueError(f"{self.width} x {self.height} is more than {MOST_PIXELS} pixels")
+        if self.class_label is None and self.image is None and not (self.prompt or "").strip():
+            raise ValueError("no prompt, class_label or image")
+        for text in (self.id, self.prompt, self.negative_prompt):
+            (text or "").encode()
+        return self
+
+    @property
+    def words(self) -> str:
+        """What the model is asked for; a class by its number."""
+        return self.prompt if self.prompt is not None or self.class_label is None else str(self.class_label)  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: its line, and why. `index` counts rows from 0, good ones and bad."""
+
+    line: int
+    index: int
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class GoodRow:
+    line: int
+    index: int
+    row: Row
+
+
+def read_rows(source: Source, prompt: str | None = None, own_size: bool = False) -> Iterator[GoodRow | BadRow]:
+    """Every row of a source, checked.
+
+    Args:
+        prompt: for rows that bring none.
+        own_size: a picture to start from decides the size where the row does not.
+    """
+    seen = _Seen() if source.has_ids else None
+    for index, (line, raw) in enumerate(source.raw()):
+        one = _check(line, index, raw, prompt, source.path if source.kind == "folder" else source.path.parent, own_size)
+        if isinstance(one, GoodRow) and seen and (first := seen.note(one.row.id, line)):
+            one = BadRow(line, index, one.row.id, f"id: {one.row.id!r} was used in line {first} already")
+        yield one
+
+
+def _check(
+    line: int, index: int, raw: Mapping[str, Any] | str, prompt: str | None, home: Path, own_size: bool
+) -> GoodRow | BadRow:
+    name = f"{index + 1:06d}"
+    if isinstance(raw, str):
+        return BadRow(line, index, name, raw)
+    given = {key: value for key, value in raw.items() if value is not None and value != "" and value == value}
+    given.setdefault("id", name)
+    if prompt is not None:
+        given.setdefault("prompt", prompt)
+    try:
+        row = Row(**given)
+        return GoodRow(line, index, _with_picture(row, home, own_size) if row.image else row)
+    except ValidationError as error:
+        return BadRow(line, index, str(given["id"])[:150], _explain(error))
+    except (OSError, ValueError, TypeError) as error:
+        return BadRow(line, index, str(given["id"])[:150], str(error))
+
+
+def _with_picture(row: Row, home: Path, own_size: bool) -> Row:
+    """The row with the whole path of its picture; only the picture's header is read.
+
+    Raises:
+        OSError, ValueError: it is not a picture, or an absurd one.
+    """
+    from PIL import Image
+
+    path = home / str(row.image)
+    if not path.is_file():
+        raise ValueError(f"image: there is no file {path}")
+    with Image.open(path) as picture:
+        width, height = (side // 16 * 16 for side in picture.size)
+    size = {"width": width, "height": height} if own_size and row.width is None else {}
+    return Row(**{**row.model_dump(exclude_none=True), "prompt": row.prompt or "", "image": str(path), **size})
+
+
+def _explain(error: ValidationError) -> str:
+    out = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(item["input"], Mapping) else f"found {str(item['input'])[:80]!r}; "
+        out.append(f"{where}: {found}{message[:1].lower()}{message[1:]}" if where else message)
+    return "; ".join(out)
+
+
+class _Seen:
+    """The ids so far, in a temporary file rather than in memory."""
+
+    def __init__(self) -> None:
+        self.table = sqlite3.connect("", isolation_level=None)
+        self.table.execute("PRAGMA journal_mode=OFF")
+        self.table.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, line INT) WITHOUT ROWID")
+        self.table.execute("BEGIN")
+
+    def note(self, name: str, line: int) -> int:
+        """The line in which an id was first used; 0 where it is new."""
+        if self.table.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (name, line)).rowcount:
+            return 0
+        return self.table.execute("SELECT line FROM seen WHERE id = ?", (name,)).fetchone()[0]
