@@ -103,6 +103,8 @@ class Pipe:
         """Around every call of a transformer: decide its kind, count it, and remember that it ran."""
         caching = self.clock.running and self.cache_on
         self.kind = self.cadence.kind() if caching and self.cadence is not None else OFF
+        if self.witness is not None:
+            self.witness.begin()
         try:
             with self._count_macs():
                 yield
@@ -148,6 +150,10 @@ class Witness(Protocol):
 
     skipped: str
     """The word for a pass that did not run in full."""
+
+    def begin(self) -> None:
+        """A pass begins."""
+        ...
 
     def saw(self) -> str:
         """How the pass that has just ended ran."""

@@ -1,0 +1,40 @@
+"""First Block Cache as diffusers has it (github.com/chengzeyi/ParaAttention): the first block decides for the others.
+
+Skip the rest where |R - R_last| < threshold |R_last|, R the residual of the first block, means over the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from ditstack.pipe import Pipe
+
+
+class FirstBlockCache(Adapter):
+    """What is skipped depends on the pictures, and on all of the batch."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {"threshold": 0.0}
+    trial: ClassVar[dict[str, Any]] = {"threshold": 1.5}
+    per_item: ClassVar[bool] = False
+
+    threshold: Annotated[float, Field(ge=0)] = 0.05
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_TRUNK})
+
+    def apply(self, pipe: Pipe) -> None:
+        from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+        from ditstack.borrowed import Borrowed
+
+        Borrowed(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
+        pipe.notes.append("fbcache decides for the whole batch: a picture depends on its neighbours")

@@ -1,0 +1,66 @@
+"""TaylorSeer (arXiv 2503.06923) as diffusers has it: outputs of attention are extrapolated by a Taylor series in steps.
+
+F_hat(s + k) = sum over i of (Delta^i F / N^i) k^i / i!
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from pydantic import Field
+
+if TYPE_CHECKING:
+    import torch
+    from ditstack.pipe import Pipe
+
+
+class TaylorSeer(Adapter):
+    """MLPs, norms and residual streams stay fresh; `lite` skips whole blocks and extrapolates the model's output."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+
+    interval: Annotated[int, Field(ge=1)] = 5
+    warmup: Annotated[int, Field(ge=1)] = 3
+    """How many first steps are full."""
+    order: Annotated[int, Field(ge=0)] = 1
+    lite: bool = False
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_TRUNK})
+
+    def apply(self, pipe: Pipe) -> None:
+        from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+        from ditstack.borrowed import Borrowed
+        from ditstack.errors import BadPipeline
+
+        def configure(stage: str, transformer: torch.nn.Module) -> TaylorSeerCacheConfig:
+            if self.lite and not hasattr(transformer, "proj_out"):
+                raise BadPipeline(f"taylorseer lite extrapolates proj_out; a {type(transformer).__name__} has none")
+            return TaylorSeerCacheConfig(
+                cache_interval=self.interval,
+                disable_cache_before_step=self.warmup,
+                max_order=self.order,
+                taylor_factors_dtype=transformer.dtype,  # pyright: ignore[reportArgumentType]
+                cache_identifiers=None if self.lite else _attentions(pipe, stage),
+                use_lite_mode=self.lite,
+            )
+
+        Borrowed(pipe, "taylorseer", configure)
+
+
+def _attentions(pipe: Pipe, stage: str) -> list[str]:
+    """Patterns of the attentions' names: diffusers' own miss those that are called attn1."""
+    return [
+        re.escape(f"{block.name}.{name}")
+        for block in pipe.blocks[stage]
+        for name, _ in block.module.named_children()
+        if name.startswith("attn")
+    ]
