@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gains": {"factors", "lowrank", "pipe"},
     "quality": {"errors"},
     "report": set(),
-    "pictures": set(),
+    "pictures": {"errors"},
     "build": {"errors", "pipe", "plan", "recipe"},
     "sample": {"clock", "errors", "pipe", "recipe"},
 }

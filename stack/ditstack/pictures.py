@@ -1,14 +1,21 @@
-"""Pictures on paper: tensors become PNG files, and a grid that shows plain, stacked and their difference."""
+"""Pictures on paper: tensors become PNG and MP4 files, and a grid that shows plain, stacked and their difference."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ditstack.errors import BadFile
+
 LABELS = ("plain", "stacked", "difference x 4")
+FPS, STRIP = 16, 8
+"""Frames per second where the model names none, and frames in a strip."""
 _CELL, _GAP, _LEFT, _TEXT = 192, 6, 96, 44
 
 
@@ -18,18 +25,50 @@ def image(picture_CHW: Tensor) -> Image.Image:
     return Image.fromarray(data.numpy())
 
 
-def save_all(images_BCHW: Tensor, prompts: list[str], folder: Path) -> list[Path]:
-    """One PNG per picture, numbered and named after its prompt."""
+def save_all(images: Tensor, prompts: list[str], folder: Path, fps: int = 0) -> list[Path]:
+    """One PNG per picture, numbered and named after its prompt; a video is an MP4, and its PNG a strip of frames.
+
+    Args:
+        images: (B, 3, H, W), or (B, F, 3, H, W) for videos.
+    """
     paths = []
-    for place, (picture, prompt) in enumerate(zip(images_BCHW, prompts, strict=True)):
+    for place, (one, prompt) in enumerate(zip(images, prompts, strict=True)):
         words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60]
         paths.append(folder / f"{place:03d}-{words or 'picture'}.png")
-        image(picture).save(paths[-1])
+        if one.ndim == 4:
+            video(one, paths[-1].with_suffix(".mp4"), fps or FPS)
+        (strip(one) if one.ndim == 4 else image(one)).save(paths[-1])
     return paths
 
 
+def video(frames_FCHW: Tensor, path: Path, fps: int) -> None:
+    """An MP4 of float frames in [0, 1].
+
+    Raises:
+        BadFile: the packages that write it are missing.
+    """
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise BadFile("an MP4 needs the package imageio-ffmpeg: pip install 'ditstack[video]'")
+    import imageio
+
+    with imageio.get_writer(path, format="FFMPEG", fps=fps, quality=8, macro_block_size=2) as writer:  # pyright: ignore[reportArgumentType]
+        for frame in frames_FCHW:
+            writer.append_data(np.asarray(image(frame)))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def strip(frames_FCHW: Tensor) -> Image.Image:
+    """At most STRIP frames, evenly spread from the first to the last, side by side."""
+    count = min(STRIP, len(frames_FCHW))
+    chosen = [round(place * (len(frames_FCHW) - 1) / max(count - 1, 1)) for place in range(count)]
+    return image(torch.cat([frames_FCHW[place] for place in chosen], dim=-1))
+
+
 def grid(plain_BCHW: Tensor, stacked_BCHW: Tensor, prompts: list[str]) -> Image.Image:
-    """A row of plain pictures, a row of stacked ones, a row of four times their difference, prompts above."""
+    """A row of plain pictures, a row of stacked ones, a row of four times their difference, prompts above.
+
+    Of a video the frame in the middle is shown.
+    """
+    plain_BCHW, stacked_BCHW = _still(plain_BCHW), _still(stacked_BCHW)
     rows = (plain_BCHW, stacked_BCHW, (plain_BCHW - stacked_BCHW).abs() * 4)
     height = round(_CELL * plain_BCHW.shape[-2] / plain_BCHW.shape[-1])
     sheet = Image.new("RGB", (_LEFT + len(prompts) * (_CELL + _GAP), _TEXT + 3 * (height + _GAP)), "white")
@@ -43,6 +82,10 @@ def grid(plain_BCHW: Tensor, stacked_BCHW: Tensor, prompts: list[str]) -> Image.
     for row, label in enumerate(LABELS):
         draw.text((4, _TEXT + row * (height + _GAP) + height // 2), label, fill="black", font=font)
     return sheet
+
+
+def _still(images: Tensor) -> Tensor:
+    return images[:, images.shape[1] // 2] if images.ndim == 5 else images
 
 
 def _wrap(text: str, width: int) -> str:

@@ -18,13 +18,14 @@ def psnr(images_BCHW: Tensor, twin_BCHW: Tensor) -> list[float]:
 
 
 def ssim(images_BCHW: Tensor, twin_BCHW: Tensor) -> list[float]:
-    """Structural similarity per picture, in [-1, 1] (torchmetrics)."""
+    """Structural similarity per picture, in [-1, 1] (torchmetrics); of a video, the mean over its frames."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     _check(images_BCHW, twin_BCHW)
-    values = structural_similarity_index_measure(images_BCHW, twin_BCHW, data_range=1.0, reduction="none")
+    stills, twins = images_BCHW.flatten(0, -4), twin_BCHW.flatten(0, -4)
+    values = structural_similarity_index_measure(stills, twins, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
-    return values.reshape(-1).tolist()
+    return values.reshape(len(images_BCHW), -1).mean(1).tolist()
 
 
 def relative_l2(latents: Tensor, twin: Tensor) -> list[float]:

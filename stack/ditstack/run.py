@@ -57,10 +57,10 @@ class Job:
         return stack, made
 
     def _write(self, folder: Path, report: Report, made: Pictures, plain: Pictures | None) -> None:
-        paper.save_all(made.images, self.prompts, folder)
+        paper.save_all(made.images, self.prompts, folder, made.fps)
         if plain is not None:
             (folder / "plain").mkdir()
-            paper.save_all(plain.images, self.prompts, folder / "plain")
+            paper.save_all(plain.images, self.prompts, folder / "plain", plain.fps)
             paper.grid(plain.images, made.images, self.prompts).save(folder / "grid.png")
         (folder / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
         (folder / "report.json").write_text(report.model_dump_json(indent=2), encoding="utf-8")
