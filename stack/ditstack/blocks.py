@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,8 @@ from diffusers.hooks._helpers import TransformerBlockRegistry
 
 from ditstack.errors import BadPipeline
 
-BRANCHES = ("attn", "ff", "feed_forward", "img_mlp", "txt_mlp")
-"""How the names of attentions and MLPs begin inside a block."""
+BRANCHES = re.compile(r"attn\d?|attention|ff|ff_context|ffn|feed_forward|mlp|img_mlp|txt_mlp")
+"""The names of attentions and MLPs inside a block."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ def block_runs(pipe: Pipe) -> Iterator[list[str]]:
         for block in blocks:
             # DiT reads the embedder in its first block's norm once more after the blocks: count the attention's linears
             linears = {path: one for path, one in block.module.named_modules() if isinstance(one, torch.nn.Linear)}
-            inside = next((one for path, one in linears.items() if "attn" in path), next(iter(linears.values())))
+            inside = next((one for path, one in linears.items() if "att" in path), next(iter(linears.values())))
             label = f"{name}.{block.name}"
             handles.append(inside.register_forward_hook(lambda *_, label=label: seen.append(label)))
     try:

@@ -1,0 +1,75 @@
+"""What a family is asked for, and what it refuses, in sentences."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipelines as tiny
+import torch
+from ditstack.errors import BadFile, BadPipeline, RecipeError
+from ditstack.pictures import image
+from ditstack.recipe import Recipe, Sampler
+from ditstack.sample import sample
+from ditstack_adapters.model.dit import DiT
+from ditstack_adapters.model.flux import Flux
+from ditstack_adapters.model.sd3 import SD3
+
+HOW = Sampler(steps=2)
+
+
+def test_a_pipeline_of_another_family_is_refused() -> None:
+    with pytest.raises(BadPipeline, match="for a SD3Transformer2DModel; the FluxPipeline runs a Flux"):
+        SD3().wrap(tiny.flux())
+
+
+def test_dit_takes_numbers_and_names_of_classes() -> None:
+    pipe = DiT().wrap(tiny.dit())
+    pipe.pipeline.labels = {"white shark": 2}
+    named, numbered = sample(pipe, ["white shark"], [0], HOW), sample(pipe, [" 2"], [0], HOW)
+    assert torch.equal(named.images, numbered.images)
+    with pytest.raises(BadPipeline, match=r"found the prompt 'white shirk'; .* did you mean 'white shark'\?"):
+        sample(pipe, ["white shirk"], [0], HOW)
+
+
+def test_what_a_pipeline_cannot_be_told_is_refused() -> None:
+    pipe = DiT().wrap(tiny.dit())
+    with pytest.raises(BadPipeline, match="a DiTPipeline takes no negative_prompt, width, height"):
+        sample(pipe, ["1"], [0], Sampler(steps=2, size="32x32"), "blurred")
+
+
+def test_flux_reads_its_picture_from_the_recipe_and_noises_it_with_each_items_own_seed(tmp_path: Path) -> None:
+    image(tiny.PICTURE[0]).save(tmp_path / "start.png")
+    model = Flux(task="img2img", image=str(tmp_path / "start.png"), strength=0.5)
+    pipe = model.wrap(tiny.flux_img2img())
+    how = Sampler(steps=4, size="16x16")
+    together = sample(pipe, ["a", "b"], [3, 4], how, extra={"max_sequence_length": 64}).latents
+    alone = sample(pipe, ["b"], [4], how, extra={"max_sequence_length": 64}).latents
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=0)
+    missing = Flux(task="img2img", image=str(tmp_path / "end.png")).wrap(tiny.flux_img2img())
+    with pytest.raises(BadFile, match=r"model\.image: there is no file"):
+        sample(missing, ["a"], [0], how)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"task": "text", "image": "x.png"}, "task text takes no image"),
+        ({"task": "kontext", "mask": "x.png"}, "task kontext takes no mask"),
+        ({"task": "fill", "strength": 0.5}, "task fill takes no strength"),
+    ],
+)
+def test_flux_refuses_pictures_that_its_task_has_no_use_for(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RecipeError, match=sentence):
+        Recipe.parse({"model": {"method": "flux", **fields}})
+
+
+@pytest.mark.parametrize("task", ["text", "img2img", "fill", "kontext"])
+def test_each_task_of_flux_has_its_loader(task: Any) -> None:
+    assert Flux(task=task).loader() == type(tiny.FAMILIES["flux" if task == "text" else f"flux_{task}"]()).__name__
+
+
+def test_auto_says_why_it_cannot_look_at_a_pipeline() -> None:
+    from ditstack_adapters.model.auto import Auto
+
+    with pytest.raises(BadPipeline, match=r"model auto cannot run a FluxPipeline for a look at its blocks: .*colour"):
+        Auto(arguments={"colour": "red"}).wrap(tiny.flux())
