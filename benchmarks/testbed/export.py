@@ -30,7 +30,7 @@ def pipeline(run: Path, autoencoder_folder: Path) -> FluxPipeline:
     transformer: Any = painter.transformer
     decoder.load_state_dict(torch.load(autoencoder_folder / "weights.pt", weights_only=True))
     return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=decoder.half(),
         text_encoder=painter.clip,
         tokenizer=clip_tokenizer(),
