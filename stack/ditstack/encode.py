@@ -31,7 +31,7 @@ def encode(picture: Tensor, format: Format, note: dict[str, Any], fps: int = 0) 
     if video != (format == "mp4"):
         found, wanted = ("videos", "mp4") if video else ("pictures", "png, jpg or webp")
         raise BadFile(f"this model makes {found}; write --format {wanted}")
-    text = json.dumps(note, ensure_ascii=False, default=str)
+    text = json.dumps(note, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     if format == "mp4":
         return _mp4(picture, text, fps or 8)
     out = io.BytesIO()

@@ -8,7 +8,9 @@ Every file but those in parts/ appears whole or not at all; a picture counts onc
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -29,7 +31,8 @@ class Ledger:
         self.folder = folder
         self.parts = folder / "parts"
         self.manifest = folder / "manifest.jsonl"
-        self._locks: list[IO[str]] = []
+        self.held: list[IO[Any]] = []
+        """Open files of this process: its locks and its part."""
 
     def open(self, terms: dict[str, Any], resume: bool = False) -> None:
         """Begin in a new folder, or go on with what the same terms began.
@@ -58,7 +61,7 @@ class Ledger:
         """What the folder was begun with."""
         try:
             return json.loads((self.folder / "batch.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise BadFile(f"{self.folder / 'batch.json'} cannot be read: {error}") from None
@@ -80,11 +83,12 @@ class Ledger:
         if not _locked(file):
             file.close()
             raise Unfinished(f"another process is writing to {self.folder}; wait until it ends, or stop it")
-        self._locks.append(file)
+        self.held.append(file)
 
-    def unlock(self) -> None:
-        while self._locks:
-            self._locks.pop().close()
+    def leave(self) -> None:
+        """Let go of the folder."""
+        while self.held:
+            self.held.pop().close()
 
     def _wait_for_strays(self) -> None:
         """Processes that outlived the run's first one stop by themselves at the end of their batch."""
@@ -157,7 +161,7 @@ class Ledger:
         self._join("errors.jsonl", append=False)
         self._join("manifest.jsonl", append=True)
         self.sweep()
-        self.unlock()
+        self.leave()
         shutil.rmtree(self.parts, ignore_errors=True)
         return totals
 
@@ -195,11 +199,13 @@ class Part:
         self._pictures = self._open("manifest")
         self._errors = self._open("errors")
 
-    def _open(self, stem: str) -> IO[bytes]:
+    def _open(self, stem: str) -> io.FileIO:
         try:
-            return (self.ledger.parts / f"{stem}-{self.rank}.jsonl").open("ab")
+            file = (self.ledger.parts / f"{stem}-{self.rank}.jsonl").open("ab", buffering=0)
         except OSError as error:
             raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
+        self.ledger.held.append(file)
+        return file
 
     def add(self, *entries: Entry) -> None:
         """Note finished pictures, whose files are on the disk."""
@@ -209,10 +215,10 @@ class Part:
         """Note a row that could not be made."""
         self._write(self._errors, line_of(entry))
 
-    def _write(self, file: IO[bytes], data: bytes) -> None:
+    def _write(self, file: io.FileIO, data: bytes) -> None:
         try:
-            file.write(data)
-            file.flush()
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
 
@@ -221,14 +227,13 @@ class Part:
         try:
             for file in (self._pictures, self._errors):
                 os.fsync(file.fileno())
-                file.close()
         except OSError as error:
             raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
         write_atomically(self.ledger.parts / f"totals-{self.rank}.json", json.dumps(totals).encode())
 
 
 def line_of(entry: Entry) -> bytes:
-    return json.dumps(entry, ensure_ascii=False, default=str).encode() + b"\n"
+    return json.dumps(entry, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _lines(path: Path) -> Iterator[Entry]:

@@ -77,7 +77,7 @@ class Painter:
             _free()
             self.limit = min(self.limit, half)
         for start in range(0, len(items), half):
-            yield from self._paint(items[start : start + half])
+            yield from self.paint(items[start : start + half])
 
     def _fail(self, item: Item, why: str) -> Failed:
         self.failures += 1

@@ -69,6 +69,9 @@ class PromptData(L.LightningDataModule):
     def predict_dataloader(self) -> Batches:
         return Batches(self)
 
+    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+        return batch
+
     def hear(self, row: GoodRow | BadRow) -> None:
         """Of every row, in every process; the first one keeps the books."""
         if isinstance(row, GoodRow):
@@ -135,9 +138,6 @@ class DiffusionModule(L.LightningModule):
         self.painter = Painter(Easel(self.stack))
         return self.painter
 
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
-        return batch
-
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Made | Failed]:
         self.data.stopping.check()
         if self.data.stopping.asked:
@@ -201,7 +201,7 @@ class PictureWriter(BasePredictionWriter):
             totals = data.order.ledger.close(data.world)
             if self.close:
                 self.close(trainer, totals)
-        data.order.ledger.unlock()
+        data.order.ledger.leave()
         data.stopping.sampling = False
         data.stopping.leave()
 
@@ -224,7 +224,7 @@ class PictureWriter(BasePredictionWriter):
         data.stopping.leave()
         if data.press:
             data.press.abandon()
-        data.order.ledger.unlock()
+        data.order.ledger.leave()
 
 
 def _data(trainer: L.Trainer) -> PromptData:

@@ -73,6 +73,8 @@ class Press:
     def abandon(self) -> None:
         """End the thread after the file in hand."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._shard:
+            self._shard.abandon()
 
     def _write_all(self, outcomes: list[Made | Failed]) -> None:
         started = time.perf_counter()

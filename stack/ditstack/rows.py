@@ -58,8 +58,6 @@ class Row(BaseModel):
             raise ValueError(f"{self.width} x {self.height} is more than {MOST_PIXELS} pixels")
         if self.class_label is None and self.image is None and not (self.prompt or "").strip():
             raise ValueError("no prompt, class_label or image")
-        for text in (self.id, self.prompt, self.negative_prompt):
-            (text or "").encode()
         return self
 
     @property

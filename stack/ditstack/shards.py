@@ -55,6 +55,11 @@ class Shard:
             raise BadFile(f"{self.path} cannot be written: {error.strerror}") from None
         return self.entries
 
+    def abandon(self) -> None:
+        """Leave nothing."""
+        self._file.close()
+        self.temporary.unlink(missing_ok=True)
+
 
 def _padded(size: int) -> int:
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -88,7 +88,7 @@ class Stopping:
             for place, child in enumerate(self._children, 1):
                 if child.poll():
                     how = f"was killed by signal {-child.returncode}" if child.returncode < 0 else "failed"
-                    self.lost = f"process {place} of {len(self._children) + 1} {how}"
+                    self.lost = f"the process of rank {place} {how}"
         self._end_soon(2)
 
     def _watch_parent(self) -> None:

@@ -1,0 +1,319 @@
+"""Batch: real Lightning runs in this process, mostly with a stub that paints each item's seed."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from ditstack.batch import Job, is_first
+from ditstack.batches import Item
+from ditstack.cli import app
+from ditstack.encode import read_note
+from ditstack.errors import BadFile, BadPipeline, Incompatible, Unfinished
+from ditstack.order import Order
+from ditstack.painter import Easel, Made, Painter
+from ditstack.recipe import Recipe
+from ditstack.sample import Pictures
+from ditstack.stack import load
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from PIL import Image
+from tiny_pipelines import flux
+from typer.testing import CliRunner
+
+RECIPE = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 2, "size": "16x16"}}, "stub")
+Make = Callable[[Sequence[Item]], Pictures]
+
+
+def paint(items: Sequence[Item]) -> Pictures:
+    shades = torch.tensor([item.seed % 251 / 251 for item in items])
+    images = shades.view(-1, 1, 1, 1).expand(len(items), 3, 16, 16)
+    return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
+
+
+def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> Order:
+    prompts = folder / name
+    prompts.write_text(text)
+    return Order(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
+
+
+def lines(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / name).read_text().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "out" / "pictures").iterdir())}
+
+
+def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path: Path) -> None:
+    report = Job(order(tmp_path), make=paint).run()
+    assert report is not None
+    assert (report.complete, report.pictures, report.failures, report.steps) == (True, 5, 0, {"full": 6})
+    assert [line["id"] for line in lines(tmp_path)] == [f"{number:06d}" for number in range(1, 6)]
+    note = read_note(files(tmp_path)["000002.png"])
+    assert (note["prompt"], note["recipe"]["model"]["method"]) == ("b", "flux")
+    assert note["seed"] == lines(tmp_path)[1]["seed"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"batch.json", "recipe.yaml", "manifest.jsonl", "report.json", "pictures"}
+
+
+def test_bad_rows_are_listed_and_strict_refuses_them_all_at_once(tmp_path: Path) -> None:
+    text = "id,prompt,steps\na,x,2\nb,x,0\na,x,2\nc,x,2\n"
+    with pytest.raises(BadFile, match=r"2 bad rows:\n  line 3: steps.*\n  line 4: id: 'a' was used"):
+        Job(order(tmp_path, text, "p.csv", strict=True), make=paint).run()
+    assert not (tmp_path / "out").exists()
+    report = Job(order(tmp_path, text, "p.csv"), make=paint).run()
+    assert report is not None
+    assert (report.pictures, report.failures) == (2, 2)
+    assert [(line["line"], line["id"]) for line in lines(tmp_path, "errors.jsonl")] == [(3, "b"), (4, "a")]
+
+
+def test_what_is_finished_is_not_made_again_and_what_is_torn_is(tmp_path: Path) -> None:
+    Job(order(tmp_path), make=paint).run()
+    before = files(tmp_path)
+    (tmp_path / "out" / "pictures" / "000004.png").write_bytes(b"torn")
+    asked: list[str] = []
+
+    def counted(items: Sequence[Item]) -> Pictures:
+        asked.extend(item.name for item in items)
+        return paint(items)
+
+    report = Job(order(tmp_path, resume=True), make=counted).run()
+    assert report is not None
+    assert (report.written, report.pictures) == (1, 5)
+    assert asked == ["000003", "000004"], "its neighbour in the batch is painted again, so that the batch is the same"
+    assert files(tmp_path) == before
+
+
+def test_a_changed_recipe_or_prompts_file_is_refused(tmp_path: Path) -> None:
+    Job(order(tmp_path), make=paint).run()
+    other = Recipe.parse({**RECIPE.resolved(), "seed": 1}, "other")
+    with pytest.raises(BadFile, match="begun with another recipe"):
+        Job(order(tmp_path, recipe=other), make=paint).run()
+    with pytest.raises(BadFile, match="begun with another prompts file"):
+        Job(order(tmp_path, "a\n"), make=paint).run()
+
+
+def test_too_little_memory_halves_the_batch_and_a_bad_item_spoils_no_other(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def small(items: Sequence[Item]) -> Pictures:
+        sizes.append(len(items))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if any(item.row.prompt == "c" for item in items):
+            raise BadPipeline("a picture holds NaN")
+        return paint(items)
+
+    report = Job(order(tmp_path, "a\nb\nd\ne\nc\nf\ng\nh\n", batch_size=8), make=small).run()
+    assert report is not None
+    assert (report.pictures, report.failures) == (7, 1)
+    assert lines(tmp_path, "errors.jsonl")[0]["error"] == "a picture holds NaN"
+    assert sizes == [8, 4, 2, 2, 2, 1, 1, 2]
+
+
+def test_a_run_in_which_nothing_works_ends_instead_of_failing_row_by_row(tmp_path: Path) -> None:
+    def never(items: Sequence[Item]) -> Pictures:
+        raise ValueError("no such scheduler")
+
+    with pytest.raises(BadPipeline, match="the first 10 rows all failed; the last one: no such scheduler"):
+        Job(order(tmp_path, "a\n" * 50), make=never).run()
+
+
+def test_auto_finds_the_largest_batch_once_and_keeps_it(tmp_path: Path) -> None:
+    def small(items: Sequence[Item]) -> Pictures:
+        if len(items) > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return paint(items)
+
+    report = Job(order(tmp_path, batch_size="auto"), make=small).run()
+    assert report is not None
+    assert report.batch_size == 4
+    assert order(tmp_path, batch_size="auto").size == 4
+
+
+def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tmp_path: Path) -> None:
+    def interrupted(items: Sequence[Item]) -> Pictures:
+        if items[0].row.prompt == "c":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return paint(items)
+
+    job = Job(order(tmp_path), make=interrupted)
+    report = job.run()
+    assert report is not None
+    assert (report.complete, report.pictures, job.exit_code) == (False, 4, 143)
+
+    def impatient(items: Sequence[Item]) -> Pictures:
+        job.stopping.signal, job.stopping._at = signal.SIGINT, 0
+        os.kill(os.getpid(), signal.SIGINT)
+        return paint(items)
+
+    job = Job(order(tmp_path), make=impatient)
+    with pytest.raises(Unfinished, match="stopped at once"):
+        job.run()
+    report = Job(order(tmp_path), make=paint).run()
+    assert report is not None
+    assert (report.complete, report.pictures) == (True, 5)
+
+
+def test_shards_hold_every_picture_once_through_a_stop(tmp_path: Path) -> None:
+    def interrupted(items: Sequence[Item]) -> Pictures:
+        if items[0].row.prompt == "e":
+            os.kill(os.getpid(), signal.SIGINT)
+        return paint(items)
+
+    text = "\n".join("abcdefghij")
+    Job(order(tmp_path, text, shards=4), make=interrupted).run()
+    assert len(lines(tmp_path)) == 6
+    report = Job(order(tmp_path, text, shards=4), make=paint).run()
+    assert report is not None
+    assert report.pictures == 10
+    assert sorted(line["number"] for line in lines(tmp_path)) == list(range(10))
+    found = {path.name for path in (tmp_path / "out" / "shards").iterdir()}
+    assert found == {"00000000.tar", "00000004.tar", "00000006.tar"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("model") / "flux"
+    flux().save_pretrained(folder)
+    sampler = {"steps": 4, "size": "16x16", "guidance": 3.0}
+    return Recipe.parse({"model": {"method": "flux", "source": str(folder), "device": "cpu"}, "sampler": sampler}, "m")
+
+
+def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tmp_path: Path, model: Recipe) -> None:
+    easel = Easel(load(model))
+    text = "id,prompt,negative_prompt,seed,guidance,width,height,steps\n" + "".join(
+        f"{place},{'abcdef'[place]},,,{2.0 + place % 2},{16 + 16 * (place % 2)},16,4\n" for place in range(6)
+    )
+    made: list[dict[str, torch.Tensor]] = []
+    for size, backwards in ((1, False), (3, False), (2, True)):
+        painter = Painter(easel)
+        batches = batches_of(order(tmp_path, text, "p.csv", recipe=model, batch_size=size), backwards)
+        found = [one for items in batches for one in painter.paint(items)]
+        made.append({one.item.name: one.image for one in found if isinstance(one, Made)})
+        assert len(made[-1]) == 6
+    for other in made[1:]:
+        for name, image in made[0].items():
+            assert (image - other[name]).abs().max() <= 1e-5
+
+
+def batches_of(one: Order, backwards: bool) -> list[list[Item]]:
+    from ditstack.sources import Source
+
+    one.source = Source.find(one.prompts)
+    found = [batch.items for batch in one.batches(bytearray())]
+    return [items[::-1] for items in reversed(found)] if backwards else found
+
+
+def test_a_folder_of_pictures_goes_through_the_twin_that_starts_from_one(tmp_path: Path, model: Recipe) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for place in range(2):
+        Image.new("RGB", (20, 20), (90 * place, 40, 0)).save(pictures / f"p{place}.png")
+    job = Job(Order(model, pictures, tmp_path / "out", 2, prompt="a"))
+    report = job.run()
+    assert report is not None
+    assert (report.pictures, report.failures) == (2, 0)
+    assert report.steps["full"] < 4, "a start from a picture takes fewer steps"
+
+
+def test_a_lightning_user_brings_a_trainer_callbacks_and_logger_of_their_own(tmp_path: Path) -> None:
+    from ditstack.predict import DiffusionModule, PictureWriter, PromptData
+    from lightning.pytorch.loggers import CSVLogger
+
+    seen: list[int] = []
+
+    class Mine(L.Callback):
+        def on_predict_batch_end(self, *arguments: Any, **named: Any) -> None:
+            seen.append(len(arguments))
+
+    logger = CSVLogger(str(tmp_path / "logs"))
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, callbacks=[PictureWriter(), Mine()], logger=logger,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.predict(DiffusionModule(RECIPE, paint), PromptData(order(tmp_path)), return_predictions=False)
+    assert len(seen) == 3
+    assert len(lines(tmp_path)) == 5
+
+
+TORCHRUN = (
+    "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint head:29500 "
+    "--no-python ditstack batch tiny prompts.csv --out pictures --nodes 2 --devices 4"
+)
+SLURM = (
+    "srun --nodes 2 --ntasks-per-node 4 --gpus-per-node 4 "
+    "ditstack batch tiny prompts.csv --out pictures --nodes 2 --devices 4"
+)
+
+
+def job_of(line: str, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """The job that the command line in `line` makes, not run."""
+    found: list[Job] = []
+    monkeypatch.setattr(Job, "run", lambda self, console: found.append(self))
+    words = shlex.split(line)
+    result = CliRunner().invoke(app, [*words[words.index("ditstack") + 1 :], "--set", "model.device=cpu"])
+    assert result.exit_code == 0, result.output
+    return found[0]
+
+
+def test_the_torchrun_line_builds_a_trainer_of_eight_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"TORCHELASTIC_RUN_ID": "1", "RANK": "5", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "8"}
+    for name, value in {**known, "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = job_of(TORCHRUN, monkeypatch).trainer()
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert isinstance(trainer.strategy.cluster_environment, TorchElasticEnvironment)
+    assert (trainer.world_size, trainer.num_nodes, trainer.num_devices) == (8, 2, 4)
+    assert (trainer.global_rank, trainer.local_rank, trainer.node_rank) == (5, 1, 1)
+    assert not is_first()
+
+
+def test_the_slurm_line_builds_a_trainer_of_eight_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "pictures"}
+    for name, value in {**known, "SLURM_JOB_ID": "77", "SLURM_PROCID": "6", "SLURM_LOCALID": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    monkeypatch.setenv("SLURM_NODELIST", "node[1-2]")
+    trainer = job_of(SLURM, monkeypatch).trainer()
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert isinstance(trainer.strategy.cluster_environment, SLURMEnvironment)
+    assert (trainer.world_size, trainer.num_nodes, trainer.num_devices) == (8, 2, 4)
+    assert (trainer.global_rank, trainer.local_rank, trainer.node_rank) == (6, 2, 1)
+    assert not is_first()
+
+
+@pytest.mark.parametrize("line", [TORCHRUN, SLURM])
+def test_the_readme_shows_the_lines_that_are_tested(line: str) -> None:
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ").split())
+    if "ditstack batch" in readme:
+        assert line in readme
+
+
+def test_a_strategy_that_lightning_does_not_know_is_refused_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(Incompatible, match=r"batch cannot run here:\n.*nonsense"):
+        Job(order(tmp_path), strategy="nonsense").trainer()
+
+
+@pytest.mark.slow
+def test_two_processes_make_every_picture_once(tmp_path: Path, model: Recipe) -> None:
+    recipe = tmp_path / "m.yaml"
+    recipe.write_text(model.to_yaml())
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\nd\ne\n")
+    command = [str(Path(sys.executable).parent / "ditstack"), "batch", str(recipe), str(tmp_path / "prompts.txt")]
+    run = [*command, "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
+    done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    two = files(tmp_path)
+    Job(Order(model, tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
+    assert two.keys() == {path.name for path in (tmp_path / "one" / "pictures").iterdir()}
+    assert sorted(line["number"] for line in lines(tmp_path)) == [0, 1, 2, 3, 4]
