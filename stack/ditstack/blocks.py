@@ -126,8 +126,4 @@ def branches(block: Block) -> list[Branch]:
     parts = dict(block.module.named_children())
     if {"proj_out", "proj_mlp", "attn"} <= parts.keys():
         return [Branch(parts["proj_out"], (parts["attn"], parts["proj_mlp"]))]
-    return [
-        Branch(part)
-        for name, part in parts.items()
-        if name.startswith(("attn", "ff", "feed_forward", "img_mlp", "txt_mlp"))
-    ]
+    return [Branch(part) for name, part in parts.items() if BRANCHES.fullmatch(name)]
