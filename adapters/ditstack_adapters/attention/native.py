@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class Native(Adapter):
-    """Sets diffusers' `native` backend, whatever the environment asks for."""
+    """Sets diffusers' `native` backend on this pipe's attentions, whatever the environment asks for.
+
+    `set_attention_backend` of diffusers would set it for every pipeline of the process.
+    """
 
     neutral: ClassVar[dict[str, Any] | None] = {}
 
@@ -21,5 +24,10 @@ class Native(Adapter):
         return frozenset({Fact.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
+        from diffusers.models.attention_dispatch import AttentionBackendName
+
         for transformer in pipe.transformers.values():
-            transformer.set_attention_backend("native")  # pyright: ignore[reportCallIssue]
+            for module in transformer.modules():
+                processor = getattr(module, "processor", None)
+                if hasattr(processor, "_attention_backend"):
+                    processor._attention_backend = AttentionBackendName.NATIVE  # pyright: ignore[reportOptionalMemberAccess]
