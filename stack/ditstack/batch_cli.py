@@ -76,8 +76,8 @@ def _summary(report: object, folder: Path) -> str:
     assert isinstance(report, BatchReport)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True)) or "none"
     lines = [
-        f"{report.written} pictures written, {report.pictures} in the folder; {report.pictures_per_second:.2f} per second;"
-        f" batches of {report.batch_size}; steps: {kinds}"
+        f"{report.written} pictures written, {report.pictures} in the folder; "
+        f"{report.pictures_per_second:.2f} per second; batches of {report.batch_size}; steps: {kinds}"
     ]
     if len(report.devices) > 1:
         each = (f"{one.rank}: {one.pictures} at {one.pictures_per_second:.2f}/s" for one in report.devices)

@@ -1,4 +1,4 @@
-"""Stopping: the first Ctrl-C or SIGTERM lets the running batch end, a second stops at once; a lost process is noticed."""
+"""Stopping: the first Ctrl-C or SIGTERM lets its batch end, a second stops at once; lost processes are noticed."""
 
 from __future__ import annotations
 

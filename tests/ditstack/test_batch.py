@@ -23,7 +23,8 @@ from ditstack.painter import Easel, Made, Painter
 from ditstack.recipe import Recipe
 from ditstack.sample import Pictures
 from ditstack.stack import load
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from tiny_pipelines import flux

@@ -1,0 +1,28 @@
+"""Batch inference on a Lightning user's own terms: their Trainer, their callbacks, their logger.
+
+python examples/lightning_user.py prompts.csv out/pictures
+"""
+
+import sys
+from pathlib import Path
+
+import lightning as L
+from ditstack import Recipe
+from ditstack.order import Order
+from ditstack.predict import DiffusionModule, PictureWriter, PromptData
+from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+
+if __name__ == "__main__":
+    recipe = Recipe.read("tiny", ["sampler.steps=8"])
+    prompts, folder = Path(sys.argv[1]), Path(sys.argv[2])
+
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        logger=CSVLogger("out/logs"),
+        callbacks=[PictureWriter(), TQDMProgressBar(), DeviceStatsMonitor()],
+    )
+    data = PromptData(Order(recipe, prompts, folder, batch_size=8))
+    trainer.predict(DiffusionModule(recipe), data, return_predictions=False)
+    # killed or stopped: run it again, and only what is missing is made
