@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, ClassVar
 
-from ditstack.adapter import suggest
 from ditstack.errors import BadPipeline
 from ditstack.model import Model
 
@@ -27,6 +27,7 @@ def _label(pipeline: Any, prompt: str) -> int:
     if prompt.isdecimal() and int(prompt) < CLASSES:
         return int(prompt)
     if prompt not in pipeline.labels:
-        hint = suggest(prompt, list(pipeline.labels)[:10]) if pipeline.labels else "this model knows no names"
-        raise BadPipeline(f"found the prompt {prompt!r}; wanted a class from 0 to {CLASSES - 1} or its name; {hint}")
+        near = difflib.get_close_matches(prompt, pipeline.labels, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadPipeline(f"found the prompt {prompt!r}; wanted a class from 0 to {CLASSES - 1} or its name{hint}")
     return pipeline.get_label_ids([prompt])[0]

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import tiny_pipelines as tiny
 import torch
+from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
+from ditstack import apply, load
 from ditstack.errors import BadFile, BadPipeline, RecipeError
 from ditstack.pictures import image
 from ditstack.recipe import Recipe, Sampler
@@ -73,3 +75,29 @@ def test_auto_says_why_it_cannot_look_at_a_pipeline() -> None:
 
     with pytest.raises(BadPipeline, match=r"model auto cannot run a FluxPipeline for a look at its blocks: .*colour"):
         Auto(arguments={"colour": "red"}).wrap(tiny.flux())
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "fields"),
+    [
+        ("dit", "dit", {}),
+        ("wan_two_transformers", "wan", {}),
+        ("pixart_sigma", "pixart", {}),
+        ("flux", "flux", {"task": "img2img"}),
+        ("sana", "auto", {"arguments": {"use_resolution_binning": False, "complex_human_instruction": None}}),
+    ],
+)
+def test_a_family_is_loaded_from_a_folder(family: str, method: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    pipeline = tiny.FAMILIES[family]()
+    pipeline.save_pretrained(tmp_path)
+    if method == "flux":
+        pipeline = FluxImg2ImgPipeline(**pipeline.components)
+    cache = {"method": "svdcache", "interval": 2}
+    model = {"method": method, "source": str(tmp_path), "device": "cpu", **fields}
+    recipe = Recipe.parse({"model": model, "cache": cache, "sampler": {"steps": 4}})
+    extra = tiny._of_class(type(pipeline).__name__, 1)
+    made = [
+        sample(stack.pipe, ["7"], [0], recipe.sampler, extra=extra) for stack in (load(recipe), apply(pipeline, recipe))
+    ]
+    torch.testing.assert_close(made[0].images, made[1].images, atol=1e-4, rtol=0)
+    assert made[0].steps["forecast"]
