@@ -14,6 +14,9 @@ from ditstack.errors import RecipeError
 from ditstack.facts import Fact
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
 
 STAGES = ("model", "distill", "quantize", "attention", "cache", "compile")
@@ -62,9 +65,21 @@ class Adapter(BaseModel):
     def drops(self) -> frozenset[Fact]:
         return frozenset()
 
+    @property
+    def wants_factors(self) -> bool:
+        """Whether `fit` must have run, now or for a factors file."""
+        return False
+
     def apply(self, pipe: Pipe) -> None:
         """Change the pipe in place."""
         raise NotImplementedError
+
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """What must be fitted to the pipe as it stands: named tensors."""
+        raise NotImplementedError
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        """Put to use what was fitted, now or earlier. A cache need not: it reads `pipe.factors`."""
 
 
 def methods(stage: str) -> list[str]:

@@ -171,6 +171,8 @@ class Site(TorchFunctionMode):
             func = torch.unflatten  # the same, and the compiler can follow it
         if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return func(*args, **(kwargs or {}))  # calibration wants a gradient, and kernels have none
         out = self._answer(*args, **(kwargs or {}))
         if not isinstance(out, Declined):
             return out

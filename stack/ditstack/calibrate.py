@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ditstack.adapter import Adapter
 from ditstack.build import build
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.factors import Factors, fingerprint
+from ditstack.factors import Factors, fingerprint, prefix
 from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe, Sampler
 from ditstack.sample import sample
@@ -61,23 +62,34 @@ def default_file(recipe: Recipe) -> Path:
     return home / "factors" / f"{recipe.name}.safetensors"
 
 
+def factors_file(recipe: Recipe) -> Path:
+    """Where a recipe's factors are."""
+    named = getattr(recipe.adapters.get("cache"), "factors", None)
+    return Path(named).expanduser() if named else default_file(recipe)
+
+
+def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
+    """The stages that must be fitted, in their order."""
+    return [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+
+
 def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> None:
-    """Load the factors that the cache wants, or fit them where the recipe says `calibrate: auto`.
+    """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`.
 
     Raises:
         StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
         BadFile: there are none, or the file is torn.
     """
-    cache = recipe.adapters.get("cache")
-    if cache is None or not getattr(cache, "wants_factors", False):
+    if not wanting(recipe):
         return
-    file = Path(cache.factors).expanduser() if cache.factors else default_file(recipe)  # pyright: ignore[reportAttributeAccessIssue]
+    file, auto = factors_file(recipe), getattr(recipe.adapters.get("cache"), "calibrate", "auto") == "auto"
     current = conditions(recipe, pipe)
-    auto = cache.calibrate == "auto"  # pyright: ignore[reportAttributeAccessIssue]
     if file.is_file() or not auto:
         factors = Factors.load(file)
         if not auto or factors.conditions == current:
             factors.check(current)
+            for stage, adapter in wanting(recipe):
+                adapter.take(pipe, factors.of(stage))
             pipe.factors = factors
             return
     _fit(recipe, pipe, current, recipe.calibration, tell).save(file)
@@ -92,18 +104,21 @@ def calibrate(recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: T
     if len(prompts) < 2:
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     pipe = build(recipe)
-    cache = recipe.adapters.get("cache")
-    if not getattr(cache, "wants_factors", False):
-        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its cache computes all it needs as it runs")
+    if not wanting(recipe):
+        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
     factors = _fit(recipe, pipe, conditions(recipe, pipe), prompts, tell)
-    target = file or Path(getattr(cache, "factors", None) or default_file(recipe))
+    target = file or factors_file(recipe)
     factors.save(target)
     return target
 
 
 def _fit(recipe: Recipe, pipe: Pipe, current: Mapping[str, str], prompts: Sequence[str], tell: Tell) -> Factors:
-    cache: Any = recipe.adapters["cache"]
-    tensors = cache.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+    """Fit every stage that wants it, in their order: each sees what those before it fitted."""
+    tensors: dict[str, Tensor] = {}
+    for stage, adapter in wanting(recipe):
+        fitted = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+        adapter.take(pipe, fitted)
+        tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
     pipe.factors = Factors(tensors, dict(current))
     return pipe.factors
 

@@ -51,6 +51,14 @@ class Factors:
             ) from None
         return cls(tensors, conditions)
 
+    def of(self, stage: str) -> dict[str, Tensor]:
+        """Those that one stage fitted, under its own names."""
+        start = prefix(stage)
+        named = {
+            name: one for name, one in self.tensors.items() if ("/" in name) == bool(start) and name.startswith(start)
+        }
+        return {name.removeprefix(start): one for name, one in named.items()}
+
     def check(self, conditions: Mapping[str, str]) -> None:
         """Refuse to serve under other conditions.
 
@@ -64,6 +72,11 @@ class Factors:
                 f"the factors were fitted to another {', '.join(changed)}; "
                 "run `ditstack calibrate` again, or write `calibrate: auto` in the recipe's cache"
             )
+
+
+def prefix(stage: str) -> str:
+    """How the names of a stage's factors begin; the cache's are bare."""
+    return "" if stage == "cache" else f"{stage}/"
 
 
 def fingerprint(modules: Mapping[str, torch.nn.Module]) -> str:

@@ -72,7 +72,9 @@ class Pipe:
         self.step_kinds: dict[int, str] = {}
         self.macs: dict[tuple[int, str, int], int] = {}
         self.spent = self.would_spend = 0
-        """Multiply-accumulates of the present or last generation, and what they would be if every pass were full."""
+        """Multiply-accumulates of the present or last generation, and what they would be if nothing were cached."""
+        self.extra = 0
+        """Those of the present pass that only a cache makes, for its later steps."""
 
     @property
     def device(self) -> torch.device:
@@ -132,17 +134,20 @@ class Pipe:
         if not self.clock.running:
             yield
             return
-        kinds = (FULL, self.witness.skipped) if self.witness else (self._counted(self.kind),)
+        self.extra = 0
+        kinds = (FULL, self.witness.skipped) if self.witness else (self.kind,)
         if all((transformer, kind, rows) in self.macs for kind in kinds):
             yield
-            key = (transformer, self._counted(self.kind), rows)
+            key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
         else:
             with MacCounter() as counter:
                 yield
-            key = (transformer, self._counted(self.kind), rows)
+            key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
             self.macs[key] = counter.total
+            if key[1] == FULL:
+                self.macs.setdefault((transformer, OFF, rows), counter.total - self.extra)
         self.spent += self.macs[key]
-        self.would_spend += self.macs.get((transformer, FULL, rows), self.macs[key])
+        self.would_spend += self.macs.get((transformer, OFF, rows), self.macs[key])
 
 
 class Witness(Protocol):

@@ -10,7 +10,9 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
+    from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
+    from torch import Tensor
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
@@ -26,6 +28,13 @@ class TorchAo(Adapter):
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
     """Linears whose name holds one of these stay as they are; so does everything outside the blocks."""
 
+    compensate: Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=1)] | None = None
+    """Rank of what takes rounding errors back beside each linear, or its share of the width; see `calibrate`."""
+
+    @property
+    def wants_factors(self) -> bool:
+        return self.compensate is not None
+
     @property
     def needs(self) -> frozenset[Fact]:
         plain = frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
@@ -36,11 +45,25 @@ class TorchAo(Adapter):
         return frozenset({Fact.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
+        from ditstack.compensation import noting_errors
         from torchao.quantization import quantize_
 
-        for blocks in pipe.blocks.values():
-            for block in blocks:
-                quantize_(block.module, self._config(), self.takes)
+        with noting_errors(pipe, self.wants_factors):
+            for blocks in pipe.blocks.values():
+                for block in blocks:
+                    quantize_(block.module, self._config(), self.takes)
+
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """What takes each linear's rounding error back, where activations are."""
+        from ditstack.compensation import fit_compensation
+
+        assert self.compensate is not None
+        return fit_compensation(pipe, rehearsal, self.compensate)
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.compensation import install
+
+        install(pipe, tensors)
 
     def takes(self, module: torch.nn.Module, name: str) -> bool:
         """Whether this linear is rounded."""
@@ -56,7 +79,7 @@ class TorchAo(Adapter):
         from torchao.quantization.granularity import PerGroup
 
         if self.scheme in ("int4", "int3"):
-            bits = torch.int4 if self.scheme == "int4" else torch.int3
+            bits = getattr(torch, self.scheme)
             return ao.IntxWeightOnlyConfig(weight_dtype=bits, granularity=PerGroup(self.group_size))
         return {
             "int8": ao.Int8WeightOnlyConfig,

@@ -1,0 +1,81 @@
+"""ICC: between full steps every linear is corrected at low rank; attention and what is not linear is computed anew.
+
+y = C(y) + A B (x - C(x)), C(.) from the last full step   (Chen et al., arXiv 2505.05829)
+
+A B is the weight that runs, truncated (`svd`), truncated under channel scales (`ca`, `cd`: the paper's), or the
+reduced-rank regression of increments along the cached schedule (`rrr`), the default: it is fitted to the pipe as built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from ditstack import schedule
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+from pydantic import Field, model_validator
+
+if TYPE_CHECKING:
+    from ditstack.calibrate import Rehearsal
+    from ditstack.pipe import Pipe
+    from torch import Tensor
+
+
+class Icc(Adapter):
+    """One full step in `interval`, the others calibrated."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+
+    interval: Annotated[int, Field(ge=1)] = 2
+    last_full: Annotated[int, Field(ge=0)] = 0
+    rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
+    """Of every linear's A B, or its share of the linear's smaller width; 0 reuses outputs as they were."""
+    macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
+    factors_by: Literal["svd", "ca", "cd", "rrr", "rrr_observed"] = "rrr"
+    """`rrr_observed` regresses on outputs as they come, for linears that round what they read."""
+    weighting: Literal["sensitivity", "none"] = "sensitivity"
+    """Of rrr: whether an error counts by what it does to the transformer's output."""
+    factors: str | None = None
+    """A factors file; None keeps them in the user's cache folder under the recipe's name."""
+    calibrate: Literal["auto", "never"] = "never"
+    """What to do where factors are missing or stale: fit them now, or refuse."""
+
+    @model_validator(mode="after")
+    def _ranks_that_can_be_compared(self) -> Icc:
+        if self.macs is not None and not (self.factors_by.startswith("rrr") and self.weighting == "sensitivity"):
+            raise ValueError("macs compares linears by their effect; it wants an rrr and weighting: sensitivity")
+        return self
+
+    @property
+    def wants_factors(self) -> bool:
+        return self.interval > 1 and (self.rank != 0 or self.macs is not None)
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
+        return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_TRUNK})
+
+    def apply(self, pipe: Pipe) -> None:
+        from ditstack.cadence import Cadence
+        from ditstack.increments import CALIBRATED, Increments
+
+        pipe.cadence = Cadence(pipe.clock, self.full_steps, CALIBRATED)
+        Increments(pipe)
+
+    def full_steps(self, steps: int) -> tuple[int, ...]:
+        """As published: every `interval`-th step from the first on."""
+        return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
+
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """A and B of every linear."""
+        from ditstack.fitting import Fit, Wish
+        from ditstack.increments import Increments
+
+        assert isinstance(pipe.store, Increments)
+        wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
+        return Fit(pipe, pipe.store, rehearsal, wish).tensors()

@@ -1,0 +1,209 @@
+"""Increments: between full steps a linear adds what its input's change makes of it: y = C(y) + A (B x - B C(x)).
+
+The linear itself does not run then. Linears that read one tensor share one product with their stacked B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import HookRegistry, ModelHook
+from torch import Tensor
+
+from ditstack.factors import Factors
+from ditstack.pipe import FULL, OFF, Pipe
+
+HOOK = "ditstack_increments"
+CALIBRATED = "calibrated"
+
+# B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step
+
+
+class Increments:
+    """What an increment cache remembers, and the factors by which it corrects.
+
+    Args:
+        lean: keep B C(x), R numbers a token, instead of C(x); the numbers that come out are the same.
+    """
+
+    def __init__(self, pipe: Pipe, lean: bool = True) -> None:
+        self.pipe, self.lean = pipe, lean
+        self.linears = find_linears(pipe)
+        self.memories: dict[Hashable, _Kept] = {}
+        self._corrections: dict[str, _Correction] = {}
+        self._read: Factors | None = None
+        assert pipe.cadence is not None
+        pipe.cadence.on_forget.append(self.forget)
+        pipe.store = self  # pyright: ignore[reportAttributeAccessIssue]
+        for name, linear in self.linears.items():
+            HookRegistry.check_if_exists_or_initialize(linear).register_hook(_AtLinear(self, name), HOOK)
+
+    def keep(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
+        """Remember a full step."""
+        correction = self._corrections.get(name)
+        base = None if correction is None else self._base(correction.source, x_BTI)
+        self.memories[name, self.pipe.clock.branch] = _Kept(y_BTO, base)
+
+    def _base(self, source: _Source, x_BTI: Tensor) -> Tensor:
+        if not self.lean:
+            return x_BTI
+        if not source.holds(x_BTI):
+            self.pipe.extra += x_BTI.shape[:-1].numel() * source.down.numel()
+        return source.project(x_BTI)
+
+    def advance(self, name: str, x_BTI: Tensor) -> Tensor:
+        """The output on a calibrated step; without factors the last one again."""
+        kept = self.memories[name, self.pipe.clock.branch]
+        if kept.base is None:
+            return kept.y
+        return self._corrections[name].correct(kept.y, self._change(name, x_BTI, kept.base))
+
+    def _change(self, name: str, x_BTI: Tensor, base: Tensor) -> Tensor:
+        correction = self._corrections[name]
+        if self.lean:
+            return correction.part(correction.source.project(x_BTI)) - correction.part(base)
+        return correction.part(project(x_BTI - base, correction.source.down))
+
+    def forget(self) -> None:
+        """Drop what is kept, and read the pipe's factors anew where they are others."""
+        self.memories.clear()
+        if self.pipe.factors is not self._read:
+            self._read = self.pipe.factors
+            self._corrections = read_corrections(self._read.of("cache") if self._read else {})
+        for correction in self._corrections.values():
+            correction.source.forget()
+
+
+def find_linears(pipe: Pipe) -> dict[str, torch.nn.Module]:
+    """Every linear of the blocks, however its weight is stored, by transformer, block and place."""
+    return {
+        f"{name}.{block.name}.{path}": module
+        for name, blocks in pipe.blocks.items()
+        for block in blocks
+        for path, module in _linears(block.module, "")
+    }
+
+
+def _linears(module: torch.nn.Module, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    for name, child in module.named_children():
+        place = f"{path}.{name}" if path else name
+        # a LoRA beside its base is one linear
+        if isinstance(child, torch.nn.Linear) or hasattr(child, "base_layer"):
+            yield place, child
+        else:
+            yield from _linears(child, place)
+
+
+def on_tokens(x: Tensor) -> bool:
+    """Whether a linear reads tokens; one row per picture (modulation) is cheap and always computed."""
+    return x.ndim >= 3 and x.shape[-2] > 1
+
+
+def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
+    """B x, in fp32 for half-precision x too: it is subtracted from another that is nearly equal."""
+    if x_BTI.dtype.itemsize >= 4:
+        return torch.nn.functional.linear(x_BTI, down_RI)
+    if x_BTI.is_cuda:
+        flat = torch.mm(x_BTI.flatten(0, -2), down_RI.mT, out_dtype=torch.float32)
+        return flat.unflatten(0, x_BTI.shape[:-1])
+    return torch.nn.functional.linear(x_BTI.float(), down_RI.float())
+
+
+class _Source:
+    """One tensor that one or several linears read; their B's are stacked and multiplied once.
+
+    The product is held until the last reader has taken it. A reader of another tensor gets another product.
+    """
+
+    def __init__(self, down_RI: Tensor, readers: int) -> None:
+        self.down, self.readers = down_RI, readers
+        self.forget()
+
+    def holds(self, x_BTI: Tensor) -> bool:
+        """Whether the product of this very tensor is at hand."""
+        return self._product is not None and x_BTI is self._seen
+
+    def project(self, x_BTI: Tensor) -> Tensor:
+        if self._product is None or x_BTI is not self._seen:
+            self.down = self.down.to(x_BTI)
+            self._seen, self._product, self._left = x_BTI, project(x_BTI, self.down), self.readers
+        product = self._product
+        self._left -= 1
+        if self._left == 0:
+            self.forget()
+        return product
+
+    def forget(self) -> None:
+        self._seen: Tensor | None = None
+        self._product: Tensor | None = None
+        self._left = 0
+
+
+@dataclass
+class _Correction:
+    """A of one linear, and which rows of the stacked B are its own."""
+
+    source: _Source
+    up: Tensor
+    start: int
+
+    def part(self, projected_BTR: Tensor) -> Tensor:
+        return projected_BTR.narrow(-1, self.start, self.up.shape[1])
+
+    def correct(self, y_BTO: Tensor, change_BTR: Tensor) -> Tensor:
+        self.up = self.up.to(y_BTO)
+        # y = C(y) + A (B x - B C(x))
+        flat = torch.addmm(y_BTO.flatten(0, -2), change_BTR.flatten(0, -2).to(y_BTO.dtype), self.up.mT)
+        return flat.view_as(y_BTO)
+
+
+@dataclass
+class _Kept:
+    """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x)."""
+
+    y: Tensor
+    base: Tensor | None
+
+    def tensors(self) -> list[Tensor]:
+        return [self.y] if self.base is None else [self.y, self.base]
+
+
+def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
+    """Corrections by linear, from `<linear>[+<linear>...].down` (R, I) and `<linear>.up` (O, r).
+
+    The rows of a B are its linears' own, one after another; or all of them serve each of its linears.
+    """
+    out = {}
+    for key, down_RI in tensors.items():
+        if not key.endswith(".down"):
+            continue
+        members = key.removesuffix(".down").split("+")
+        source, start = _Source(down_RI, len(members)), 0
+        for member in members:
+            up_OR = tensors[f"{member}.up"]
+            out[member] = _Correction(source, up_OR, start)
+            start += up_OR.shape[1] if up_OR.shape[1] < len(down_RI) else 0
+    return out
+
+
+class _AtLinear(ModelHook):
+    """One linear: runs and is kept, or is corrected."""
+
+    def __init__(self, state: Increments, name: str) -> None:
+        super().__init__()
+        self.state, self.name = state, name
+
+    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        forward, kind = self.fn_ref.original_forward, self.state.pipe.kind
+        assert forward is not None
+        x = args[0]
+        if kind == OFF or not on_tokens(x):
+            return forward(*args, **kwargs)
+        if kind != FULL:
+            return self.state.advance(self.name, x)
+        y = forward(*args, **kwargs)
+        self.state.keep(self.name, x, y)
+        return y
