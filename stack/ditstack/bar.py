@@ -56,7 +56,9 @@ class Bar(L.Callback):
         rates = f"{sum(made) / seconds:.2f}/s" + (f" ({' + '.join(each)})" if len(each) > 1 else "")
         rows = self.data.order.source.rows if self.data.order.source else 0
         total = max(rows, self.data.asked_for)
-        self.bar.update(self.task, completed=self.data.finished_before + sum(made), total=total, rates=rates)
+        failed = self.data.press.failed if self.data.press else 0
+        through = self.data.finished_before + sum(made) + failed
+        self.bar.update(self.task, completed=through, total=max(total, through), rates=rates)
 
     def lines(self) -> list[int]:
         """Pictures by process."""

@@ -61,14 +61,15 @@ class Order:
         """
         if self._begun:
             return
-        self.source = self._spooled() if str(self.prompts) == "-" else Source.find(self.prompts)
-        if self.strict:
-            self._refuse_bad_rows()
-        self.ledger.open(self.terms(), self.resume)
         if str(self.prompts) == "-":
-            kept = self.ledger.parts / f"stdin{self.source.kind}"
-            shutil.move(self.source.path, kept)
+            with tempfile.TemporaryDirectory(prefix="ditstack-") as folder:
+                spooled = _spooled(Path(folder))
+                self._open(spooled)
+                kept = self.ledger.parts / f"stdin{spooled.kind}"
+                shutil.copyfile(spooled.path, kept)
             self.source = Source.find(kept)
+        else:
+            self._open(Source.find(self.prompts))
         write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
         self._begun = True
 
@@ -128,9 +129,11 @@ class Order:
 
         return share(cut(items_of(good(), self.recipe.seed), max(self.size, 1)), done, rank, world)
 
-    def _spooled(self) -> Source:
-        file = Path(tempfile.mkstemp(prefix="ditstack-")[1])
-        return Source.find(file, spool(sys.stdin.buffer, file))
+    def _open(self, source: Source) -> None:
+        self.source = source
+        if self.strict:
+            self._refuse_bad_rows()
+        self.ledger.open(self.terms(), self.resume)
 
     def _refuse_bad_rows(self) -> None:
         bad = [f"line {row.line}: {row.why}" for row in self.rows() if isinstance(row, BadRow)]
@@ -138,3 +141,8 @@ class Order:
             more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
             shown = "\n  ".join(bad[:20])
             raise BadFile(f"the prompts file {self.prompts} has {len(bad)} bad rows:\n  {shown}{more}")
+
+
+def _spooled(folder: Path) -> Source:
+    file = folder / "stdin"
+    return Source.find(file, spool(sys.stdin.buffer, file))

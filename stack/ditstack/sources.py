@@ -138,6 +138,8 @@ def _csv(file: BinaryIO) -> Iterator[Raw]:
         raise BadFile(f"the prompts file has no header that can be read: {error}") from None
     if not header:
         return
+    if isinstance(_whole(dict.fromkeys(header, "") | {"": "".join(header)}), str):
+        raise BadFile("the prompts file is not UTF-8 text")
     _check_columns(header)
     while True:
         line = reader.line_num + 1
