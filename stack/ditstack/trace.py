@@ -85,23 +85,32 @@ def trace(pipeline: Any, arguments: Mapping[str, Any]) -> Found:
     """
     transformers, kind = transformers_of(pipeline), type(pipeline).__name__
     watch = _Watch(transformers)
-    try:
-        with watch.listening(stop=True):
-            pipeline(**_small(pipeline) | dict(arguments))
-    except _SeenEnough:
-        pass
-    except Exception as error:
-        raise BadPipeline(f"model auto cannot run a {kind} for a look at its blocks: {error}") from error
+    with _explained(kind), watch.listening(stop=True):
+        pipeline(**_small(pipeline) | dict(arguments))
     ran = next((name for name in transformers if watch.calls[name]), None)
     if ran is None:
         raise BadPipeline(f"{kind} runs no list of blocks; ditstack has nothing to hold on to")
-    first = _painters(watch, ran)
+    with _explained(kind):
+        first = _painters(watch, ran)
     trunks, left_out = {}, sorted({call.stack for call in watch.calls[ran]} - {call.stack for call in first})
     for name, transformer in transformers.items():
         seen = first if name == ran else [_moved(call, transformer) for call in first]
         trunks[name], left = _trunks(name, transformer, seen)
         left_out = sorted({*left_out, *left})
     return Found(trunks, left_out)
+
+
+@contextmanager
+def _explained(kind: str) -> Iterator[None]:
+    """Whatever a pipeline raises when it is looked at becomes a sentence; having seen enough is no error."""
+    try:
+        yield
+    except _SeenEnough:
+        pass
+    except BadPipeline:
+        raise
+    except Exception as error:
+        raise BadPipeline(f"model auto cannot run a {kind} for a look at its blocks: {error}") from error
 
 
 def _painters(watch: _Watch, name: str) -> list[_Call]:
@@ -240,7 +249,9 @@ def _streams(call: _Call, before: _Call | None, later: list[_Call]) -> dict[str,
 
 
 def _same(one: Tensor | None, other: Tensor) -> bool:
-    return one is other or (one is not None and one.shape == other.shape and torch.equal(one, other))
+    if one is None or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return one is other or torch.equal(one, other)
 
 
 def _continues(before: _Call, call: _Call) -> bool:

@@ -12,6 +12,7 @@ from ditstack.errors import BadFile, BadPipeline, RecipeError
 from ditstack.pictures import image
 from ditstack.recipe import Recipe, Sampler
 from ditstack.sample import sample
+from ditstack_adapters.model.auto import Auto
 from ditstack_adapters.model.dit import DiT
 from ditstack_adapters.model.flux import Flux
 from ditstack_adapters.model.sd3 import SD3
@@ -71,10 +72,19 @@ def test_each_task_of_flux_has_its_loader(task: Any) -> None:
 
 
 def test_auto_says_why_it_cannot_look_at_a_pipeline() -> None:
-    from ditstack_adapters.model.auto import Auto
-
     with pytest.raises(BadPipeline, match=r"model auto cannot run a FluxPipeline for a look at its blocks: .*colour"):
         Auto(arguments={"colour": "red"}).wrap(tiny.flux())
+
+
+def test_auto_refuses_a_transformer_without_blocks_and_one_that_runs_a_block_twice() -> None:
+    looped, bare = tiny.sana(), tiny.sana()
+    looped.transformer.transformer_blocks.append(looped.transformer.transformer_blocks[0])
+    auto = Auto(arguments=tiny._of_class("SanaPipeline", 1))
+    with pytest.raises(BadPipeline, match="runs a block twice in one forward"):
+        auto.wrap(looped)
+    bare.transformer.transformer_blocks = torch.nn.ModuleList()
+    with pytest.raises(BadPipeline, match="SanaPipeline runs no list of blocks"):
+        auto.wrap(bare)
 
 
 @pytest.mark.parametrize(
