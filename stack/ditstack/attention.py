@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ditstack.hooks import run_original
 from ditstack.macs import attention_macs, counts_as
 from ditstack.pipe import Pipe
 
@@ -156,7 +157,7 @@ class _Surrounded(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         with self.site:
-            return self.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
+            return run_original(self, args, kwargs)
 
 
 class Site(TorchFunctionMode):
@@ -245,7 +246,7 @@ class _AroundPass(ModelHook):
         hidden = args[0] if args else kwargs.get("hidden_states")
         frames = _frames(module, hidden, kwargs.get("num_frames"))
         with self.layout.enter(frames, kwargs.get("encoder_hidden_states")):
-            return self.fn_ref.original_forward(*args, **kwargs)  # pyright: ignore[reportOptionalCall]
+            return run_original(self, args, kwargs)
 
 
 class _Watching(TorchFunctionMode):

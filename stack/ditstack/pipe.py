@@ -55,8 +55,7 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.clock.around = self._pass
         self.clock.on_edge.append(self._edge)
-        self.kind = OFF
-        self.cache_on = True
+        self.kind, self.cache_on = OFF, True
         self.cadence: Cadence | None = None
         self.store: Store | None = None
         self.witness: Witness | None = None
