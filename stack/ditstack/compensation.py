@@ -46,7 +46,8 @@ def noting_errors(pipe: Pipe, wanted: bool = True) -> Iterator[None]:
     before = {name: dense(linear).detach().cpu().clone() for name, linear in find_linears(pipe).items()}
     yield
     for name, linear in find_linears(pipe).items():
-        error = before.pop(name) - dense(linear).detach().cpu()
+        plain = before.pop(name)
+        error = (plain - dense(linear).detach().cpu()).to(plain.dtype)
         if error.any():
             HookRegistry.check_if_exists_or_initialize(linear).register_hook(_Beside(error), HOOK)
 

@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
     import torch
+    from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
+    from torch import Tensor
 
 
 class BitsAndBytes(Adapter):
@@ -29,11 +31,18 @@ class BitsAndBytes(Adapter):
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
     """Linears whose name holds one of these stay as they are; so does everything outside the blocks."""
 
+    compensate: Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=1)] | None = None
+    """Rank of what takes rounding errors back beside each linear, or its share of the width; see `calibrate`."""
+
     @model_validator(mode="after")
     def _scales_to_round(self) -> BitsAndBytes:
         if self.double_quant and self.scheme == "int8":
             raise ValueError("double_quant is for nf4 and fp4; int8 has one scale a row")
         return self
+
+    @property
+    def wants_factors(self) -> bool:
+        return self.compensate is not None
 
     @property
     def needs(self) -> frozenset[Fact]:
@@ -44,10 +53,25 @@ class BitsAndBytes(Adapter):
         return frozenset({Fact.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
+        from ditstack.compensation import noting_errors
+
         _hush()
-        for blocks in pipe.blocks.values():
-            for block in blocks:
-                self._swap_linears(block.module)
+        with noting_errors(pipe, self.wants_factors):
+            for blocks in pipe.blocks.values():
+                for block in blocks:
+                    self._swap_linears(block.module)
+
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """What takes each linear's rounding error back, where activations are."""
+        from ditstack.compensation import fit_compensation
+
+        assert self.compensate is not None
+        return fit_compensation(pipe, rehearsal, self.compensate)
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.compensation import install
+
+        install(pipe, tensors)
 
     def _swap_linears(self, block: torch.nn.Module) -> None:
         places = [

@@ -81,16 +81,17 @@ def test_at_full_rank_it_is_the_plain_pipe_in_every_family(family: str) -> None:
     from ditstack.factors import Factors
     from ditstack.lowrank import truncate
     from ditstack.moments import Survey, seeing
+    from ditstack.weights import dense
     from ditstack_adapters.cache.icc import Icc
 
     pipe = Pipe(tiny.FAMILIES[family]())
     Icc(interval=2).apply(pipe)
-    survey = Survey()
-    with pipe.without_cache(), seeing(find_linears(pipe), survey):
+    survey, linears = Survey(), find_linears(pipe)
+    with pipe.without_cache(), seeing(linears, survey):
         plain = call(pipe.pipeline, P, 4)
     tensors: dict[str, Tensor] = {}
     for members in survey.groups():
-        pairs = {name: truncate(find_linears(pipe)[name].weight.detach()) for name in members}  # pyright: ignore[reportArgumentType]
+        pairs = {name: truncate(dense(linears[name])) for name in members}
         tensors |= {f"{name}.up": pair.up for name, pair in pairs.items()}
         tensors["+".join(members) + ".down"] = torch.cat([pair.down for pair in pairs.values()])
     pipe.factors = Factors(tensors, {})
@@ -200,11 +201,12 @@ def test_on_rounded_weights_it_is_fitted_to_what_runs(scheme: str) -> None:
     assert gap(run(stack), rounded) < (2e-2 if scheme == "int8dq" else 1e-4)
 
 
-def test_compensation_brings_rounded_weights_nearer_and_is_part_of_what_icc_corrects() -> None:
+@pytest.mark.parametrize(("method", "scheme"), [("torchao", "int3"), ("bitsandbytes", "nf4")])
+def test_compensation_brings_rounded_weights_nearer_and_is_part_of_what_icc_corrects(method: str, scheme: str) -> None:
     plain = call(tiny.flux(), P, STEPS, output_type="latent")
     gaps = {}
     for rank in (None, 0.25):
-        quantize = {"method": "torchao", "scheme": "int3", **({"compensate": rank} if rank else {})}
+        quantize = {"method": method, "scheme": scheme, **({"compensate": rank} if rank else {})}
         stack = stand(quantize=quantize, rank=1.0)
         with stack.off():
             uncached = run(stack)
