@@ -6,10 +6,14 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import tiny_pipelines as tiny
 import torch
 from ditstack.pictures import grid, image, save_all, strip
 from ditstack.quality import ssim
+from ditstack.recipe import Recipe
+from ditstack.run import Job
 from PIL import Image
+from rich.console import Console
 
 VIDEOS = torch.linspace(0, 1, 2 * 9 * 3 * 16 * 32).reshape(2, 9, 3, 16, 32)
 
@@ -54,3 +58,16 @@ def test_ssim_of_a_video_is_the_mean_over_its_frames() -> None:
     noisy = (VIDEOS + 0.05 * torch.randn(VIDEOS.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     by_frame = [sum(ssim(noisy[item], VIDEOS[item])) / 9 for item in range(2)]
     assert ssim(noisy, VIDEOS) == pytest.approx(by_frame, abs=1e-6)
+
+
+def test_a_job_of_a_video_model_leaves_videos_strips_and_a_grid(tmp_path: Path) -> None:
+    tiny.wan().save_pretrained(tmp_path / "wan")
+    model = {"method": "wan", "source": str(tmp_path / "wan"), "device": "cpu"}
+    sampler = {"steps": 2, "guidance": 2.0, "size": "32x32", "frames": 5}
+    recipe = Recipe.parse({"model": model, "cache": {"method": "svdcache", "interval": 2}, "sampler": sampler})
+    report = Job(recipe, ["a cat"], tmp_path / "out", compare=True).run(Console(quiet=True))
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert {"000-a-cat.mp4", "000-a-cat.png", "plain/000-a-cat.mp4", "grid.png", "report.json"} <= found
+    assert report.steps == {"full": 1, "forecast": 1}
+    assert report.compare is not None
+    assert len(report.compare.ssim.each) == 1

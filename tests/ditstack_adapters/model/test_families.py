@@ -169,3 +169,16 @@ def test_videos_are_frames_with_a_pace(family: str) -> None:
     assert made.images.ndim == 5
     assert made.images.shape[2] == 3
     assert made.fps > 0
+
+
+def test_z_image_whose_guidance_ends_early_never_forecasts_from_another_batch() -> None:
+    stack = stand("z_image")
+    prompts = list(PROMPTS)
+    made = tiny.call(stack.pipeline, prompts, 8, cfg_truncation=0.5)
+    kinds = list(stack.pipe.step_kinds.values())
+    assert prompts == PROMPTS
+    assert kinds.count("full") > 4  # its first unguided step is full, whatever the schedule says
+    with stack.off():
+        off = tiny.call(stack.pipeline, prompts, 8, cfg_truncation=0.5)
+    assert torch.equal(off, tiny.call(tiny.z_image(), prompts, 8, cfg_truncation=0.5))
+    assert not torch.equal(made, off)
