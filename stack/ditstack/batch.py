@@ -5,69 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from ditstack import plan
 from ditstack.batches import Item
 from ditstack.errors import DitstackError, Incompatible, Unfinished
-from ditstack.facts import describe_machine
-from ditstack.files import write_atomically
 from ditstack.order import Order
-from ditstack.recipe import Recipe
-from ditstack.report import peak_memory, versions
 from ditstack.stopping import Halt, Stopping
 
 if TYPE_CHECKING:
     import lightning as L
     from rich.console import Console
 
-    from ditstack.predict import PromptData
+    from ditstack.batch_report import BatchReport
     from ditstack.sample import Pictures
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 """Where launchers say which process this is."""
-
-
-class Device(BaseModel):
-    """What one process made."""
-
-    rank: int
-    pictures: int
-    failures: int
-    pictures_per_second: float
-
-
-class BatchReport(BaseModel):
-    """One run of a batch; a run that goes on with another reports its own work and the whole's state."""
-
-    recipe: str
-    resolved: dict[str, Any]
-    versions: dict[str, str]
-    machine: str
-    weights: str = ""
-    seed: int
-    complete: bool
-    """Every row has its pictures, or its line in errors.jsonl."""
-    pictures: int
-    """Finished in the folder."""
-    written: int
-    """By this run."""
-    failures: int
-    batch_size: int
-    pictures_per_second: float
-    seconds: dict[str, float]
-    """Of all processes together: encode, denoise, decode; write runs beside them, waited is what it held up."""
-    steps: dict[str, int]
-    macs: int
-    peak_memory: int
-    devices: list[Device]
-    notes: list[str] = []
 
 
 @dataclass
@@ -81,7 +38,6 @@ class Job:
     logger: str | None = None
     make: Callable[[Sequence[Item]], Pictures] | None = None
     stopping: Stopping = field(default_factory=Stopping)
-    report: BatchReport | None = None
 
     def trainer(self, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
         """The Trainer: also what a torchrun or SLURM process builds, each finding its place by itself.
@@ -126,7 +82,7 @@ class Job:
         from ditstack.bar import Bar
         from ditstack.predict import DiffusionModule, PictureWriter, PromptData
 
-        writer = PictureWriter(self._close)
+        writer = PictureWriter()
         data = PromptData(self.order, self.stopping)
         bar = [Bar(data, writer, console)] if console and is_first() else []
         trainer = self.trainer([writer, *bar])
@@ -145,56 +101,13 @@ class Job:
         finally:
             self.stopping.end_children()
             self.stopping.leave()
-        return self.report
+        return writer.report
 
     @property
     def exit_code(self) -> int:
         """As a shell reports a process that a signal ended; 0 where none came."""
         number = self.stopping.signal
         return 128 + (signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT) if number else 0
-
-    def _close(self, trainer: L.Trainer, totals: list[dict[str, Any]]) -> None:
-        data: PromptData = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        stack = getattr(trainer.lightning_module, "stack", None)
-        self.report = summarise(self.order.recipe, totals, data.finished_before, self.order.size)
-        if stack is not None:
-            self.report.weights, self.report.notes = stack.weights, list(stack.pipe.notes)
-        write_atomically(self.order.folder / "report.json", self.report.model_dump_json(indent=2).encode())
-
-
-def summarise(recipe: Recipe, totals: list[dict[str, Any]], before: int, size: int) -> BatchReport:
-    """The totals of all processes as one report."""
-    seconds: Counter[str] = Counter()
-    steps: Counter[str] = Counter()
-    for one in totals:
-        seconds.update({**one.get("seconds", {}), "write": one["write"], "waited": one["waited"]})
-        steps.update(one.get("steps", {}))
-    written, elapsed = sum(one["written"] for one in totals), max(one["elapsed"] for one in totals)
-    devices = [
-        Device(
-            rank=one["rank"], pictures=one["written"], failures=one["failed"],
-            pictures_per_second=one["written"] / one["elapsed"],
-        )
-        for one in totals
-    ]  # fmt: skip
-    return BatchReport(
-        recipe=recipe.name,
-        resolved=recipe.resolved(),
-        versions=versions(),
-        machine=describe_machine(),
-        seed=recipe.seed,
-        complete=not any(one["stopped"] for one in totals),
-        pictures=before + written,
-        written=written,
-        failures=sum(one["failed"] for one in totals),
-        batch_size=size,
-        pictures_per_second=written / elapsed,
-        seconds={**seconds, "elapsed": elapsed},
-        steps=dict(steps),
-        macs=sum(one.get("macs", 0) for one in totals),
-        peak_memory=peak_memory(),
-        devices=devices,
-    )
 
 
 def require_lightning() -> None:

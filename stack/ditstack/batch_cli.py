@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from ditstack.errors import BadFile
+from ditstack.errors import BadFile, Unfinished
 
 
 def batch(
@@ -51,7 +51,13 @@ def batch(
     order = Order(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
     job = Job(order, devices, nodes, strategy, logger)
     _hush()
-    report = job.run(Console(stderr=True, highlight=False))
+    try:
+        report = job.run(Console(stderr=True, highlight=False))
+    except Unfinished as error:
+        if not job.exit_code:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(job.exit_code)
     if report is not None:
         print(report.model_dump_json(indent=2) if as_json else _summary(report, folder))
         sys.exit(job.exit_code or (1 if not report.pictures else 0))
@@ -71,7 +77,7 @@ def _hush() -> None:
 
 
 def _summary(report: object, folder: Path) -> str:
-    from ditstack.batch import BatchReport
+    from ditstack.batch_report import BatchReport
 
     assert isinstance(report, BatchReport)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True)) or "none"

@@ -180,11 +180,11 @@ class Ledger:
 
     def sweep(self) -> None:
         """Remove the temporary files of processes that were killed."""
-        names = (".batch.json.", ".manifest.jsonl.", ".errors.jsonl.", ".report.json.", ".recipe.yaml.", ".factors.")
+        names = (".batch.json.", ".manifest.jsonl.", ".errors.jsonl.", ".report.json.", ".recipe.yaml.")
         for path in self.folder.iterdir():
             if path.name.startswith(names):
                 path.unlink()
-        for inner in ("pictures", "shards", "parts"):
+        for inner in ("pictures", "shards", "factors", "parts"):
             for path in (self.folder / inner).glob(".*"):
                 path.unlink()
 

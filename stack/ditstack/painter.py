@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ditstack.batches import Item
+from ditstack.calibrate import default_file, factors_file, wanting
 from ditstack.errors import BadPipeline, DitstackError
 from ditstack.recipe import Recipe
 from ditstack.sample import Pictures, sample
@@ -147,24 +150,44 @@ class Easel:
         return self.from_picture
 
 
-def stand(recipe: Recipe, device: torch.device, folder: Path | None = None, first: bool = True) -> Stack:
-    """The recipe's stack on a device, with factors that all processes of a run share by a file in its folder."""
+def stand(recipe: Recipe, device: torch.device, folder: Path, first: bool = True) -> Stack:
+    """The recipe's stack on a device. Factors that the first process found or fitted lie in the run's folder for all.
+
+    A file that the recipe names is used as it is.
+    """
     resolved = recipe.resolved()
     resolved["model"]["device"] = str(device)
-    cache = recipe.adapters.get("cache")
-    shared = folder / "factors.safetensors" if folder and getattr(cache, "wants_factors", False) else None
-    if shared and (shared.is_file() or not first):
-        resolved["cache"]["factors"] = str(shared)
-    stack = load(Recipe.parse(resolved, recipe.name))
-    if shared and stack.pipe.factors and not shared.is_file():
+    placed = Recipe.parse(resolved, recipe.name)
+    kept, shared = factors_file(placed), folder / "factors" / default_file(placed).name
+    if not wanting(placed) or kept != default_file(placed):
+        return load(placed)
+    if not first or shared.is_file():
+        with _home(folder):
+            return load(placed)
+    stack = load(placed)
+    if stack.pipe.factors is not None:
         stack.pipe.factors.save(shared)
     return stack
+
+
+@contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Inside, factors without a name of their own are kept in `folder`."""
+    before = os.environ.get("DITSTACK_HOME")
+    os.environ["DITSTACK_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["DITSTACK_HOME"]
+        if before is not None:
+            os.environ["DITSTACK_HOME"] = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "alloc" in str(error) and "memory" in str(error)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "alloc" in text and ("memory" in text or "cublas" in text)
 
 
 def _sentence(error: BaseException) -> str:
@@ -182,6 +205,8 @@ def _room_for_double() -> bool:
     """On a CPU an allocation does not fail, the machine does: stop while a third of its memory is free."""
     if torch.cuda.is_available():
         return True
+    if not Path("/proc/meminfo").is_file():
+        return False
     with open("/proc/meminfo", encoding="ascii") as file:
         known = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in file)}
     return known["MemAvailable"] > known["MemTotal"] / 3

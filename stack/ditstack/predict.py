@@ -17,7 +17,10 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from ditstack.batch_report import BatchReport, summarise
 from ditstack.batches import Batch, Item
+from ditstack.calibrate import wanting
+from ditstack.files import write_atomically
 from ditstack.order import Order
 from ditstack.painter import Easel, Failed, Made, Painter, stand
 from ditstack.press import Press
@@ -117,8 +120,7 @@ class DiffusionModule(L.LightningModule):
         """The first process alone: factors and the size of batches are found once and shared by file."""
         data = self.data
         data.done = data.order.ledger.done()
-        shares_factors = getattr(self.recipe.adapters.get("cache"), "wants_factors", False)
-        if (data.order.size and not shares_factors) or (item := data.first()) is None:
+        if (data.order.size and not wanting(self.recipe)) or (item := data.first()) is None:
             return
         painter = self.painter or self._load()
         if not data.order.size:
@@ -147,15 +149,12 @@ class DiffusionModule(L.LightningModule):
 
 
 class PictureWriter(BasePredictionWriter):
-    """Writes every picture and its line as it comes, and closes the books at the end.
+    """Writes every picture and its line as it comes, and closes the books at the end."""
 
-    Args:
-        close: called in the first process with the totals of all, once the folder is whole.
-    """
-
-    def __init__(self, close: Callable[[L.Trainer, list[dict[str, Any]]], None] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__("batch")
-        self.close = close
+        self.report: BatchReport | None = None
+        """In the first process, once all have ended."""
         self.tick: list[Callable[[], None]] = []
         """Called while the first process waits for others."""
         self.began = 0.0
@@ -198,12 +197,18 @@ class PictureWriter(BasePredictionWriter):
         data.press.close({"rank": trainer.global_rank, **sampled, **session})
         if trainer.global_rank == 0:
             self._wait(data)
-            totals = data.order.ledger.close(data.world)
-            if self.close:
-                self.close(trainer, totals)
+            self._report(data, getattr(pl_module, "stack", None))
         data.order.ledger.leave()
         data.stopping.sampling = False
         data.stopping.leave()
+
+    def _report(self, data: PromptData, stack: Stack | None) -> None:
+        order = data.order
+        totals = order.ledger.close(data.world)
+        self.report = summarise(order.recipe, totals, data.finished_before, order.size)
+        if stack is not None:
+            self.report.weights, self.report.notes = stack.weights, list(stack.pipe.notes)
+        write_atomically(order.folder / "report.json", self.report.model_dump_json(indent=2).encode())
 
     def _wait(self, data: PromptData) -> None:
         """Until all processes have left their totals; by file, since a device may be hours behind another."""

@@ -19,14 +19,14 @@ from ditstack.cli import app
 from ditstack.encode import read_note
 from ditstack.errors import BadFile, BadPipeline, Incompatible, Unfinished
 from ditstack.order import Order
-from ditstack.painter import Easel, Made, Painter
+from ditstack.painter import Easel, Made, Painter, stand
 from ditstack.recipe import Recipe
 from ditstack.sample import Pictures
 from ditstack.stack import load
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from PIL import Image
+from PIL import Image, ImageChops
 from tiny_pipelines import flux
 from typer.testing import CliRunner
 
@@ -244,6 +244,7 @@ def test_a_lightning_user_brings_a_trainer_callbacks_and_logger_of_their_own(tmp
     )  # fmt: skip
     trainer.predict(DiffusionModule(RECIPE, paint), PromptData(order(tmp_path)), return_predictions=False)
     assert len(seen) == 3
+    assert (tmp_path / "out" / "report.json").is_file()
     assert len(lines(tmp_path)) == 5
 
 
@@ -305,6 +306,24 @@ def test_a_strategy_that_lightning_does_not_know_is_refused_in_its_words(tmp_pat
         Job(order(tmp_path), strategy="nonsense").trainer()
 
 
+def test_factors_are_fitted_once_and_shared_by_file(
+    tmp_path: Path, model: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "home"))
+    cache = {"method": "svdcache", "interval": 2, "predictor": "fitted", "calibrate": "auto"}
+    recipe = Recipe.parse({**model.resolved(), "cache": cache, "calibration": ["a", "b"]}, "cached")
+    report = Job(order(tmp_path, recipe=recipe)).run()
+    assert report is not None
+    assert set(report.steps) > {"full"}, "steps were forecast too"
+    shared = tmp_path / "out" / "factors" / "cached.safetensors"
+    before = shared.stat().st_mtime_ns
+    monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "another machine"))
+    stack = stand(recipe, torch.device("cpu"), tmp_path / "out", first=False)
+    assert stack.pipe.factors is not None
+    assert shared.stat().st_mtime_ns == before
+    assert not (tmp_path / "another machine").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_make_every_picture_once(tmp_path: Path, model: Recipe) -> None:
     recipe = tmp_path / "m.yaml"
@@ -314,7 +333,9 @@ def test_two_processes_make_every_picture_once(tmp_path: Path, model: Recipe) ->
     run = [*command, "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
     done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    two = files(tmp_path)
     Job(Order(model, tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
-    assert two.keys() == {path.name for path in (tmp_path / "one" / "pictures").iterdir()}
+    assert len(files(tmp_path)) == 5
+    for path in (tmp_path / "one" / "pictures").iterdir():
+        with Image.open(path) as one, Image.open(tmp_path / "out" / "pictures" / path.name) as two:
+            assert max(high for _, high in ImageChops.difference(one, two).getextrema()) <= 1  # pyright: ignore
     assert sorted(line["number"] for line in lines(tmp_path)) == [0, 1, 2, 3, 4]

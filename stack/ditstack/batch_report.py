@@ -1,0 +1,83 @@
+"""Batch report: what a run of a batch made, how fast, and on what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pydantic import BaseModel
+
+from ditstack.facts import describe_machine
+from ditstack.recipe import Recipe
+from ditstack.report import peak_memory, versions
+
+
+class Device(BaseModel):
+    """What one process made."""
+
+    rank: int
+    pictures: int
+    failures: int
+    pictures_per_second: float
+
+
+class BatchReport(BaseModel):
+    """One run of a batch; a run that goes on with another reports its own work and the whole's state."""
+
+    recipe: str
+    resolved: dict[str, Any]
+    versions: dict[str, str]
+    machine: str
+    weights: str = ""
+    seed: int
+    complete: bool
+    """Every row has its pictures, or its line in errors.jsonl."""
+    pictures: int
+    """Finished in the folder."""
+    written: int
+    """By this run."""
+    failures: int
+    batch_size: int
+    pictures_per_second: float
+    seconds: dict[str, float]
+    """Of all processes together: encode, denoise, decode; write runs beside them, waited is what it held up."""
+    steps: dict[str, int]
+    macs: int
+    peak_memory: int
+    devices: list[Device]
+    notes: list[str] = []
+
+
+def summarise(recipe: Recipe, totals: list[dict[str, Any]], before: int, size: int) -> BatchReport:
+    """The totals of all processes as one report."""
+    seconds: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
+    for one in totals:
+        seconds.update({**one.get("seconds", {}), "write": one["write"], "waited": one["waited"]})
+        steps.update(one.get("steps", {}))
+    written, elapsed = sum(one["written"] for one in totals), max(one["elapsed"] for one in totals)
+    devices = [
+        Device(
+            rank=one["rank"], pictures=one["written"], failures=one["failed"],
+            pictures_per_second=one["written"] / one["elapsed"],
+        )
+        for one in totals
+    ]  # fmt: skip
+    return BatchReport(
+        recipe=recipe.name,
+        resolved=recipe.resolved(),
+        versions=versions(),
+        machine=describe_machine(),
+        seed=recipe.seed,
+        complete=not any(one["stopped"] for one in totals),
+        pictures=before + written,
+        written=written,
+        failures=sum(one["failed"] for one in totals),
+        batch_size=size,
+        pictures_per_second=written / elapsed,
+        seconds={**seconds, "elapsed": elapsed},
+        steps=dict(steps),
+        macs=sum(one.get("macs", 0) for one in totals),
+        peak_memory=peak_memory(),
+        devices=devices,
+    )
