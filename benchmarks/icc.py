@@ -112,19 +112,24 @@ def factors(bench: Bench, interval: int, steps: int) -> None:
     bench.measure(group, "reuse of every linear", load(bench.recipe("reuse", {"interval": interval, "rank": 0})))
     for rank in RANKS:
         rows: dict[str, Row] = {}
-        ratio = 1.0
+        ratio = share = 1.0
         for name, fields in kinds():
             stack = load(bench.recipe(name, {"interval": interval, "rank": rank, **fields}))
             rows[name] = bench.measure(group, f"rank D/{round(1 / rank)}: {name}", stack, rows.get("cd"))
-            ratio = stack.report().macs_ratio
+            ratio, share = stack.report().macs_ratio, calibrated_share(stack)
         same = max(1, round(steps * ratio))
         name = f"control: {same} full steps for {steps * ratio:.1f}"
         bench.measure(group, name, load(bench.recipe("control", steps=same)), rows["rrr"])
-        share = (steps * ratio - len(range(0, steps, interval))) / (steps - len(range(0, steps, interval)))
         fields = {"interval": interval, "macs": round(share, 4)}
         bench.measure(
             group, f"D/{round(1 / rank)}'s MACs: rrr, allocated", load(bench.recipe("a", fields)), rows["rrr"]
         )
+
+
+def calibrated_share(stack: Stack) -> float:
+    """What a calibrated pass costs of an uncached one."""
+    macs = stack.pipe.macs
+    return next(cost / macs[one, "off", rows] for (one, kind, rows), cost in macs.items() if kind == "calibrated")
 
 
 def kinds() -> Iterator[tuple[str, Row]]:
