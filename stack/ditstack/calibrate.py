@@ -116,7 +116,9 @@ def _fit(recipe: Recipe, pipe: Pipe, current: Mapping[str, str], prompts: Sequen
     """Fit every stage that wants it, in their order: each sees what those before it fitted."""
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
-        fitted = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+        found = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+        # laid out as a file gives them back, so that pictures are equal to the last bit
+        fitted = {name: one.contiguous() for name, one in found.items()}
         adapter.take(pipe, fitted)
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
     pipe.factors = Factors(tensors, dict(current))

@@ -23,22 +23,19 @@ PLAIN = (1.0, 0.0, 1.0, 0.0)
 NUDGE, ROUNDS, DAMPINGS = 0.1, 2, (1e-3, 1e-2, 1e-1)
 
 
-def tune_gains(
-    pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None, full_steps: int
-) -> dict[str, Tensor]:
-    """Gains for every full step, and the principal basis of every site where a subspace is asked for.
+def tune_gains(pipe: Pipe, rehearsal: Rehearsal, bases: dict[str, Tensor], full_steps: int) -> dict[str, Tensor]:
+    """Gains for every full step, beside the bases of the subspaces that they tell apart, if there are any.
 
     Half of the prompts are fitted to, the other half decide.
     """
     count = len(rehearsal.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
-    tensors = _bases(pipe, rehearsal, rank, energy)
     gains = torch.tensor(PLAIN).repeat(full_steps, 1)
     aims = [rehearsal.uncached_latents(part) for part in (fitting, deciding)]
-    loop = _Loop(pipe, rehearsal, tensors)
+    loop = _Loop(pipe, rehearsal, bases)
     best = before = _miss(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
-        jacobian, gap = loop.linearise(gains, fitting, aims[0], split=bool(tensors))
+        jacobian, gap = loop.linearise(gains, fitting, aims[0], split=bool(bases))
         trials = [(gains + step, damping) for damping in DAMPINGS for step in [_solve(jacobian, gap, damping, gains)]]
         scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial, _ in trials]
         score, trial = min(scored, key=lambda pair: pair[0])
@@ -48,7 +45,7 @@ def tune_gains(
         best, gains = score, trial
     verdict = "kept" if best < before else "no better than plain first order, which stays"
     rehearsal.tell(f"gains {verdict}: {before:.5f} -> {best:.5f}")
-    return {**tensors, "gains": gains}
+    return {**bases, "gains": gains}
 
 
 class _Loop:
@@ -90,7 +87,7 @@ def _miss(latents: Tensor, aim: Tensor) -> float:
     return float(gap.square().mean().sqrt())
 
 
-def _bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:
+def principal_bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:
     """The principal directions of what every site keeps at its full steps, over all prompts; none without a size."""
     if rank is None and energy is None:
         return {}

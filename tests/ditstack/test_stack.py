@@ -8,6 +8,7 @@ import tiny_pipelines as tiny
 import torch
 from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
 from ditstack.errors import BadFile
+from ditstack.factors import Factors
 from tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
@@ -116,3 +117,14 @@ def test_a_scheduler_that_diffusers_does_not_have_is_refused(model: Path, tmp_pa
     path.write_text(recipe(model).to_yaml())
     with pytest.raises(BadPipeline, match="diffusers has no 'EulerScheduler'"):
         load(Recipe.read(path, ["sampler.scheduler=EulerScheduler"]))
+
+
+def test_an_offline_basis_is_fitted_where_a_subspace_asks_for_it_and_used(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "f.safetensors"
+    offline = load(recipe(model, rank=4, calibrate="auto", factors=str(file)))
+    basis = Factors.load(file).tensors["transformer.basis"]
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(4))
+    again, online = load(recipe(model, rank=4, factors=str(file))), load(recipe(model, rank=4))
+    made = [stack.sample(P).latents for stack in (offline, again, online)]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])

@@ -62,8 +62,10 @@ class SvdCache(Adapter):
 
     @property
     def wants_factors(self) -> bool:
-        """Whether `fit` must have run."""
-        return self.predictor == "fitted"
+        """Gains must be fitted; a basis may be: without factors it is found as the generation runs."""
+        subspace = self.rank is not None or self.energy is not None
+        offline = self.factors is not None or self.calibrate == "auto"
+        return self.predictor == "fitted" or (subspace and offline)
 
     @property
     def needs(self) -> frozenset[Fact]:
@@ -92,10 +94,13 @@ class SvdCache(Adapter):
         return schedule.ending(full, steps, self.last_full)
 
     def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
-        """The basis of every site and the gains of every full step, tuned on the final latent."""
-        from ditstack.gains import tune_gains
+        """The basis of every site, and the gains of every full step, tuned on the final latent."""
+        from ditstack.gains import principal_bases, tune_gains
 
-        return tune_gains(pipe, rehearsal, self.rank, self.energy, len(self.full_steps(rehearsal.sampler.steps)))
+        bases = principal_bases(pipe, rehearsal, self.rank, self.energy)
+        if self.predictor != "fitted":
+            return bases
+        return tune_gains(pipe, rehearsal, bases, len(self.full_steps(rehearsal.sampler.steps)))
 
     def _predictor(self, pipe: Pipe, site: str) -> Predictor:
         from ditstack.predictors import Fitted, Subspace
