@@ -20,6 +20,7 @@ from pathlib import Path
 START = time.perf_counter()
 
 import torch  # noqa: E402
+
 from ditstack.batch import Job  # noqa: E402
 from ditstack.batches import Item  # noqa: E402
 from ditstack.order import Order  # noqa: E402

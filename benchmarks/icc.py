@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from ditstack import quality
 from ditstack.build import build
 from ditstack.calibrate import conditions, provide_factors

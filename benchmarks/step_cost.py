@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import torch
+
 from ditstack import Recipe, apply
 from ditstack.stack import Stack
 from models import embeddings, flux

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from ditstack import quality
 from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+
 from ditstack import Recipe
 from ditstack.order import Order
 from ditstack.predict import DiffusionModule, PictureWriter, PromptData
-from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
 
 if __name__ == "__main__":
     recipe = Recipe.read("tiny", ["sampler.steps=8"])

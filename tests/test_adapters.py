@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+
+import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack import apply
 from ditstack.adapter import STAGES, find, methods

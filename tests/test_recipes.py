@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from ditstack.layers import shelf, shelf_names
 from ditstack.plan import plan
 from ditstack.recipe import Recipe

@@ -2,8 +2,9 @@
 import pytest
 import torch
 from diffusers import FluxPipeline
-from tiny_pipelines import FAMILIES, call, flux
 from torch import nn
+
+from tiny_pipelines import FAMILIES, call, flux
 
 PROMPT = "a red fox in the snow"
 

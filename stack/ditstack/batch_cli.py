@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from ditstack.errors import BadFile, Unfinished
 
+if TYPE_CHECKING:
+    from ditstack.batch import Job
+    from ditstack.batch_report import BatchReport
+
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A name on the shelf or a path.")]
+Prompts = Annotated[
+    Path, typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file, a folder of pictures, or -.")
+]
+Folder = Annotated[
+    Path, typer.Option("--out", help="Where to write; what the same command began there is gone on with.")
+]
+Devices = Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
+Strategy = Annotated[str | None, typer.Option(help="Lightning's; ddp where there are several processes.")]
+Precision = Annotated[str, typer.Option(help="Lightning's; the recipe's dtype rules by itself.")]
+Logger = Annotated[Literal["csv", "tensorboard"] | None, typer.Option(help="One of Lightning's, in OUT/logs.")]
+BatchSize = Annotated[str, typer.Option(help="Pictures at once; auto tries what fits.")]
+Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of the files; mp4 for videos.")]
+Shards = Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")]
+Prompt = Annotated[str | None, typer.Option(help="For rows that bring none.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")]
+Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+
 
 def batch(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name on the shelf or a path.")],
-    prompts: Annotated[
-        Path,
-        typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file, a folder of pictures, or -."),
-    ],
-    folder: Annotated[
-        Path, typer.Option("--out", help="Where to write; what the same command began there is gone on with.")
-    ],
-    devices: Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    strategy: Annotated[str | None, typer.Option(help="Lightning's; ddp where there are several processes.")] = None,
-    precision: Annotated[str, typer.Option(help="Lightning's; the recipe's dtype rules by itself.")] = "32-true",
-    logger: Annotated[
-        Literal["csv", "tensorboard"] | None, typer.Option(help="One of Lightning's, in OUT/logs.")
-    ] = None,
-    batch_size: Annotated[str, typer.Option(help="Pictures at once; auto tries what fits.")] = "auto",
-    format: Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of the files; mp4 for videos.")] = "png",
-    shards: Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="For rows that bring none.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")] = False,
-    changes: Annotated[
-        list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")
-    ] = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+    recipe: RecipeName,
+    prompts: Prompts,
+    folder: Folder,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = None,
+    precision: Precision = "32-true",
+    logger: Logger = None,
+    batch_size: BatchSize = "auto",
+    format: Ending = "png",
+    shards: Shards = 0,
+    prompt: Prompt = None,
+    strict: Strict = False,
+    resume: Resume = False,
+    changes: Changes = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
     from ditstack.batch import Job
@@ -49,7 +66,10 @@ def batch(
     size = "auto" if batch_size == "auto" else int(batch_size)
     read = Recipe.read(recipe, changes)
     order = Order(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
-    job = Job(order, devices, nodes, strategy, logger)
+    _run(Job(order, devices, nodes, strategy, logger), as_json)
+
+
+def _run(job: Job, as_json: bool) -> None:
     _hush()
     try:
         report = job.run(Console(stderr=True, highlight=False))
@@ -59,7 +79,7 @@ def batch(
         print(error, file=sys.stderr)
         sys.exit(job.exit_code)
     if report is not None:
-        print(report.model_dump_json(indent=2) if as_json else _summary(report, folder))
+        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.order.folder))
         sys.exit(job.exit_code or (1 if not report.pictures else 0))
 
 
@@ -76,10 +96,7 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _summary(report: object, folder: Path) -> str:
-    from ditstack.batch_report import BatchReport
-
-    assert isinstance(report, BatchReport)
+def _summary(report: BatchReport, folder: Path) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True)) or "none"
     lines = [
         f"{report.written} pictures written, {report.pictures} in the folder; "

@@ -1,14 +1,15 @@
 """The seam through which a kernel answers attention in one pipe: every family, nothing else, nothing dropped."""
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import tiny_pipelines as tiny
 from ditstack.attention import Call, Declined, Layout, replace_attention
 from ditstack.errors import BadPipeline
 from ditstack.macs import MacCounter
 from ditstack.pipe import Pipe
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 P = ["a cat", "a dog"]
 

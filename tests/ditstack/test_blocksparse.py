@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from ditstack import blocksparse
-from ditstack.blocksparse import Kept, attend, block_mass, losses, near_frames, spread, text_blocks
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from ditstack import blocksparse
+from ditstack.blocksparse import Kept, attend, block_mass, losses, near_frames, spread, text_blocks
 
 SIZE, SCALE = 16, 0.125
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from subprocess import run as execute
 
 import pytest
-import tiny_pipelines as tiny
 import torch
 import yaml
+from PIL import Image
+
+import tiny_pipelines as tiny
 from ditstack import cli
 from ditstack.recipe import Recipe
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ from typing import Any
 
 import diffusers
 import pytest
-import tiny_pipelines as tiny
 import torch
-from counting import block_runs, blocks_of, cached
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler  # pyright: ignore[reportPrivateImportUsage]
+
+import tiny_pipelines as tiny
+from counting import block_runs, blocks_of, cached
 from ditstack.clock import noise_shares
 from ditstack.pipe import Pipe
 from tiny_pipelines import call

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+import tiny_pipelines as tiny
 from ditstack.errors import BadFile, StaleFactors
 from ditstack.factors import Factors, fingerprint
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 FITTED = {"weights": "abc", "quantize": "int8", "sampler.steps": "28"}
 

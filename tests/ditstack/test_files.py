@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from ditstack.errors import BadFile
 from ditstack.files import folder_atomically, free_folder, write_atomically
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from ditstack.lowrank import allocate, channel_scale, observed_map, regress, truncate
 from torch import Tensor
+
+from ditstack.lowrank import allocate, channel_scale, observed_map, regress, truncate
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

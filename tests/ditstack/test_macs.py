@@ -1,9 +1,10 @@
 """Multiply-accumulates, counted against sums done by hand."""
 
 import torch
-from ditstack.macs import MacCounter
 from torch.nn import functional as F
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+from ditstack.macs import MacCounter
 
 
 def test_a_linear_costs_rows_times_inputs_times_outputs_quantized_or_not() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ditstack.encode import encode, read_note
 from ditstack.errors import BadFile, Unfinished
 from ditstack.manifest import Entry, Ledger, Part

@@ -6,14 +6,15 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import tiny_pipelines as tiny
 import torch
+from PIL import Image
+from rich.console import Console
+
+import tiny_pipelines as tiny
 from ditstack.pictures import grid, image, save_all, strip
 from ditstack.quality import ssim
 from ditstack.recipe import Recipe
 from ditstack.run import Job
-from PIL import Image
-from rich.console import Console
 
 VIDEOS = torch.linspace(0, 1, 2 * 9 * 3 * 16 * 32).reshape(2, 9, 3, 16, 32)
 

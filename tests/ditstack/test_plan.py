@@ -4,6 +4,7 @@ import sys
 from subprocess import run
 
 import pytest
+
 from ditstack.errors import Incompatible
 from ditstack.facts import Fact, machine
 from ditstack.plan import check, plan

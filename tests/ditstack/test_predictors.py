@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from ditstack.lowrank import energy_rank, gram, principal
 from ditstack.predictors import Ema, Fitted, Holt, Reuse, Subspace, Taylor, lagrange
-from torch import Tensor
 
 KNOTS = (1.0, 0.85, 0.6, 0.5)
 

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
 from ditstack.errors import BadPipeline
 from ditstack.quality import bootstrap, psnr, relative_l2, ssim
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 
 def pictures(seed: int = 0) -> torch.Tensor:

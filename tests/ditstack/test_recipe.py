@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from ditstack.errors import RecipeError
 from ditstack.layers import shelf_names
 from ditstack.recipe import Recipe

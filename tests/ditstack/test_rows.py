@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from ditstack.batches import cut, items_of, seed_of, share
 from ditstack.errors import BadFile
 from ditstack.rows import BadRow, GoodRow, read_rows
 from ditstack.sources import Source, spool
-from PIL import Image
 
 
 def read(path: Path, text: str | bytes | None = None) -> list[GoodRow | BadRow]:

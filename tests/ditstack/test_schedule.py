@@ -1,6 +1,7 @@
 """Schedules: the counts that the papers and the tables state."""
 
 import pytest
+
 from ditstack.schedule import ending, even, even_by_interval, paper
 
 

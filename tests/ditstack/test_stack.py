@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+
+import tiny_pipelines as tiny
 from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
 from ditstack.errors import BadFile
 from ditstack.factors import Factors

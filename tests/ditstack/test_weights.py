@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ditstack.weights import dense
 from ditstack_adapters.quantize.bitsandbytes import BitsAndBytes
 from ditstack_adapters.quantize.torchao import TorchAo
-from torch import Tensor, nn
 
 
 def linear() -> nn.Linear:

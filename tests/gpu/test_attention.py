@@ -4,13 +4,14 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
+
 from ditstack.attention import Call
 from ditstack.blocksparse import Kept, attend
 from ditstack.weights import dense
 from ditstack_adapters.attention import int8qk, sage
 from ditstack_adapters.quantize.bitsandbytes import BitsAndBytes
-from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 

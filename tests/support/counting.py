@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
 from ditstack.pipe import Pipe
 from ditstack_adapters.cache.svdcache import SvdCache
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from testbed import shapes
 from testbed.checker import check, score, see
 from testbed.render import render

@@ -12,9 +12,10 @@ from ditstack.adapter import Adapter
 from ditstack.facts import Fact
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ditstack.attention import Call
     from ditstack.pipe import Pipe
-    from torch import Tensor
 
 QUERIES, KEYS = 128, 64
 """Tokens that share a scale."""

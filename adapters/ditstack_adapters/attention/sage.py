@@ -11,9 +11,10 @@ from ditstack.adapter import Adapter
 from ditstack.facts import Fact
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ditstack.attention import Call, Declined
     from ditstack.pipe import Pipe
-    from torch import Tensor
 
 WIDTHS = (64, 96, 128)
 """Widths of a head that 1.x takes; 2.x takes every one up to the last."""
@@ -39,6 +40,7 @@ class Sage(Adapter):
         from importlib.metadata import version
 
         import torch
+
         from ditstack.attention import replace_attention
 
         first = version("sageattention").startswith("1.")
@@ -49,6 +51,7 @@ class Sage(Adapter):
 def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 1.x."""
     import torch
+
     from ditstack.attention import Declined
 
     k, v, reason = without_hidden(k, v, call)

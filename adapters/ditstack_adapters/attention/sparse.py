@@ -10,16 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
 from ditstack.adapter import Adapter
 from ditstack.errors import BadPipeline
 from ditstack.facts import Fact
-from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ditstack.attention import Call, Declined
     from ditstack.blocksparse import Kept
     from ditstack.pipe import Pipe
-    from torch import Tensor
 
 SAMPLED = 16
 """Query blocks on which a head's loss is measured."""
@@ -66,6 +68,7 @@ class Sparse(Adapter):
 
     def apply(self, pipe: Pipe) -> None:
         import torch
+
         from ditstack.attention import replace_attention
 
         if pipe.device.type == "cuda" and self.block_size is not None and self.block_size % 16:
@@ -138,9 +141,10 @@ class _Attend:
     kept: dict[Any, Kept] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
+        from torch.nn.functional import scaled_dot_product_attention
+
         from ditstack.attention import Declined
         from ditstack.blocksparse import attend
-        from torch.nn.functional import scaled_dot_product_attention
 
         if (reason := refusal(q, k, call)) is not None:
             return Declined(reason)

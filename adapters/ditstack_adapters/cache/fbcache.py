@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
-from pydantic import Field
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
@@ -34,6 +35,7 @@ class FirstBlockCache(Adapter):
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+
         from ditstack.borrowed import Borrowed
 
         Borrowed(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))

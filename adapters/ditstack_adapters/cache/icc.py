@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
 from ditstack import schedule
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
-from pydantic import Field, model_validator
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
-    from torch import Tensor
 
 
 class Icc(Adapter):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
 from ditstack.adapter import Adapter
 from ditstack.errors import BadPipeline
 from ditstack.facts import Fact
-from pydantic import Field
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
@@ -40,6 +41,7 @@ class MagCache(Adapter):
     def apply(self, pipe: Pipe) -> None:
         import torch
         from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, MagCacheConfig, nearest_interp
+
         from ditstack.borrowed import Borrowed
 
         (kind,) = {type(one).__name__ for one in pipe.transformers.values()}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
 from ditstack.schedule import even_by_interval
-from pydantic import Field
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import AfterValidator, Field, model_validator
+
 from ditstack import schedule
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
-from pydantic import AfterValidator, Field, model_validator
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
     from ditstack.predictors import Predictor
-    from torch import Tensor
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
+
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
-from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
+
     from ditstack.pipe import Pipe
 
 
@@ -38,6 +40,7 @@ class TaylorSeer(Adapter):
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+
         from ditstack.borrowed import Borrowed
         from ditstack.errors import BadPipeline
 

@@ -6,8 +6,9 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ditstack.model import Model
 from pydantic import Field
+
+from ditstack.model import Model
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
 from ditstack.errors import BadFile
 from ditstack.model import Model
-from pydantic import Field, model_validator
 
 LOADERS = {
     "text": "FluxPipeline",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from ditstack.adapter import Adapter
 from ditstack.facts import Fact
-from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
     from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
-    from torch import Tensor
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
@@ -45,8 +47,9 @@ class TorchAo(Adapter):
         return frozenset({Fact.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.compensation import noting_errors
         from torchao.quantization import quantize_
+
+        from ditstack.compensation import noting_errors
 
         with noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():

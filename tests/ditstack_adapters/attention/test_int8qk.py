@@ -1,14 +1,15 @@
 """int8qk: SageAttention's rounding in plain PyTorch."""
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.attention import Call
 from ditstack.recipe import Recipe
 from ditstack_adapters.attention import int8qk
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 
 def qkv(queries: int = 200, keys: int = 150, offset: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

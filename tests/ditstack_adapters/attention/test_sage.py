@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from ditstack.attention import Call, Declined
 from ditstack.facts import Fact
 from ditstack.plan import plan
 from ditstack.recipe import Recipe
 from ditstack_adapters.attention import int8qk, sage
-from torch import Tensor
 
 
 def call(q: Tensor, mask: Tensor | None = None, causal: bool = False) -> Call:

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.attention import Call, Declined
 from ditstack.blocksparse import attend
@@ -13,8 +16,6 @@ from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe
 from ditstack_adapters.attention import sparse
 from ditstack_adapters.attention.sparse import Sparse
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 TOKENS, TEXT = 212, (0, 20)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+from torch import Tensor
+
+import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadFile, BadPipeline, RecipeError, StaleFactors
 from ditstack.increments import Increments, find_linears
@@ -16,7 +18,6 @@ from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe
 from ditstack.stack import Stack
 from tiny_pipelines import call
-from torch import Tensor
 
 P = ["a red circle", "a blue star"]
 STEPS = 6

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
 from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
+
+import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.errors import BadFile, BadPipeline, RecipeError
 from ditstack.pictures import image

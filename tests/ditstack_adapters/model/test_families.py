@@ -4,8 +4,9 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+
+import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack import apply
 from ditstack.recipe import Recipe

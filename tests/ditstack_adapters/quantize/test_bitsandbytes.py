@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
+
+import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import RecipeError
 from ditstack.factors import fingerprint
