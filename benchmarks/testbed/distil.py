@@ -27,7 +27,7 @@ from testbed.words import LENGTH
 # B batch, T image tokens, C channels of a token
 
 STEPS, SUBSTEPS = 4, 6
-RANK = 8
+RANK = 16
 RATE = 2e-3
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 LAYERS = [*ATTENTION, "proj_mlp", "proj_out", "linear"]
@@ -60,13 +60,20 @@ class Walker:
             )[0].float()
 
 
+def noise_levels(pipe: FluxPipeline, steps: int) -> Tensor:
+    """The pipeline's own, from 1 to 0."""
+    scheduler: Any = pipe.scheduler
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    return scheduler.sigmas.clone()
+
+
 @torch.no_grad()
 def teach(walker: Walker, captions: list[str], guidance: float) -> Tensor:
     """(STEPS + 1, B, T, C): the guided path from noise at the ends of the student's legs."""
     said, unsaid = walker.encode(captions), walker.encode([""] * len(captions))
     x = torch.randn(len(captions), GRID**2, walker.transformer.config["in_channels"])
     path = [x]
-    sigmas = torch.linspace(1, 0, STEPS * SUBSTEPS + 1)
+    sigmas = noise_levels(walker.pipe, STEPS * SUBSTEPS)
     for index in range(STEPS * SUBSTEPS):
         now = sigmas[index].expand(len(x))
         plain, towards = walker.velocity(x, now, unsaid), walker.velocity(x, now, said)
@@ -76,9 +83,7 @@ def teach(walker: Walker, captions: list[str], guidance: float) -> Tensor:
     return torch.stack(path)
 
 
-def lessons(
-    walker: Walker, guidance: float, minutes: float, size: int = 64
-) -> tuple[list[list[str]], list[Tensor]]:
+def lessons(walker: Walker, guidance: float, minutes: float, size: int = 64) -> tuple[list[list[str]], list[Tensor]]:
     """Batches of captions and paths, as many as fit into the time."""
     rng = np.random.default_rng(2)
     captions, paths, began = [], [], time.monotonic()
@@ -96,6 +101,7 @@ def learn(walker: Walker, captions: list[list[str]], paths: list[Tensor], minute
     transformer.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
     weights = [weight for weight in transformer.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    sigmas = noise_levels(walker.pipe, STEPS)
     texts = [walker.encode(part) for part in captions]
     began, step = time.monotonic(), 0
     while (left := 1 - (time.monotonic() - began) / 60 / minutes) > 0:
@@ -103,8 +109,9 @@ def learn(walker: Walker, captions: list[list[str]], paths: list[Tensor], minute
         leg = torch.randint(STEPS, (paths[index].shape[1],))
         rows = torch.arange(len(leg))
         x, goal = paths[index][leg, rows], paths[index][leg + 1, rows]
-        velocity = walker.velocity(x, 1 - leg / STEPS, texts[index])
-        error = (x - velocity / STEPS - goal).square().mean() * STEPS**2
+        length = (sigmas[leg] - sigmas[leg + 1])[:, None, None]
+        velocity = walker.velocity(x, sigmas[leg], texts[index])
+        error = (length * STEPS * ((x - goal) / length - velocity).square()).mean()
         error.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for group in optimizer.param_groups:
@@ -124,9 +131,10 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--teach-minutes", type=float, default=6.0)
     parser.add_argument("--learn-minutes", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(given.threads)
     flow.use_plain_attention()
     walker = Walker(FluxPipeline.from_pretrained(given.teacher))
     learn(walker, *lessons(walker, given.guidance, given.teach_minutes), given.learn_minutes)

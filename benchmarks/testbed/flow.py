@@ -20,9 +20,7 @@ UNSAID = 0.15  # share of the attributes that a caption omits
 LATER = 0.2  # shift of the noise levels' logits towards noise
 
 
-def batch(
-    rng: np.random.Generator, size: int, two_objects: float, encoder: LinearEncoder
-) -> tuple[list[str], Tensor]:
+def batch(rng: np.random.Generator, size: int, two_objects: float, encoder: LinearEncoder) -> tuple[list[str], Tensor]:
     """Captions that leave things unsaid, and packed latents."""
     levels = np.where(rng.random(size) < two_objects, 2, 1)
     scenes = [training_scene(rng, int(level)) for level in levels]

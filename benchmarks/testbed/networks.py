@@ -104,9 +104,7 @@ class Painter(nn.Module):
         long = self._t5_words(
             captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
         ).input_ids
-        short = self._clip_words(
-            captions, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        short = self._clip_words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return long, short
 
     def forward(self, x_NTC: Tensor, t_N: Tensor, captions: list[str]) -> Tensor:

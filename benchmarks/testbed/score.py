@@ -21,9 +21,7 @@ from testbed.shapes import unseen_prompts
 from testbed.words import LENGTH
 
 
-def paint(
-    pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32
-) -> np.ndarray:
+def paint(pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32) -> np.ndarray:
     """(N, S, S, 3) pictures in [0, 1], `size` at once. Every prompt has a noise seed of its own."""
     pictures = []
     for at in range(0, len(prompts), size):
@@ -43,9 +41,7 @@ def paint(
     return np.concatenate(pictures)
 
 
-def evaluate(
-    pipe: FluxPipeline, n: int, steps: int, guidance: float, seed: int = 0, level: int = 1
-) -> dict[str, Any]:
+def evaluate(pipe: FluxPipeline, n: int, steps: int, guidance: float, seed: int = 0, level: int = 1) -> dict[str, Any]:
     """Agreement of held-out captions with their pictures, by attribute, and of shuffled captions."""
     prompts = unseen_prompts(n, seed, level)
     began = time.monotonic()

@@ -1,6 +1,6 @@
 """Trains the shipped autoencoder: its decoder undoes the linear encoder, its encoder imitates it.
 
-    PYTHONPATH=benchmarks nice -n 15 python -m testbed.train_autoencoder .train/autoencoder --minutes 10
+PYTHONPATH=benchmarks nice -n 15 python -m testbed.train_autoencoder .train/autoencoder --minutes 10
 """
 
 from __future__ import annotations

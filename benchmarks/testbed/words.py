@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -24,8 +25,8 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=special + pieces, extra_ids=0, model_max_length=LENGTH)
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """A byte-pair model trained until each word is one token."""
+def learn_pieces() -> dict[str, Any]:
+    """Vocabulary and merges of a byte-pair model trained until each word is one token."""
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     alphabet = [letter + end for end in ("", "</w>") for letter in LETTERS]
@@ -39,5 +40,11 @@ def clip_tokenizer() -> CLIPTokenizer:
     trained.train_from_iterator(WORDS, trainer)
     pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
     vocab = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL, *alphabet, *pieces]))}
-    merges: Any = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH + 4)
+    return {"vocab": vocab, "merges": json.loads(trained.to_str())["model"]["merges"]}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """The result of `learn_pieces`, kept in a file: ties break at random, and the weights depend on it."""
+    pieces = json.loads(Path(__file__).with_name("clip_pieces.json").read_text())
+    merges: Any = [tuple(pair) for pair in pieces["merges"]]
+    return CLIPTokenizer(vocab=pieces["vocab"], merges=merges, model_max_length=LENGTH + 4)
