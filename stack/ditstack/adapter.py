@@ -84,6 +84,8 @@ class Adapter(BaseModel):
 
 def methods(stage: str) -> list[str]:
     """The words that a recipe may name at `stage`: the files in that folder, whichever distribution brings them."""
+    if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:
+        return []
     package = importlib.import_module(f"{NAMESPACE}.{stage}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
@@ -116,4 +118,4 @@ def missing_packages(adapter: Adapter) -> list[str]:
 def suggest(word: str, known: list[str]) -> str:
     """'did you mean ...?' where something is near, else the words that there are."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none yet'}"
