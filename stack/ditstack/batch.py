@@ -91,6 +91,7 @@ class Job:
         self.stopping.listen()
         try:
             trainer.predict(DiffusionModule(self.order.recipe, self.make), data, return_predictions=False)
+            self.stopping.end_children(30)
         except Halt:
             raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
         except DitstackError:

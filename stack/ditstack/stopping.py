@@ -58,8 +58,8 @@ class Stopping:
         self._before = {}
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self._parent and number == signal.SIGINT:
-            return  # a terminal tells all processes; the first one passes it on as SIGTERM
+        if self._parent and (number == signal.SIGINT or self.signal):
+            return  # the first process passes on what all may have heard, and ends the others when it stops at once
         if self.signal and time.monotonic() - self._at < TOGETHER:
             return
         again, self.signal, self._at = bool(self.signal), number, time.monotonic()
@@ -107,10 +107,12 @@ class Stopping:
         self.end_children()
         os._exit(code)
 
-    def end_children(self) -> None:
-        """Leave no process behind."""
+    def end_children(self, patience: float = 0) -> None:
+        """Leave no process behind; each may take some seconds to end by itself."""
         for child in self._children:
-            if child.poll() is None:
+            try:
+                child.wait(patience)
+            except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
 
