@@ -9,6 +9,7 @@ benchmarks/results/<machine>_<date>/svdcache.json; every row has a paired 95 % i
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import torch
 from ditstack import quality
 from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe
-from ditstack.schedule import even, paper
+from ditstack.schedule import even, graded, paper
 from ditstack.stack import Stack, load
 from results import write
 from testbed import shapes
@@ -42,21 +43,22 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
+    parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
     parser.add_argument("--set", dest="changes", nargs="*", default=[])
     wanted = parser.parse_args()
     hush_loading()
     prompts = shapes.unseen_prompts(wanted.prompts, 7)
     base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
     reference = pictures(load(Recipe.parse(base, "reference")), prompts)
-    rows = []
+    rows: list[dict[str, Any]] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
     for count in wanted.full:
-        control: list[float] = []
         for name, changes in cases(wanted.steps, count):
-            row, psnr = measure(name, count, {**base, **changes}, prompts, reference, control)
-            control = control or psnr
-            rows.append(row)
-            print(f"{count:3d} {name:48s} {row['psnr'][0]:6.2f} dB  vs control {row['gain'][0]:+.2f}", flush=True)
-    write("svdcache", {"prompts": len(prompts), "steps": wanted.steps, "resolved": base, "rows": rows})
+            known = {row["name"]: row for row in rows if row["full"] == count}
+            if name not in known:
+                control = next(iter(known.values()))["psnr_each"] if known else []
+                rows.append(measure(name, count, {**base, **changes}, prompts, reference, control))
+                print(f"{count:3d} {name:52s} {rows[-1]['psnr'][0]:6.2f} dB  {rows[-1]['gain'][0]:+.2f}", flush=True)
+        write("svdcache", {"prompts": len(prompts), "steps": wanted.steps, "resolved": base, "rows": rows})
 
 
 def cases(steps: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -65,25 +67,30 @@ def cases(steps: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "control: fewer DPM-Solver++ 2M steps", {"sampler.steps": count, "sampler.solver": True}
     interval = next(n for n in range(2, steps) if len(paper(steps, n, 3)) <= count)
     on_paper = {"schedule": list(paper(steps, interval, 3)), "coordinate": "step"}
-    on_even = {"schedule": list(even(steps, count))}
+    on_even = {"schedule": list(even(steps, count)), "coordinate": "step"}
+    on_graded = {"schedule": list(graded(steps, count)), "coordinate": "step"}
+    yield "graded: order 1 in steps (default)", on_graded
     for schedule, label in ((on_paper, "paper's schedule"), (on_even, "even")):
         yield f"{label}: reuse", {**schedule, "predictor": "reuse"}
         yield f"{label}: ema, energy 0.85 (the paper's)", {**schedule, "predictor": "ema", "energy": 0.85}
         yield f"{label}: holt", {**schedule, "predictor": "holt"}
-        yield f"{label}: order 1 in steps", {**schedule, "coordinate": "step"}
-        yield f"{label}: order 2 in steps", {**schedule, "coordinate": "step", "order": 2}
-    yield "even: order 1 in sigma (default)", on_even
-    yield "even: order 2 in sigma", {**on_even, "order": 2}
-    yield "even: order 1 in sigma, rank 16", {**on_even, "rank": 16}
-    yield "even: order 1 in sigma, rank 64", {**on_even, "rank": 64}
-    yield "even: order 1 in sigma, every branch of every block", {**on_even, "granularity": "block"}
-    yield "even: fitted gains", {**on_even, "predictor": "fitted"}
-    yield "even: fitted gains, rank 16", {**on_even, "predictor": "fitted", "rank": 16}
+        yield f"{label}: order 1 in steps", schedule
+        yield f"{label}: order 2 in steps", {**schedule, "order": 2}
+    for schedule, label in ((on_even, "even"), (on_graded, "graded")):
+        in_sigma = {**schedule, "coordinate": "sigma"}
+        yield f"{label}: order 1 in sigma", in_sigma
+        yield f"{label}: order 2 in sigma", {**in_sigma, "order": 2}
+    yield "graded: reuse", {**on_graded, "predictor": "reuse"}
+    for rank in (16, 64):
+        yield f"graded: order 1 in steps, rank {rank}", {**on_graded, "rank": rank}
+    yield "graded: order 1 in steps, every branch of every block", {**on_graded, "granularity": "block"}
+    yield "graded: fitted gains", {**on_graded, "predictor": "fitted"}
+    yield "graded: fitted gains, rank 16", {**on_graded, "predictor": "fitted", "rank": 16}
 
 
 def measure(
     name: str, count: int, base: dict[str, Any], prompts: list[str], reference: list[Any], control: list[float]
-) -> tuple[dict[str, Any], list[float]]:
+) -> dict[str, Any]:
     """One row: fidelity to the uncached run, and the paired gain over the control."""
     told: list[str] = []
     stack = load(stacked(name, base), told.append)
@@ -103,7 +110,7 @@ def measure(
         "told": told,
     }
     assert steps["full"] == count or name.startswith("paper"), (name, steps)
-    return row, psnr
+    return row
 
 
 def stacked(name: str, base: dict[str, Any]) -> Recipe:

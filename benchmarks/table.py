@@ -62,7 +62,7 @@ HEADLINES = {
     "paper's schedule: reuse",
     "paper's schedule: order 1 in steps",
     "even: reuse",
-    "even: order 1 in sigma (default)",
+    "graded: order 1 in steps (default)",
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ditstack.schedule import ending, even, even_by_interval, paper
+from ditstack.schedule import ending, even, even_by_interval, graded, paper
 
 
 @pytest.mark.parametrize(("interval", "full"), [(5, 12), (7, 9), (8, 8)])
@@ -28,3 +28,16 @@ def test_interval_one_runs_every_step() -> None:
 def test_fewer_steps_than_asked_for_run_all() -> None:
     assert even(3, 9) == (0, 1, 2)
     assert ending((0, 4), 6, 2) == (0, 4, 5)
+
+
+def test_a_graded_schedule_has_its_count_and_gaps_that_grow() -> None:
+    full = graded(50, 9)
+    assert full == (0, 4, 9, 14, 20, 25, 31, 37, 44)
+    assert graded(28, 7) == (0, 3, 7, 11, 15, 19, 23)
+    assert graded(5, 5) == graded(5, 9) == (0, 1, 2, 3, 4)
+    for steps in range(1, 60):
+        for count in range(1, steps + 1):
+            places = graded(steps, count)
+            assert len(set(places)) == count
+            assert places == tuple(sorted(places))
+            assert places[-1] < steps
