@@ -10,7 +10,8 @@ from testbed.score import paint
 from testbed.shapes import unseen_prompts
 from testbed.words import WORDS, clip_tokenizer, t5_tokenizer
 
-FOLDER = Path(__file__).parents[2] / "adapters" / "ditstack_adapters" / "model" / "embedded" / "tiny"
+EMBEDDED = Path(__file__).parents[2] / "adapters" / "ditstack_adapters" / "model" / "embedded"
+FOLDER = EMBEDDED / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,13 @@ def test_a_picture_does_not_depend_on_its_batch(pipe: FluxPipeline) -> None:
     together = paint(pipe, prompts, steps=4, guidance=2.5, seed=0, size=3)
     alone = paint(pipe, prompts, steps=4, guidance=2.5, seed=0, size=1)
     assert abs(together - alone).max() < 1e-3
+
+
+def test_the_lora_brings_four_unguided_steps_near_the_guided_picture(pipe: FluxPipeline) -> None:
+    prompts = unseen_prompts(4)
+    guided = paint(pipe, prompts, steps=12, guidance=2.5, seed=0)
+    before = paint(pipe, prompts, steps=4, guidance=1.0, seed=0)
+    pipe.load_lora_weights(EMBEDDED / "tiny-4step-lora")
+    after = paint(pipe, prompts, steps=4, guidance=1.0, seed=0)
+    pipe.unload_lora_weights()
+    assert ((after - guided) ** 2).mean() < ((before - guided) ** 2).mean() / 2
