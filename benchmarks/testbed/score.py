@@ -71,7 +71,7 @@ def main() -> None:
     given = parser.parse_args()
     pipe = FluxPipeline.from_pretrained(given.folder)
     if given.lora:
-        pipe.load_lora_weights(given.lora)
+        pipe.load_lora_weights(str(given.lora))
     pipe.set_progress_bar_config(disable=True)
     results = []
     for steps in given.steps:
