@@ -107,6 +107,6 @@ def refusal_2(q: Tensor) -> str | None:
 
 
 def _sage() -> Any:
-    from sageattention import sageattn
+    from sageattention import sageattn  # pyright: ignore[reportMissingImports]
 
     return sageattn
