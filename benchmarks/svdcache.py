@@ -72,7 +72,7 @@ def cases(steps: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "graded: order 1 in steps (default)", on_graded
     for schedule, label in ((on_paper, "paper's schedule"), (on_even, "even")):
         yield f"{label}: reuse", {**schedule, "predictor": "reuse"}
-        yield f"{label}: ema, energy 0.85 (the paper's)", {**schedule, "predictor": "ema", "energy": 0.85}
+        yield f"{label}: ema, energy 0.85 (eq. 11)", {**schedule, "predictor": "ema", "energy": 0.85}
         yield f"{label}: holt", {**schedule, "predictor": "holt"}
         yield f"{label}: order 1 in steps", schedule
         yield f"{label}: order 2 in steps", {**schedule, "order": 2}
