@@ -82,6 +82,18 @@ class Adapter(BaseModel):
         """Put to use what was fitted, now or earlier. A cache need not: it reads `pipe.factors`."""
 
 
+class Cache(Adapter):
+    """A method of the cache stage: it sits on the known blocks, alone."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_TRUNK})
+
+
 def methods(stage: str) -> list[str]:
     """The words that a recipe may name at `stage`: the files in that folder, whichever distribution brings them."""
     if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:

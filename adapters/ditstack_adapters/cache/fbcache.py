@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.adapter import Cache
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 
-class FirstBlockCache(Adapter):
+class FirstBlockCache(Cache):
     """What is skipped depends on the pictures, and on all of the batch."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"threshold": 0.0}
@@ -24,14 +23,6 @@ class FirstBlockCache(Adapter):
     per_item: ClassVar[bool] = False
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig

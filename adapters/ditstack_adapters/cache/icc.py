@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack import schedule
-from ditstack.adapter import Adapter
+from ditstack.adapter import Cache
 from ditstack.facts import Fact
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 
-class Icc(Adapter):
+class Icc(Cache):
     """One full step in `interval`, the others calibrated."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
@@ -57,10 +57,6 @@ class Icc(Adapter):
     def needs(self) -> frozenset[Fact]:
         plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
         return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence

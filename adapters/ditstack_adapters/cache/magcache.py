@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
+from ditstack.adapter import Cache
 from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 
-class MagCache(Adapter):
+class MagCache(Cache):
     """The ratios belong to a checkpoint; diffusers knows those of FLUX.1."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"max_skip": 0}
@@ -29,14 +28,6 @@ class MagCache(Adapter):
     """The share of first steps that are full."""
     ratios: Annotated[tuple[float, ...], Field(strict=False, min_length=2)] | None = None
     """One for each step of some generation; stretched to others."""
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         import torch

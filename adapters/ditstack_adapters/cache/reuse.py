@@ -6,28 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.adapter import Cache
 from ditstack.schedule import even_by_interval
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 
-class Reuse(Adapter):
+class Reuse(Cache):
     """One full step in `interval`, spread evenly; F_hat = F_last on the others."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 2
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack import predictors

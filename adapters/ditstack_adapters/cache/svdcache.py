@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ditstack import schedule
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.adapter import Cache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +34,7 @@ def _schedule(value: Any) -> str | tuple[int, ...]:
     raise ValueError("wanted graded, even, paper, or a rising list of full steps that begins with 0")
 
 
-class SvdCache(Adapter):
+class SvdCache(Cache):
     """The fields are the method's own terms; see the module's text."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
@@ -70,14 +69,6 @@ class SvdCache(Adapter):
         subspace = self.rank is not None or self.energy is not None
         offline = self.factors is not None or self.calibrate == "auto"
         return self.predictor == "fitted" or (subspace and offline)
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence

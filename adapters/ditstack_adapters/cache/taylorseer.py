@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.adapter import Cache
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 
-class TaylorSeer(Adapter):
+class TaylorSeer(Cache):
     """MLPs, norms and residual streams stay fresh; `lite` skips whole blocks and extrapolates the model's output."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
@@ -29,14 +28,6 @@ class TaylorSeer(Adapter):
     """How many first steps are full."""
     order: Annotated[int, Field(ge=0)] = 1
     lite: bool = False
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_TRUNK})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
