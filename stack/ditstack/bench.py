@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ditstack import quality
-from ditstack.recipe import Recipe
 from ditstack.report import Comparison, Measure
 from ditstack.sample import Pictures, warm_up
-from ditstack.stack import Stack, load
-
-
-def twin(recipe: Recipe, tell: Callable[[str], None] = lambda text: None) -> Stack:
-    """The recipe's unaccelerated twin, loaded."""
-    tell("loading the plain twin")
-    return load(recipe.plain())
+from ditstack.stack import Stack
 
 
 def compare(stacked: Pictures, plain: Pictures) -> Comparison:

@@ -15,6 +15,7 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
 from ditstack.errors import BadFile
+from ditstack.hooks import run_original
 from ditstack.increments import find_linears
 from ditstack.lowrank import regress
 from ditstack.moments import Grams, seeing
@@ -107,9 +108,7 @@ class _Beside(ModelHook):
         self.error = error_OI
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        forward = self.fn_ref.original_forward
-        assert forward is not None
-        y, up = forward(*args, **kwargs), getattr(module, UP, None)
+        y, up = run_original(self, args, kwargs), getattr(module, UP, None)
         if up is None:
             return y
         # y = W_q x + A B x

@@ -36,8 +36,8 @@ def tune_gains(pipe: Pipe, rehearsal: Rehearsal, bases: dict[str, Tensor], full_
     best = before = _miss(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
         jacobian, gap = loop.linearise(gains, fitting, aims[0], split=bool(bases))
-        trials = [(gains + step, damping) for damping in DAMPINGS for step in [_solve(jacobian, gap, damping, gains)]]
-        scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial, _ in trials]
+        trials = [gains + _solve(jacobian, gap, damping, gains) for damping in DAMPINGS]
+        scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
         score, trial = min(scored, key=lambda pair: pair[0])
         rehearsal.tell(f"round {turn + 1}: final latents' error on prompts not fitted to: {best:.5f} -> {score:.5f}")
         if score >= best:

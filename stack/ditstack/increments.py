@@ -14,6 +14,7 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
 from ditstack.factors import Factors
+from ditstack.hooks import run_original
 from ditstack.pipe import FULL, OFF, Pipe
 
 HOOK = "ditstack_increments"
@@ -197,13 +198,11 @@ class _AtLinear(ModelHook):
         self.state, self.name = state, name
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        forward, kind = self.fn_ref.original_forward, self.state.pipe.kind
-        assert forward is not None
-        x = args[0]
+        kind, x = self.state.pipe.kind, args[0]
         if kind == OFF or not on_tokens(x):
-            return forward(*args, **kwargs)
+            return run_original(self, args, kwargs)
         if kind != FULL:
             return self.state.advance(self.name, x)
-        y = forward(*args, **kwargs)
+        y = run_original(self, args, kwargs)
         self.state.keep(self.name, x, y)
         return y

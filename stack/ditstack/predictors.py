@@ -82,13 +82,10 @@ class Holt:
 
 
 class Taylor:
-    """Newton's divided differences over the real gaps: the polynomial through the last order + 1 full steps.
+    """Newton's divided differences over the real gaps: the polynomial through the last order + 1 full steps."""
 
-    `damping` scales the step away from the last full value: 0 is reuse, 1 the polynomial.
-    """
-
-    def __init__(self, order: int, damping: float = 1.0) -> None:
-        self.order, self.damping = order, damping
+    def __init__(self, order: int) -> None:
+        self.order = order
         self.known: list[tuple[Tensor, float]] = []
 
     def keep(self, z: Tensor, t: float) -> None:
@@ -101,11 +98,11 @@ class Taylor:
         if len(weights) == 1:
             return z
         if len(weights) == 2:
-            # z + damping (t - t1) / (t1 - t0) (z1 - z0)
-            return torch.lerp(self.known[0][0], z, 1 + self.damping * (weights[-1] - 1))
-        out = z * (1 + self.damping * (weights[-1] - 1))
+            # z1 + (t - t1) / (t1 - t0) (z1 - z0)
+            return torch.lerp(self.known[0][0], z, weights[-1])
+        out = z * weights[-1]
         for (older, _), weight in zip(self.known[:-1], weights[:-1], strict=True):
-            out.add_(older, alpha=self.damping * weight)
+            out.add_(older, alpha=weight)
         return out
 
     def tensors(self) -> list[Tensor]:

@@ -116,7 +116,6 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
         BadPipeline: with all of them.
     """
     known = inspect.signature(type(pipeline).__call__).parameters
-    known = inspect.signature(type(pipeline).__call__).parameters
     open_ended = any(one.kind is one.VAR_KEYWORD for one in known.values())
     unknown = [name for name in arguments if name not in known]
     if unknown and not open_ended:
