@@ -21,9 +21,9 @@ START = time.perf_counter()
 
 import torch  # noqa: E402
 
-from ditstack.batch import Job  # noqa: E402
-from ditstack.batches import Item  # noqa: E402
-from ditstack.order import Order  # noqa: E402
+from ditstack.batch.run import Job  # noqa: E402
+from ditstack.batch.batches import Item  # noqa: E402
+from ditstack.batch.order import Order  # noqa: E402
 from ditstack.quiet import hush  # noqa: E402
 from ditstack.recipe import Recipe  # noqa: E402
 from ditstack.sample import Pictures  # noqa: E402
@@ -89,8 +89,8 @@ def million(out: Path, rows: int, painted: int) -> None:
         f"{rows} rows: first picture {first[0] - begun:.1f} s after the order, {first[0] - START:.1f} s after the "
         f"program began; {memory[0]} MiB then, {memory[-1]} MiB after {painted} pictures"
     )
-    from ditstack.rows import read_rows
-    from ditstack.sources import Source
+    from ditstack.batch.rows import read_rows
+    from ditstack.batch.sources import Source
 
     started = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from ditstack import Recipe
-from ditstack.order import Order
-from ditstack.predict import DiffusionModule, PictureWriter, PromptData
+from ditstack.batch.order import Order
+from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
 if __name__ == "__main__":
     recipe = Recipe.read("tiny", ["sampler.steps=8"])

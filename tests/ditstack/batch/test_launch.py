@@ -14,10 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
-from ditstack.batch import Job, is_first
+from ditstack.batch.order import Order
+from ditstack.batch.run import Job, is_first
 from ditstack.cli import app
 from ditstack.errors import Incompatible
-from ditstack.order import Order
 from ditstack.recipe import Recipe
 
 TORCHRUN = (
@@ -68,7 +68,7 @@ def test_the_slurm_line_builds_a_trainer_of_eight_processes(monkeypatch: pytest.
 
 @pytest.mark.parametrize("line", [TORCHRUN, SLURM])
 def test_the_readme_shows_the_lines_that_are_tested(line: str) -> None:
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ").split())
+    readme = " ".join((Path(__file__).parents[3] / "README.md").read_text().replace("\\\n", " ").split())
     if "ditstack batch" in readme:
         assert line in readme
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ditstack.sources import Source
+from ditstack.batch.sources import Source
 
 MOST_PIXELS = 2**26
 Side = Annotated[int, Field(ge=16, le=16_384)]

@@ -10,7 +10,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ditstack.predict import PictureWriter, PromptData
+from ditstack.batch.predict import PictureWriter, PromptData
 
 
 class Bar(L.Callback):

@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from ditstack.batch.manifest import Entry, line_of
 from ditstack.errors import BadFile
-from ditstack.manifest import Entry, line_of
 
 
 class Shard:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditstack.batches import Item
+from ditstack.batch.batches import Item
 from ditstack.calibrate import default_file, factors_file, wanting
 from ditstack.errors import BadPipeline, DitstackError
 from ditstack.recipe import Recipe

@@ -17,18 +17,18 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from ditstack.batch_report import BatchReport, summarise
-from ditstack.batches import Batch, Item
+from ditstack.batch.batches import Batch, Item
+from ditstack.batch.order import Order
+from ditstack.batch.painter import Easel, Failed, Made, Painter, stand
+from ditstack.batch.press import Press
+from ditstack.batch.report import BatchReport, summarise
+from ditstack.batch.rows import BadRow, GoodRow
+from ditstack.batch.stopping import Stopping
 from ditstack.calibrate import wanting
 from ditstack.files import write_atomically
-from ditstack.order import Order
-from ditstack.painter import Easel, Failed, Made, Painter, stand
-from ditstack.press import Press
 from ditstack.recipe import Recipe
-from ditstack.rows import BadRow, GoodRow
 from ditstack.sample import Pictures
 from ditstack.stack import Stack
-from ditstack.stopping import Stopping
 
 
 class PromptData(L.LightningDataModule):

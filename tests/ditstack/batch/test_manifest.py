@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ditstack.encode import encode, read_note
+from ditstack.batch.encode import encode, read_note
+from ditstack.batch.manifest import Entry, Ledger, Part
+from ditstack.batch.shards import Shard
 from ditstack.errors import BadFile, Unfinished
-from ditstack.manifest import Entry, Ledger, Part
-from ditstack.shards import Shard
 
 TERMS = {"recipe": {"a": 1}, "prompts file": "x"}
 PICTURE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ditstack.batch import Job
-from ditstack.batches import Item
-from ditstack.encode import read_note
+from ditstack.batch.batches import Item
+from ditstack.batch.encode import read_note
+from ditstack.batch.order import Order
+from ditstack.batch.painter import Easel, Made, Painter, stand
+from ditstack.batch.run import Job
 from ditstack.errors import BadFile, BadPipeline, Unfinished
-from ditstack.order import Order
-from ditstack.painter import Easel, Made, Painter, stand
 from ditstack.recipe import Recipe
 from ditstack.sample import Pictures
 from ditstack.stack import load
@@ -201,7 +201,7 @@ def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tm
 
 
 def batches_of(one: Order, backwards: bool) -> list[list[Item]]:
-    from ditstack.sources import Source
+    from ditstack.batch.sources import Source
 
     one.source = Source.find(one.prompts)
     found = [batch.items for batch in one.batches(bytearray())]
@@ -223,7 +223,7 @@ def test_a_folder_of_pictures_goes_through_the_twin_that_starts_from_one(tmp_pat
 def test_a_lightning_user_brings_a_trainer_callbacks_and_logger_of_their_own(tmp_path: Path) -> None:
     from lightning.pytorch.loggers import CSVLogger
 
-    from ditstack.predict import DiffusionModule, PictureWriter, PromptData
+    from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
     seen: list[int] = []
 

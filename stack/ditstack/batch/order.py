@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ditstack.batches import Batch, cut, items_of, share
-from ditstack.encode import Format
+from ditstack.batch.batches import Batch, cut, items_of, share
+from ditstack.batch.encode import Format
+from ditstack.batch.manifest import Ledger
+from ditstack.batch.rows import BadRow, GoodRow, read_rows
+from ditstack.batch.sources import Source, spool
 from ditstack.errors import BadFile
 from ditstack.files import write_atomically
-from ditstack.manifest import Ledger
 from ditstack.recipe import Recipe
-from ditstack.rows import BadRow, GoodRow, read_rows
-from ditstack.sources import Source, spool
 
 
 @dataclass

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from ditstack.batches import Item
-from ditstack.encode import encode
+from ditstack.batch.batches import Item
+from ditstack.batch.encode import encode
+from ditstack.batch.manifest import Entry, Part
+from ditstack.batch.order import Order
+from ditstack.batch.painter import Failed, Made
+from ditstack.batch.rows import BadRow, Row
+from ditstack.batch.shards import Shard
 from ditstack.files import write_atomically
-from ditstack.manifest import Entry, Part
-from ditstack.order import Order
-from ditstack.painter import Failed, Made
 from ditstack.report import versions
-from ditstack.rows import BadRow, Row
-from ditstack.shards import Shard
 
 
 class Press:

@@ -1,4 +1,4 @@
-"""The command `batch`: it reads, checks and prints; the work is done in `batch`."""
+"""`ditstack batch`: a picture of every row of a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from ditstack.errors import BadFile, Unfinished
+from ditstack.terminal import AsJson, Changes, RecipeName, err
 
 if TYPE_CHECKING:
-    from ditstack.batch import Job
-    from ditstack.batch_report import BatchReport
+    from ditstack.batch.report import BatchReport
+    from ditstack.batch.run import Job
 
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A name on the shelf or a path.")]
 Prompts = Annotated[
     Path, typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file, a folder of pictures, or -.")
 ]
@@ -34,8 +33,6 @@ Shards = Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0
 Prompt = Annotated[str | None, typer.Option(help="For rows that bring none.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")]
-Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 
 
 def batch(
@@ -57,8 +54,8 @@ def batch(
     as_json: AsJson = False,
 ) -> None:
     """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
-    from ditstack.batch import Job
-    from ditstack.order import Order
+    from ditstack.batch.order import Order
+    from ditstack.batch.run import Job
     from ditstack.recipe import Recipe
 
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
@@ -72,7 +69,7 @@ def batch(
 def _run(job: Job, as_json: bool) -> None:
     _hush()
     try:
-        report = job.run(Console(stderr=True, highlight=False))
+        report = job.run(err)
     except Unfinished as error:
         if not job.exit_code:
             raise

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ditstack.batches import cut, items_of, seed_of, share
+from ditstack.batch.batches import cut, items_of, seed_of, share
+from ditstack.batch.rows import BadRow, GoodRow, read_rows
+from ditstack.batch.sources import Source, spool
 from ditstack.errors import BadFile
-from ditstack.rows import BadRow, GoodRow, read_rows
-from ditstack.sources import Source, spool
 
 
 def read(path: Path, text: str | bytes | None = None) -> list[GoodRow | BadRow]:

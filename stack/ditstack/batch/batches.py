@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ditstack.rows import GoodRow, Row
+from ditstack.batch.rows import GoodRow, Row
 
 WINDOW = 64
 """At most this many batches' worth of rows wait for others of their size."""

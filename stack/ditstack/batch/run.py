@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditstack import plan
-from ditstack.batches import Item
+from ditstack.batch.batches import Item
+from ditstack.batch.order import Order
+from ditstack.batch.stopping import Halt, Stopping
 from ditstack.errors import DitstackError, Incompatible, Unfinished
-from ditstack.order import Order
-from ditstack.stopping import Halt, Stopping
 
 if TYPE_CHECKING:
     import lightning as L
     from rich.console import Console
 
-    from ditstack.batch_report import BatchReport
+    from ditstack.batch.report import BatchReport
     from ditstack.sample import Pictures
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
@@ -79,8 +79,8 @@ class Job:
         """
         plan.check(self.order.recipe)
         require_lightning()
-        from ditstack.bar import Bar
-        from ditstack.predict import DiffusionModule, PictureWriter, PromptData
+        from ditstack.batch.bar import Bar
+        from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
         writer = PictureWriter()
         data = PromptData(self.order, self.stopping)
