@@ -1,0 +1,143 @@
+"""Matrix: every combination of methods, what it brought and what it cost. The schema of matrix.json, nothing else.
+
+Words are what a recipe says at a stage ("int8", "sparse", "none"); a cell's `name` joins them in the order of stages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["ok", "degraded", "refused", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+PLAIN = "none"
+"""The word for a stage that is left out."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class Estimate(_Table):
+    """A mean over prompts with its 95 % bootstrap interval; infinite where pictures are equal."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Unit(_Table):
+    """How a measure is read."""
+
+    name: str
+    """The key in a cell's measures, such as "psnr"."""
+    title: str
+    """For people: "PSNR"."""
+    unit: str = ""
+    higher_is_better: bool
+
+
+class Cell(_Table):
+    """One combination. What was not measured (refused, failed) is None or empty."""
+
+    name: str
+    words: dict[str, str]
+    """Stage to word, every varied stage in the one order; "none" where it is left out."""
+    status: Status
+    reasons: list[str] = []
+    """Why it is refused, failed or degraded: whole sentences."""
+    contradiction: str = ""
+    """Where what is declared and what was measured disagree: the cell is red. Empty is good."""
+    recipe: str = ""
+    """The resolved recipe as YAML, to copy and run."""
+    steps: dict[str, int] = {}
+    """Steps by kind: {"full": 7, "forecast": 21}."""
+    seconds: float | None = None
+    """Of denoising one picture, median of several runs."""
+    speedup: float | None = None
+    """Of denoising, against the unaccelerated twin."""
+    peak_memory: int | None = None
+    """Bytes."""
+    weight_bytes: int | None = None
+    """Of the transformers' weights as they run."""
+    macs_ratio: float | None = None
+    """Multiply-accumulates as a share of running every step in full."""
+    to_twin: dict[str, Estimate] = {}
+    """Fidelity to the unaccelerated twin: same model, LoRA, sampler and seeds, nothing else."""
+    to_unquantized: dict[str, Estimate] = {}
+    """Fidelity to the same stack without its quantize stage; empty where there is none."""
+    own: dict[str, Estimate] = {}
+    """Measures of the pictures themselves, such as caption agreement."""
+    interaction: Estimate | None = None
+    """Relative L2 error beyond what the parts alone predict in quadrature; None for plain cells and single parts."""
+    parts: list[str] = []
+    """Names of the cells whose errors predict this one's: each accelerating stage alone, on the same LoRA."""
+    pictures: list[str] = []
+    """Files below the matrix's folder, one for each of `Matrix.pictured`."""
+
+
+class FewSteps(_Table):
+    """A cache on a schedule of few steps beside the same schedule one step shorter."""
+
+    distill: str
+    steps: int
+    cache: str
+    full_steps: int
+    macs_ratio: float
+    psnr: Estimate
+    fewer_psnr: Estimate
+    """Of the uncached control with one step fewer."""
+    fewer_macs_ratio: float
+    gain: Estimate
+    """Paired difference of PSNR: cache minus control."""
+    wins: bool
+    """The gain's interval lies above zero, and the cache costs no more multiply-accumulates than the control."""
+
+
+class Peer(_Table):
+    """One row of the peers' table."""
+
+    name: str
+    kind: Literal["ours", "peer", "control", "not run"]
+    full_steps: int
+    steps: int
+    psnr: Estimate | None = None
+    ssim: Estimate | None = None
+    gain_psnr: Estimate | None = None
+    """Paired difference: our best cache minus this row, at the same number of full steps."""
+    gain_ssim: Estimate | None = None
+    seconds: float | None = None
+    macs_ratio: float | None = None
+    note: str = ""
+
+
+class Matrix(_Table):
+    """What `ditstack matrix` leaves in matrix.json."""
+
+    model: str
+    machine: str
+    versions: dict[str, str]
+    prompts: list[str]
+    seed: int
+    gate: dict[str, float]
+    """What a cell must keep to be ok rather than degraded."""
+    axes: dict[str, list[str]]
+    """Stage to its words, in the one order of stages."""
+    units: list[Unit]
+    """Every measure that occurs, in the order to show them."""
+    left_out: list[str] = []
+    """Measures that could not be taken here: one sentence each, with how to get them."""
+    pictured: list[str] = []
+    """The prompts whose pictures are kept."""
+    interaction_model: str
+    """How the prediction is made, in a sentence."""
+    cells: list[Cell]
+    few_steps: list[FewSteps] = []
+    peers: list[Peer] = []
+
+
+def read(path: Path) -> Matrix:
+    """A matrix.json."""
+    return Matrix.model_validate_json(path.read_text(encoding="utf-8"))
