@@ -21,9 +21,9 @@ START = time.perf_counter()
 
 import torch  # noqa: E402
 
-from ditstack.batch.run import Job  # noqa: E402
 from ditstack.batch.batches import Item  # noqa: E402
 from ditstack.batch.order import Order  # noqa: E402
+from ditstack.batch.run import Job  # noqa: E402
 from ditstack.quiet import hush  # noqa: E402
 from ditstack.recipe import Recipe  # noqa: E402
 from ditstack.sample import Pictures  # noqa: E402
