@@ -94,6 +94,18 @@ class Cache(Adapter):
         return frozenset({Fact.FREE_TRUNK})
 
 
+class Attention(Adapter):
+    """A kernel at the attention stage: it takes over the known blocks' attention, alone."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset({Fact.BLOCKS, Fact.FREE_ATTENTION})
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return frozenset({Fact.FREE_ATTENTION})
+
+
 def methods(stage: str) -> list[str]:
     """The words that a recipe may name at `stage`: the files in that folder, whichever distribution brings them."""
     if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.adapter import Attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,18 +24,10 @@ ROWS = 1024
 # B batch, H heads, T tokens, D width of a head
 
 
-class Int8QK(Adapter):
+class Int8QK(Attention):
     """An emulation: it rounds as the kernel does and is slower than plain attention."""
 
     rounds_activations: ClassVar[bool] = True
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_ATTENTION})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.attention import replace_attention

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.adapter import Adapter
+from ditstack.adapter import Attention
 from ditstack.facts import Fact
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KEYS = 64
 """Keys in a block of 1.x, whose kernel counts the padding of the last block in the softmax."""
 
 
-class Sage(Adapter):
+class Sage(Attention):
     """Takes sageattention 2.x where it is installed, which is faster on newer GPUs, else 1.x."""
 
     packages: ClassVar[tuple[str, ...]] = ("sageattention", "triton")
@@ -30,11 +30,7 @@ class Sage(Adapter):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_ATTENTION, Fact.CUDA, Fact.SM80})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_ATTENTION})
+        return super().needs | {Fact.CUDA, Fact.SM80}
 
     def apply(self, pipe: Pipe) -> None:
         from importlib.metadata import version

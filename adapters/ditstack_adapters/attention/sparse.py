@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.adapter import Adapter
+from ditstack.adapter import Attention
 from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +29,7 @@ TOLERANCE = 0.05
 # B batch, H heads, N blocks of tokens
 
 
-class Sparse(Adapter):
+class Sparse(Attention):
     """Give `keep`, `mass` or `tolerance`, or the window pattern; with none of them `tolerance` is 0.05."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"keep": 1.0}
@@ -57,14 +56,6 @@ class Sparse(Adapter):
         if (self.pattern == "window") != (self.frames is not None):
             raise ValueError("`pattern: window` and `frames` go together")
         return self
-
-    @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.BLOCKS, Fact.FREE_ATTENTION})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
         import torch
