@@ -73,7 +73,7 @@ class Replacement:
     """A kernel at work on a pipe.
 
     Attributes:
-        ran: how many calls the kernel took ("kernel"), and how many it declined, by reason.
+        ran: of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason.
     """
 
     def __init__(self, pipe: Pipe, name: str, kernel: Kernel) -> None:
@@ -99,13 +99,13 @@ class Replacement:
 
 
 def replace_attention(pipe: Pipe, name: str, kernel: Kernel) -> Replacement:
-    """Let `kernel` answer every call of attention in the blocks of `pipe`.
+    """Let `kernel` answer every call of attention in the blocks of `pipe`, as `pipe.attention` tells.
 
     Args:
         name: the method's word, for the report.
         kernel: (q, k, v, call) -> out or Declined, all in (B, H, T, D).
     """
-    replacement = Replacement(pipe, name, kernel)
+    pipe.attention = replacement = Replacement(pipe, name, kernel)
     for stage, transformer in pipe.transformers.items():
         _hook(transformer, _AroundPass(replacement.layout))
         for block in pipe.blocks[stage]:

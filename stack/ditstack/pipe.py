@@ -18,6 +18,7 @@ from ditstack.errors import BadPipeline
 from ditstack.macs import MacCounter
 
 if TYPE_CHECKING:
+    from ditstack.attention import Replacement
     from ditstack.cadence import Cadence
     from ditstack.factors import Factors
     from ditstack.trunk import Store
@@ -59,6 +60,8 @@ class Pipe:
         self.cadence: Cadence | None = None
         self.store: Store | None = None
         self.witness: Witness | None = None
+        self.attention: Replacement | None = None
+        """The kernel that answers attention in the blocks, with the calls that it took."""
         self.factors: Factors | None = None
         self.listeners: list[Callable[[str, torch.Tensor], None]] = []
         """Told of every feature that a cache keeps: its site and the feature."""
@@ -97,6 +100,8 @@ class Pipe:
             self.cadence.forget()
         if self.clock.running:
             self.tally, self.step_kinds = Counter(), {}
+            if self.attention is not None:
+                self.attention.ran.clear()
             self.spent = self.would_spend = 0
 
     @contextmanager
