@@ -34,48 +34,31 @@ class Increments:
         self.pipe, self.lean = pipe, lean
         self.linears = find_linears(pipe)
         self.memories: dict[Hashable, _Kept] = {}
-        self._corrections: dict[str, _Correction] = {}
+        self._hooks = {name: _AtLinear(self) for name in self.linears}
         self._read: Factors | None = None
         assert pipe.cadence is not None
         pipe.cadence.on_forget.append(self.forget)
+        pipe.on_pass.append(self.enter)
         pipe.store = self  # pyright: ignore[reportAttributeAccessIssue]
         for name, linear in self.linears.items():
-            HookRegistry.check_if_exists_or_initialize(linear).register_hook(_AtLinear(self, name), HOOK)
+            HookRegistry.check_if_exists_or_initialize(linear).register_hook(self._hooks[name], HOOK)
 
-    def keep(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
-        """Remember a full step."""
-        correction = self._corrections.get(name)
-        base = None if correction is None else self._base(correction.source, x_BTI)
-        self.memories[name, self.pipe.clock.branch] = _Kept(y_BTO, base)
-
-    def _base(self, source: _Source, x_BTI: Tensor) -> Tensor:
-        if not self.lean:
-            return x_BTI
-        if not source.holds(x_BTI):
-            self.pipe.extra += x_BTI.shape[:-1].numel() * source.down.numel()
-        return source.project(x_BTI)
-
-    def advance(self, name: str, x_BTI: Tensor) -> Tensor:
-        """The output on a calibrated step; without factors the last one again."""
-        kept = self.memories[name, self.pipe.clock.branch]
-        if kept.base is None:
-            return kept.y
-        return self._corrections[name].correct(kept.y, self._change(name, x_BTI, kept.base))
-
-    def _change(self, name: str, x_BTI: Tensor, base: Tensor) -> Tensor:
-        correction = self._corrections[name]
-        if self.lean:
-            return correction.part(correction.source.project(x_BTI)) - correction.part(base)
-        return correction.part(project(x_BTI - base, correction.source.down))
+    def enter(self) -> None:
+        """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
+        if self.pipe.kind != OFF:
+            for name, hook in self._hooks.items():
+                hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _Kept())
 
     def forget(self) -> None:
         """Drop what is kept, and read the pipe's factors anew where they are others."""
         self.memories.clear()
         if self.pipe.factors is not self._read:
             self._read = self.pipe.factors
-            self._corrections = read_corrections(self._read.of("cache") if self._read else {})
-        for correction in self._corrections.values():
-            correction.source.forget()
+            corrections = read_corrections(self._read.of("cache") if self._read else {})
+            for name, hook in self._hooks.items():
+                hook.correction = corrections.get(name)
+        for hook in self._hooks.values():
+            hook.forget()
 
 
 def find_linears(pipe: Pipe) -> dict[str, torch.nn.Module]:
@@ -116,22 +99,44 @@ def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
 class _Source:
     """One tensor that one or several linears read; their B's are stacked and multiplied once.
 
-    The product is held until the last reader has taken it. A reader of another tensor gets another product.
+    What came of it is held until the last reader has taken it. A reader of another tensor gets its own.
     """
 
     def __init__(self, down_RI: Tensor, readers: int) -> None:
         self.down, self.readers = down_RI, readers
         self.forget()
 
+    def base(self, x_BTI: Tensor, lean: bool) -> Tensor:
+        """What is kept of x at a full step: B x, or x itself."""
+        if not lean:
+            return x_BTI
+        if not self.holds(x_BTI):
+            self._hold(x_BTI, project(x_BTI, self._down(x_BTI)))
+        return self._taken()
+
+    def change(self, x_BTI: Tensor, base: Tensor, lean: bool) -> Tensor:
+        """B (x - C(x)), in the form in which x is."""
+        if not self.holds(x_BTI):
+            down_RI = self._down(x_BTI)
+            change = project(x_BTI, down_RI).sub_(base) if lean else project(x_BTI - base, down_RI)
+            self._hold(x_BTI, change.to(x_BTI.dtype))
+        return self._taken()
+
+    def _down(self, x_BTI: Tensor) -> Tensor:
+        if self.down.dtype != x_BTI.dtype or self.down.device != x_BTI.device:
+            self.down = self.down.to(x_BTI)
+        return self.down
+
     def holds(self, x_BTI: Tensor) -> bool:
         """Whether the product of this very tensor is at hand."""
         return self._product is not None and x_BTI is self._seen
 
-    def project(self, x_BTI: Tensor) -> Tensor:
-        if self._product is None or x_BTI is not self._seen:
-            self.down = self.down.to(x_BTI)
-            self._seen, self._product, self._left = x_BTI, project(x_BTI, self.down), self.readers
+    def _hold(self, x_BTI: Tensor, product: Tensor) -> None:
+        self._seen, self._product, self._left = x_BTI, product, self.readers
+
+    def _taken(self) -> Tensor:
         product = self._product
+        assert product is not None
         self._left -= 1
         if self._left == 0:
             self.forget()
@@ -151,25 +156,23 @@ class _Correction:
     up: Tensor
     start: int
 
-    def part(self, projected_BTR: Tensor) -> Tensor:
-        return projected_BTR.narrow(-1, self.start, self.up.shape[1])
-
     def correct(self, y_BTO: Tensor, change_BTR: Tensor) -> Tensor:
-        self.up = self.up.to(y_BTO)
+        if self.up.dtype != y_BTO.dtype or self.up.device != y_BTO.device:
+            self.up = self.up.to(y_BTO)
+        own = change_BTR.narrow(-1, self.start, self.up.shape[1])
         # y = C(y) + A (B x - B C(x))
-        flat = torch.addmm(y_BTO.flatten(0, -2), change_BTR.flatten(0, -2).to(y_BTO.dtype), self.up.mT)
-        return flat.view_as(y_BTO)
+        return torch.addmm(y_BTO.flatten(0, -2), own.flatten(0, -2), self.up.mT).view_as(y_BTO)
 
 
 @dataclass
 class _Kept:
     """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x)."""
 
-    y: Tensor
-    base: Tensor | None
+    y: Tensor | None = None
+    base: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        return [self.y] if self.base is None else [self.y, self.base]
+        return [one for one in (self.y, self.base) if one is not None]
 
 
 def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
@@ -191,18 +194,44 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
 
 
 class _AtLinear(ModelHook):
-    """One linear: runs and is kept, or is corrected."""
+    """One linear: runs and is kept, or is corrected.
 
-    def __init__(self, state: Increments, name: str) -> None:
+    What it needs are its own attributes: a compiler that finds names here would compile every block by itself.
+    """
+
+    def __init__(self, state: Increments) -> None:
         super().__init__()
-        self.state, self.name = state, name
+        self.state, self.kept = state, _Kept()
+        self.correction: _Correction | None = None
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         kind, x = self.state.pipe.kind, args[0]
         if kind == OFF or not on_tokens(x):
             return run_original(self, args, kwargs)
         if kind != FULL:
-            return self.state.advance(self.name, x)
+            return self._advance(x)
         y = run_original(self, args, kwargs)
-        self.state.keep(self.name, x, y)
+        self._keep(x, y)
         return y
+
+    def _keep(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
+        """Remember a full step."""
+        self.kept.y = y_BTO
+        if self.correction is not None:
+            source, lean = self.correction.source, self.state.lean
+            if lean and not torch.compiler.is_compiling() and not source.holds(x_BTI):
+                self.state.pipe.extra += x_BTI.shape[:-1].numel() * source.down.numel()
+            self.kept.base = source.base(x_BTI, lean)
+
+    def _advance(self, x_BTI: Tensor) -> Tensor:
+        """The output on a calibrated step; without factors the last one again."""
+        y, base = self.kept.y, self.kept.base
+        assert y is not None
+        if self.correction is None or base is None:
+            return y
+        return self.correction.correct(y, self.correction.source.change(x_BTI, base, self.state.lean))
+
+    def forget(self) -> None:
+        self.kept = _Kept()
+        if self.correction is not None:
+            self.correction.source.forget()

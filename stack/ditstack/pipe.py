@@ -65,6 +65,8 @@ class Pipe:
         self.factors: Factors | None = None
         self.listeners: list[Callable[[str, torch.Tensor], None]] = []
         """Told of every feature that a cache keeps: its site and the feature."""
+        self.on_pass: list[Callable[[], None]] = []
+        """Called when a pass begins, its branch and kind being settled."""
         self.fps = 0
         """Frames per second of its videos."""
         self.notes: list[str] = []
@@ -109,6 +111,8 @@ class Pipe:
         """Around every call of a transformer: decide its kind, count it, and remember that it ran."""
         caching = self.clock.running and self.cache_on
         self.kind = self.cadence.kind() if caching and self.cadence is not None else OFF
+        for begin in self.on_pass:
+            begin()
         if self.witness is not None:
             self.witness.begin()
         try:
