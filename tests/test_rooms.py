@@ -43,8 +43,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gains": {"factors", "lowrank", "pipe"},
     "quality": {"errors"},
     "report": set(),
+    "pretrained": {"quality"},
+    "metrics": {"pretrained", "quality", "report"},
+    "matrix": {"report"},
     "pictures": {"errors"},
-    "build": {"errors", "pipe", "plan", "recipe"},
+    "build": {"adapter", "errors", "pipe", "plan", "recipe"},
     "sample": {"clock", "errors", "pipe", "recipe"},
 }
 """Rooms not named here are built upon all of these. Imports for type checkers only do not count."""

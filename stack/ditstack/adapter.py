@@ -66,9 +66,20 @@ class Adapter(BaseModel):
         return frozenset()
 
     @property
+    def sampler(self) -> dict[str, Any]:
+        """The sampler's fields that it was made for; what a recipe says of them beside it, or later, goes before.
+
+        Each comes from the adapter's field of the same name, or from its field `preset`.
+        """
+        return {}
+
+    @property
     def wants_factors(self) -> bool:
         """Whether `fit` must have run, now or for a factors file."""
         return False
+
+    def inspect(self) -> None:
+        """Refuse what can be known to fail before any weight of the model is loaded, such as a missing file."""
 
     def apply(self, pipe: Pipe) -> None:
         """Change the pipe in place."""

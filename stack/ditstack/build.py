@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ditstack import plan
+from ditstack.adapter import STAGES
 from ditstack.errors import BadPipeline
 from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe
@@ -18,15 +19,21 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
 
     Raises:
         Incompatible: before any weight is loaded.
+        BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
     plan.check(recipe, None if pipeline is None else str(pipeline.device))
+    for _, adapter in recipe.stages():
+        adapter.inspect()
     model = recipe.model
     loaded = model.load() if pipeline is None else pipeline
     set_scheduler(loaded, recipe)
     pipe = model.wrap(loaded)
-    for stage, adapter in recipe.stages():
-        if stage != "model":
-            adapter.apply(pipe)
+    for stage in STAGES[1:]:
+        if stage in recipe.adapters:
+            recipe.adapters[stage].apply(pipe)
+        if stage == "quantize":
+            for tell in pipe.on_weights:
+                tell()
     return pipe
 
 

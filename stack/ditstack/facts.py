@@ -14,6 +14,7 @@ class Fact(enum.Enum):
 
     BLOCKS = "the transformer's blocks are known"
     DENSE_WEIGHTS = "linear weights can be read as a dense tensor"
+    LORAS = "the pipeline can load a LoRA"
     FLOAT_WEIGHTS = "linear weights are plain floating-point tensors"
     FREE_ATTENTION = "the attention kernel can be replaced"
     FREE_TRUNK = "no other cache sits on the transformer"

@@ -13,16 +13,19 @@ from ditstack.adapter import STAGES, suggest
 from ditstack.errors import RecipeError
 
 Data = dict[str, Any]
+SET = "--set"
 
 
 @dataclass
 class Layered:
-    """Merged data, where each dotted path came from, and what was wrong already while reading."""
+    """Merged data, in which layer each dotted path was last written, and what was wrong already while reading."""
 
     name: str
     file: str
+    files: list[str] = field(default_factory=list)
+    """The layers, oldest first; every `--set` belongs to the last one."""
     data: Data = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, int] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
     @classmethod
@@ -35,16 +38,27 @@ class Layered:
         """The file (or "--set") that the nearest known part of `path` was written in."""
         while path and path not in self.origin:
             path = path.rpartition(".")[0]
-        return self.origin.get(path, self.file)
+        return self.files[self.origin[path]] if path else self.file
+
+    def suppose(self, path: tuple[str, str], value: Any, because: str) -> None:
+        """Write a value in the layer that wrote `because`, unless `path` is written there or in a later one."""
+        (section, key), layer = path, self.origin[because]
+        found = self.data.setdefault(section, {}) or {}
+        if not isinstance(found, dict) or (found.get(key) is not None and self.origin[".".join(path)] >= layer):
+            return
+        self.data[section] = {**found, key: value}
+        self.origin[".".join(path)] = layer
 
     def add(self, data: Mapping[str, Any], file: str) -> None:
         """Lay one more layer on top."""
+        if self.files[-1:] != [SET]:
+            self.files.append(file)
         normal = {key: _stage_fields(value) if key in STAGES else value for key, value in data.items()}
         for stage in STAGES:
             if stage in normal and not isinstance(normal[stage], (dict, type(None))):
                 self.reasons.append(f"{file}: {stage}: found {normal[stage]!r}; write a method's name or a mapping")
                 normal.pop(stage)
-        _merge(self.data, normal, (), file, self.origin)
+        _merge(self.data, normal, (), len(self.files) - 1, self.origin)
 
 
 def shelf() -> Path:
@@ -134,7 +148,7 @@ def _set(layered: Layered, change: str) -> None:
         return
     for key in reversed(keys):
         data = {key: data}
-    layered.add(data, "--set")
+    layered.add(data, SET)
 
 
 def _stage_fields(value: Any) -> Any:
@@ -144,16 +158,16 @@ def _stage_fields(value: Any) -> Any:
     return {"method": value} if isinstance(value, str) else value
 
 
-def _merge(base: Data, over: Mapping[str, Any], path: tuple[str, ...], file: str, origin: dict[str, str]) -> None:
+def _merge(base: Data, over: Mapping[str, Any], path: tuple[str, ...], layer: int, origin: dict[str, int]) -> None:
     for key, value in over.items():
         here = (*path, str(key))
-        origin[".".join(here)] = file
+        origin[".".join(here)] = layer
         old = base.get(key)
         if isinstance(value, dict) and isinstance(old, dict) and not _other_method(old, value):
-            _merge(old, value, here, file, origin)
+            _merge(old, value, here, layer, origin)
         elif isinstance(value, dict):
             base[key] = {}
-            _merge(base[key], value, here, file, origin)
+            _merge(base[key], value, here, layer, origin)
         else:
             base[key] = value
 

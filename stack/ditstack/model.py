@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from ditstack.pipe import Pipe
 
-GIVES = frozenset({Fact.BLOCKS, Fact.DENSE_WEIGHTS, Fact.FLOAT_WEIGHTS, Fact.FREE_ATTENTION, Fact.FREE_TRUNK})
+GIVES = frozenset(
+    {Fact.BLOCKS, Fact.DENSE_WEIGHTS, Fact.FLOAT_WEIGHTS, Fact.FREE_ATTENTION, Fact.FREE_TRUNK, Fact.LORAS}
+)
 
 
 class Model(Adapter):

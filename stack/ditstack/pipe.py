@@ -67,6 +67,8 @@ class Pipe:
         """Told of every feature that a cache keeps: its site and the feature."""
         self.on_pass: list[Callable[[], None]] = []
         """Called when a pass begins, its branch and kind being settled."""
+        self.on_weights: list[Callable[[], None]] = []
+        """Called once, when no later stage changes weights."""
         self.fps = 0
         """Frames per second of its videos."""
         self.notes: list[str] = []

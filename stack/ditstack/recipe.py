@@ -88,6 +88,7 @@ class Recipe:
                 adapters[stage] = _adapter(stage, fields, layered, reasons)
         if "model" not in adapters and "model" not in layered.data:
             reasons.append(f"{layered.file}: model: missing; a recipe needs `model: {{method: ...}}`")
+        _suppose_sampler(adapters, layered)
         rest = _rest(layered, reasons)
         if reasons:
             raise RecipeError(f"recipe {layered.name} cannot be used:", reasons)
@@ -147,6 +148,14 @@ class _Rest(_Section):
     calibration: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """What `calibrate` fits to where it is given no prompts."""
     quality: Gate = Gate()
+
+
+def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -> None:
+    """Sample as a stage was made for, where no later layer of the recipe, nor its own, says otherwise."""
+    for stage, adapter in adapters.items():
+        for key, value in (adapter.sampler if adapter is not None else {}).items():
+            named = (f"{stage}.{word}" for word in (key, "preset", "method"))
+            layered.suppose(("sampler", key), value, next(word for word in named if word in layered.origin))
 
 
 def _rest(layered: Layered, reasons: list[str]) -> dict[str, Any]:

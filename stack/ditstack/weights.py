@@ -30,6 +30,11 @@ def dense(module: torch.nn.Module) -> Tensor:
     return weight.detach()
 
 
+def is_beside(path: str) -> bool:
+    """Whether the linear at this path belongs to a LoRA that runs beside another, and is not rounded."""
+    return ".lora_" in path
+
+
 def _beside(lora: Any) -> Tensor | float:
     """What a peft layer adds to its base; nothing where it is merged or switched off."""
     if lora.merged or lora.disable_adapters:

@@ -6,6 +6,7 @@ import difflib
 from typing import Any, ClassVar
 
 from ditstack.errors import BadPipeline
+from ditstack.facts import Fact
 from ditstack.model import Model
 
 CLASSES = 1000
@@ -18,6 +19,10 @@ class DiT(Model):
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
 
     source: str = "facebook/DiT-XL-2-256"
+
+    @property
+    def gives(self) -> frozenset[Fact]:
+        return super().gives - {Fact.LORAS}
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         return {"class_labels": [_label(pipeline, prompt.strip()) for prompt in prompts]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ditstack.facts import Fact
 from ditstack.model import Model
 
 
@@ -15,3 +16,7 @@ class PixArt(Model):
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 
     source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"
+
+    @property
+    def gives(self) -> frozenset[Fact]:
+        return super().gives - {Fact.LORAS}

@@ -89,7 +89,9 @@ class BitsAndBytes(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        return type(module) is Linear and not any(word in name for word in self.skip)
+        from ditstack.weights import is_beside
+
+        return type(module) is Linear and not is_beside(name) and not any(word in name for word in self.skip)
 
     def _swapped(self, linear: Any) -> torch.nn.Module:
         swapped = self._int8(linear) if self.scheme == "int8" else self._four_bits(linear)

@@ -72,7 +72,9 @@ class TorchAo(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        if not isinstance(module, Linear) or any(word in name for word in self.skip):
+        from ditstack.weights import is_beside
+
+        if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
             return False
         return self.scheme not in ("int4", "int3") or module.in_features % self.group_size == 0
 
