@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "borrowed": {"errors", "pipe"},
     "trace": {"blocks", "errors", "pipe"},
     "increments": {"factors", "hooks", "pipe"},
-    "moments": {"increments", "pipe"},
+    "moments": {"increments", "pipe", "predictors"},
     "compensation": {"errors", "hooks", "increments", "lowrank", "moments", "pipe", "weights"},
     "gains": {"factors", "lowrank", "pipe"},
     "quality": {"errors"},

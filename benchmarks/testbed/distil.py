@@ -19,9 +19,9 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
+from ditstack_adapters.model.embedded.shapes import omit, training_scene
 from testbed import flow
 from testbed.networks import GRID
-from testbed.shapes import omit, training_scene
 from testbed.words import LENGTH
 
 # B batch, T image tokens, C channels of a token

@@ -9,9 +9,9 @@ import torch
 from diffusers.models.transformers import transformer_flux
 from torch import Tensor, nn
 
+from ditstack_adapters.model.embedded.render import render
+from ditstack_adapters.model.embedded.shapes import omit, training_scene
 from testbed.latents import LinearEncoder, pack, to_tensor
-from testbed.render import render
-from testbed.shapes import omit, training_scene
 
 # B batch, T image tokens, C channels of a token
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from testbed.render import render
-from testbed.shapes import training_scene
+from ditstack_adapters.model.embedded.render import render
+from ditstack_adapters.model.embedded.shapes import training_scene
 
 # N pictures, S side in pixels, L latent side, C latent channels, T image tokens
 

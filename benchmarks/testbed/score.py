@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-from testbed.checker import score
-from testbed.render import SIDE
-from testbed.shapes import unseen_prompts
+from ditstack_adapters.model.embedded.checker import score
+from ditstack_adapters.model.embedded.render import SIDE
+from ditstack_adapters.model.embedded.shapes import unseen_prompts
 from testbed.words import LENGTH
 
 

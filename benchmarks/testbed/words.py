@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from testbed.shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from ditstack_adapters.model.embedded.shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
 LENGTH = 16  # text tokens; the longest caption of every level fits
 GRAMMAR = "a on in the and object background center top bottom left right above below of"

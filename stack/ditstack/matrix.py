@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+
+from ditstack.report import FILED, Estimate, Unit
 
 Status = Literal["ok", "degraded", "refused", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -16,30 +18,11 @@ PLAIN = "none"
 """The word for a stage that is left out."""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+class _Row(BaseModel):
+    model_config = FILED
 
 
-class Estimate(_Table):
-    """A mean over prompts with its 95 % bootstrap interval; infinite where pictures are equal."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Unit(_Table):
-    """How a measure is read."""
-
-    name: str
-    """The key in a cell's measures, such as "psnr"."""
-    title: str
-    """For people: "PSNR"."""
-    unit: str = ""
-    higher_is_better: bool
-
-
-class Cell(_Table):
+class Cell(_Row):
     """One combination. What was not measured (refused, failed) is None or empty."""
 
     name: str
@@ -78,7 +61,7 @@ class Cell(_Table):
     """Files below the matrix's folder, one for each of `Matrix.pictured`."""
 
 
-class FewSteps(_Table):
+class FewSteps(_Row):
     """A cache on a schedule of few steps beside the same schedule one step shorter."""
 
     distill: str
@@ -96,7 +79,7 @@ class FewSteps(_Table):
     """The gain's interval lies above zero, and the cache costs no more multiply-accumulates than the control."""
 
 
-class Peer(_Table):
+class Peer(_Row):
     """One row of the peers' table."""
 
     name: str
@@ -113,7 +96,7 @@ class Peer(_Table):
     note: str = ""
 
 
-class Matrix(_Table):
+class Matrix(_Row):
     """What `ditstack matrix` leaves in matrix.json."""
 
     model: str

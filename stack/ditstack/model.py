@@ -15,6 +15,7 @@ from ditstack.facts import Fact
 if TYPE_CHECKING:
     import torch
 
+    from ditstack.metrics import Judge
     from ditstack.pipe import Pipe
 
 GIVES = frozenset(
@@ -141,6 +142,10 @@ class Model(Adapter):
             if self.transformer_class and not isinstance(one, getattr(diffusers, self.transformer_class)):
                 found = f"{type(pipeline).__name__} runs a {type(one).__name__}"
                 raise BadPipeline(f"the recipe is for a {self.transformer_class}; the {found}")
+
+    def judge(self) -> Judge | None:
+        """What can tell whether its pictures agree with their prompts, where the family brings it."""
+        return None
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """The arguments of the pipeline's call that carry the prompts."""

@@ -1,4 +1,4 @@
-"""Quality: how near a picture is to the one that its unaccelerated twin made."""
+"""Quality: how near pictures are to those that their unaccelerated twin made. The mathematics, nothing else."""
 
 from __future__ import annotations
 
@@ -7,44 +7,133 @@ from torch import Tensor
 
 from ditstack.errors import BadPipeline
 
-# B batch, C channels, H height, W width; pictures are float in [0, 1]
+# B batch, F frames, C channels, H height, W width; pictures are float in [0, 1], (B, C, H, W) or (B, F, C, H, W)
+# N pictures of a set, D features
+
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Weights of MS-SSIM's scales (Wang et al. 2003), the finest first."""
+WINDOW = 11
+"""Side of SSIM's window in pixels."""
 
 
-def psnr(images_BCHW: Tensor, twin_BCHW: Tensor) -> list[float]:
+def psnr(images: Tensor, twin: Tensor) -> list[float]:
     """Peak signal-to-noise ratio per picture in dB, from floats; infinite for equal pictures."""
-    _check(images_BCHW, twin_BCHW)
-    error = (images_BCHW.double() - twin_BCHW.double()).square().flatten(1).mean(1)
+    require_equal_sizes(images, twin)
+    error = (images.double() - twin.double()).square().flatten(1).mean(1)
     return (-10 * error.log10()).tolist()
 
 
-def ssim(images_BCHW: Tensor, twin_BCHW: Tensor) -> list[float]:
+def ssim(images: Tensor, twin: Tensor) -> list[float]:
     """Structural similarity per picture, in [-1, 1] (torchmetrics); of a video, the mean over its frames."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _check(images_BCHW, twin_BCHW)
-    stills, twins = images_BCHW.flatten(0, -4), twin_BCHW.flatten(0, -4)
-    values = structural_similarity_index_measure(stills, twins, data_range=1.0, reduction="none")
+    require_equal_sizes(images, twin)
+    values = structural_similarity_index_measure(stills(images), stills(twin), data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
-    return values.reshape(len(images_BCHW), -1).mean(1).tolist()
+    return values.reshape(len(images), -1).mean(1).tolist()
+
+
+def ms_ssim(images: Tensor, twin: Tensor) -> list[float]:
+    """SSIM over as many of the five scales as the picture is large enough for, their weights scaled to sum to 1."""
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    require_equal_sizes(images, twin)
+    side = min(images.shape[-2:])
+    weights = SCALES[: max(n for n in range(1, 6) if n == 1 or side // (n - 1) ** 2 >= WINDOW)]
+    values = multiscale_structural_similarity_index_measure(
+        stills(images),
+        stills(twin),
+        data_range=1.0,
+        kernel_size=WINDOW,
+        reduction="none",
+        betas=tuple(weight / sum(weights) for weight in weights),
+        normalize="relu",
+    )
+    return values.reshape(len(images), -1).mean(1).tolist()
+
+
+def frame_psnr(images: Tensor, twin: Tensor) -> list[float]:
+    """The mean over a video's frames of their PSNR, which a single bad frame moves less than the PSNR of the whole."""
+    require_equal_sizes(images, twin)
+    return torch.tensor(psnr(stills(images), stills(twin))).reshape(len(images), -1).mean(1).tolist()
+
+
+def temporal_l2(images: Tensor, twin: Tensor) -> list[float]:
+    """|a - b| / |b| of the differences between neighbouring frames: whether things move as they did."""
+    return relative_l2(images.diff(dim=1), twin.diff(dim=1))
 
 
 def relative_l2(latents: Tensor, twin: Tensor) -> list[float]:
     """|a - b| / |b| of the final latents, per item."""
-    _check(latents, twin)
+    require_equal_sizes(latents, twin)
     gap = (latents.double() - twin.double()).flatten(1).norm(dim=1)
     return (gap / twin.double().flatten(1).norm(dim=1)).tolist()
+
+
+def frechet(features_ND: Tensor, twin_ND: Tensor) -> Tensor:
+    """Frechet distance of two sets as Gaussians (Heusel et al. 2017); leading dimensions are sets of their own.
+
+    tr (Ca Cb)^1/2 is the nuclear norm of A B^T / (N - 1), A and B the centred features, whichever side is smaller.
+    Equal sets are at exactly 0, where rounding would leave a trace.
+    """
+    require_equal_sizes(features_ND, twin_ND)
+    means = [one.double().mean(-2, keepdim=True) for one in (features_ND, twin_ND)]
+    a, b = features_ND.double() - means[0], twin_ND.double() - means[1]
+    traces = a.square().sum((-2, -1)) + b.square().sum((-2, -1))
+    if a.shape[-2] > a.shape[-1]:
+        a, b = torch.linalg.qr(a, mode="r").R, torch.linalg.qr(b, mode="r").R
+    mixed = torch.linalg.svdvals(a @ b.mT).sum(-1)
+    distance = (means[0] - means[1]).square().sum((-2, -1)) + (traces - 2 * mixed) / (features_ND.shape[-2] - 1)
+    return torch.where((features_ND == twin_ND).all(-1).all(-1), 0.0, distance)
+
+
+def kernel_distance(features_ND: Tensor, twin_ND: Tensor) -> Tensor:
+    """Squared kernel distance with (x y / D + 1)^3 (Binkowski et al. 2018), without the terms of a pair with itself.
+
+    Those of an item with its own twin are left out too, so that equal sets have distance 0.
+    """
+    require_equal_sizes(features_ND, twin_ND)
+    x, y, n = features_ND.double(), twin_ND.double(), features_ND.shape[-2]
+
+    def apart(a: Tensor, b: Tensor) -> Tensor:
+        kernel = (a @ b.mT / a.shape[-1] + 1) ** 3
+        return (kernel.sum((-2, -1)) - kernel.diagonal(dim1=-2, dim2=-1).sum(-1)) / (n * (n - 1))
+
+    return apart(x, x) + apart(y, y) - 2 * apart(x, y)
 
 
 def bootstrap(values: list[float], seed: int = 0, draws: int = 10_000) -> tuple[float, float, float]:
     """The mean with its 95 % interval over prompts; give paired differences to compare two methods."""
     data = torch.tensor(values, dtype=torch.float64)
-    picks = torch.randint(len(data), (draws, len(data)), generator=torch.Generator().manual_seed(seed))
-    means = data[picks].mean(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    means = data[resamples(len(data), seed, draws)].mean(1)
+    low, high = interval(means)
     return float(data.mean()), low, high
 
 
-def _check(a: Tensor, b: Tensor) -> None:
+def resamples(count: int, seed: int = 0, draws: int = 10_000) -> Tensor:
+    """(draws, count) places, with repetition: the same for the same count, so that metrics stay paired."""
+    return torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+
+
+def interval(draws: Tensor) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws; infinite draws are ordered, not interpolated."""
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    kind = "linear" if torch.isfinite(draws).all() else "lower"
+    low, high = torch.quantile(draws.double(), ends, interpolation=kind).tolist()
+    return low, high
+
+
+def stills(images: Tensor) -> Tensor:
+    """(B, C, H, W) of pictures as they are, of videos every frame."""
+    return images.flatten(0, -4)
+
+
+def require_equal_sizes(a: Tensor, b: Tensor) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+        BadPipeline: other sizes, NaN or infinity.
+    """
     if a.shape != b.shape:
         raise BadPipeline(f"found pictures of {tuple(a.shape)} and {tuple(b.shape)}; only equal sizes can be compared")
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):

@@ -23,6 +23,9 @@ PACKAGES = (
     "triton",
 )
 
+FILED = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+"""Of what is written to a JSON file and read back; infinity is a word there."""
+
 
 class Measure(BaseModel):
     """One quality figure: the mean, and each picture's own."""
@@ -33,6 +36,29 @@ class Measure(BaseModel):
     @classmethod
     def of(cls, each: list[float]) -> Measure:
         return cls(mean=statistics.fmean(each), each=each)
+
+
+class Estimate(BaseModel):
+    """A mean over prompts with its 95 % bootstrap interval; infinite where pictures are equal."""
+
+    model_config = FILED
+
+    mean: float
+    low: float
+    high: float
+
+
+class Unit(BaseModel):
+    """How a measure is read."""
+
+    model_config = FILED
+
+    name: str
+    """The key in a cell's measures, such as "psnr"."""
+    title: str
+    """For people: "PSNR"."""
+    unit: str = ""
+    higher_is_better: bool
 
 
 class Comparison(BaseModel):
@@ -50,7 +76,7 @@ class Comparison(BaseModel):
 class Report(BaseModel):
     """What ran, on what, how long it took, and what it cost."""
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+    model_config = FILED
 
     recipe: str
     resolved: dict[str, Any]

@@ -49,3 +49,8 @@ def test_the_interval_of_a_clear_gain_excludes_zero_and_that_of_noise_does_not()
     assert 2.5 < low < mean < high < 3.5
     _, low, high = bootstrap((noise - noise.mean()).tolist())
     assert low < 0 < high
+
+
+def test_intervals_of_infinite_values_are_ordered() -> None:
+    assert bootstrap([math.inf] * 4) == (math.inf,) * 3
+    assert bootstrap([math.inf, 30.0, 30.0, 30.0])[1] == 30.0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from testbed import shapes
-from testbed.checker import check, score, see
-from testbed.render import render
+from ditstack_adapters.model.embedded import shapes
+from ditstack_adapters.model.embedded.checker import check, score, see
+from ditstack_adapters.model.embedded.render import render
 
 
 def rendered(level: int, n: int) -> tuple[np.ndarray, list[str]]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
-from testbed.checker import score
+from ditstack_adapters.model.embedded.checker import score
+from ditstack_adapters.model.embedded.shapes import unseen_prompts
 from testbed.score import paint
-from testbed.shapes import unseen_prompts
 from testbed.words import WORDS, clip_tokenizer, t5_tokenizer
 
 EMBEDDED = Path(__file__).parents[2] / "adapters" / "ditstack_adapters" / "model" / "embedded"

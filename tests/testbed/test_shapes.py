@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from testbed import shapes
-from testbed.render import SIDE, render
+from ditstack_adapters.model.embedded import shapes
+from ditstack_adapters.model.embedded.render import SIDE, render
 
 
 @pytest.mark.parametrize("level", shapes.LEVELS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditstack.model import Model
+
+if TYPE_CHECKING:
+    from .embedded.judge import ShapesJudge
 
 FOLDER = Path(__file__).parent / "embedded" / "tiny"
 
@@ -23,3 +26,8 @@ class Tiny(Model):
     def load(self) -> Any:
         here = self.model_copy(update={"source": str(FOLDER)}) if self.source == "embedded" else self
         return Model.load(here)
+
+    def judge(self) -> ShapesJudge:
+        from .embedded.judge import ShapesJudge
+
+        return ShapesJudge()

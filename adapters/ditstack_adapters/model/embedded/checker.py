@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from testbed.render import GROUND, INK, SDF, SIDE, SPOTS, pattern
-from testbed.shapes import SHAPES, TEXTURES, Scene, Thing, parse
+from .render import GROUND, INK, SDF, SIDE, SPOTS, pattern
+from .shapes import SHAPES, TEXTURES, Scene, Thing, parse
 
 # N pictures, S side in pixels
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.shapes import SHAPES, Scene
+from .shapes import SHAPES, Scene
 
 # N pictures, S side in pixels, P points
 
