@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
 from ditstack.errors import BadFile
-from ditstack.hooks import run_original
+from ditstack.hooks import InnerHook
 from ditstack.increments import find_linears
 from ditstack.lowrank import regress
 from ditstack.moments import Grams, seeing
@@ -50,7 +49,7 @@ def noting_errors(pipe: Pipe, wanted: bool = True) -> Iterator[None]:
         plain = before.pop(name)
         error = (plain - dense(linear).detach().cpu()).to(plain.dtype)
         if error.any():
-            HookRegistry.check_if_exists_or_initialize(linear).register_hook(_Beside(error), HOOK)
+            setattr(linear, HOOK, _Beside(linear, error))
 
 
 def fit_compensation(pipe: Pipe, rehearsal: Rehearsal, rank: int | float) -> dict[str, Tensor]:
@@ -97,20 +96,20 @@ def install(pipe: Pipe, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _hook(linear: torch.nn.Module) -> Any:
-    return HookRegistry.check_if_exists_or_initialize(linear).get_hook(HOOK)
+    return getattr(linear, HOOK, None)
 
 
-class _Beside(ModelHook):
+class _Beside(InnerHook):
     """One rounded linear and what is added to it. Until something is fitted, nothing is."""
 
-    def __init__(self, error_OI: Tensor) -> None:
-        super().__init__()
+    def __init__(self, module: torch.nn.Module, error_OI: Tensor) -> None:
+        super().__init__(module)
         self.error = error_OI
 
-    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        y, up = run_original(self, args, kwargs), getattr(module, UP, None)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        y, up = self.under(*args, **kwargs), getattr(self.module, UP, None)
         if up is None:
             return y
         # y = W_q x + A B x
-        inner = torch.nn.functional.linear(args[0], getattr(module, DOWN))
+        inner = torch.nn.functional.linear(args[0], getattr(self.module, DOWN))
         return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), up.mT).view_as(y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers.hooks.hooks import ModelHook
 
 
@@ -12,3 +13,18 @@ def run_original(hook: ModelHook, args: tuple[Any, ...], kwargs: dict[str, Any])
     forward = hook.fn_ref.original_forward
     assert forward is not None
     return forward(*args, **kwargs)
+
+
+class InnerHook:
+    """A hook on a module inside a block: a bound method in the place of the module's forward, which is `under` it.
+
+    Blocks that are alike then share compiled code. diffusers' hooks are partials, each of which a compiler takes for
+    another function; they are for whole blocks and transformers.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module, self.under = module, module.forward
+        module.forward = self.forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
