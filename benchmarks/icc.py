@@ -23,8 +23,8 @@ from ditstack.factors import Factors
 from ditstack.quiet import hush, hush_loading
 from ditstack.recipe import Recipe
 from ditstack.stack import Stack, load
+from ditstack_adapters.model.embedded import shapes
 from results import write
-from testbed import shapes
 
 BATCH = 16
 RANKS = (0.125, 0.25)

@@ -23,8 +23,8 @@ from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded, paper
 from ditstack.stack import Stack, load
+from ditstack_adapters.model.embedded import shapes
 from results import write
-from testbed import shapes
 
 BATCH = 16
 SOLVER = {
