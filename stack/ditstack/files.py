@@ -13,6 +13,11 @@ from typing import IO
 from ditstack.errors import BadFile
 
 
+def home() -> Path:
+    """Where ditstack keeps what it found out on this machine: $DITSTACK_HOME, or in the user's cache folder."""
+    return Path(os.environ.get("DITSTACK_HOME") or Path.home() / ".cache" / "ditstack")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name beside it, flush it to the disk, and rename it.
 

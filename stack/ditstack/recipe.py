@@ -47,9 +47,18 @@ class Gate(_Section):
 
     psnr_min: float | None = None
     ssim_min: float | None = None
+    ms_ssim_min: float | None = None
+    relative_l2_max: float | None = None
+    """Of the final latents."""
     lpips_max: float | None = None
     agreement_drop_max: float | None = None
+    """Of the share of pictures that agree with their prompts."""
     speedup_min: float | None = None
+    """Of denoising."""
+
+    def limits(self) -> dict[str, float]:
+        """What it asks for, by its key."""
+        return self.model_dump(exclude_none=True)
 
 
 class Recipe:

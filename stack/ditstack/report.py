@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import re
 import resource
 import statistics
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +25,9 @@ PACKAGES = (
     "lightning",
     "triton",
 )
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Where Linux tells a process its peak memory, and starts it afresh."""
 
 FILED = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 """Of what is written to a JSON file and read back; infinity is a word there."""
@@ -95,6 +101,8 @@ class Report(BaseModel):
     macs: int
     macs_ratio: float
     """Multiply-accumulates as a share of running every step in full."""
+    compiled: int | None = None
+    """Pieces of code that were compiled during the generation: 0 once it is warm, None where nothing is compiled."""
     notes: list[str] = []
     compare: Comparison | None = None
 
@@ -111,9 +119,20 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> int:
-    """Bytes at the highest point so far."""
+    """Bytes at the highest point since the last reset: of the GPU, or of the process where there is none."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
+    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def reset_peak_memory() -> None:
+    """Count the highest point from here on, where the system can: CUDA and Linux do."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET.exists() and os.access(RESET, os.W_OK):
+        RESET.write_text("5")

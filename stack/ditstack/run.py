@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ditstack import pictures as paper
 from ditstack import plan
 from ditstack.bench import compare, timed_sample
+from ditstack.check import unchecked
 from ditstack.files import folder_atomically
 from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe
@@ -43,6 +44,7 @@ class Job:
             plain = self._sample(self.recipe.plain(), "plain twin", console)[1] if self.compare else None
             stack, made = self._sample(self.recipe, self.recipe.name, console)
             report = stack.report(made)
+            report.notes += [note] if (note := unchecked(self.recipe)) else []
             if plain is not None:
                 report.compare = compare(made, plain)
             self._write(folder, report, made, plain)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ditstack.errors import BadFile
+
+if TYPE_CHECKING:
+    from ditstack.recipe import Recipe
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -19,6 +22,27 @@ Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help=
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
+PromptsOrCount = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="FILE|N", help="A text file with one prompt a line, or how many of the model's own to use."
+    ),
+]
+
+
+def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
+    """Those of a file, so many of the model's own, or the recipe's.
+
+    Raises:
+        BadFile: there are none, or not so many.
+    """
+    if given is not None and not given.isdecimal():
+        return read_prompts(Path(given))
+    count, judge = int(given or 0), recipe.model.judge()
+    found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    if not found or len(found) < count:
+        raise BadFile(f"recipe {recipe.name} names {len(found)} prompts; give --prompts FILE")
+    return found[:count] if count else found
 
 
 def read_prompts(path: Path) -> list[str]:
