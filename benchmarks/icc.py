@@ -1,16 +1,21 @@
 """ICC on the embedded model: every way of fitting, beside "the same MACs in fewer full steps"; and on rounded weights.
 
-    python benchmarks/icc.py [--prompts 64] [--steps 28] [--interval 2 4] [--only factors | quantized]
+    python benchmarks/icc.py [--prompts 64] [--steps 28] [--resume benchmarks/results/.../icc.json]
 
 Pictures are compared with those of the unquantized, uncached run of the same prompts and seeds. Factors are fitted on
-other prompts. Writes benchmarks/results/<machine>_<date>/icc.json; rows have paired 95 % intervals.
+other prompts. Writes benchmarks/results/<machine>_<date>/icc.json after every row; gains are paired over prompts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +23,120 @@ import torch
 
 from ditstack import quality
 from ditstack.build import build
-from ditstack.calibrate import conditions, provide_factors
+from ditstack.calibrate import provide_factors
 from ditstack.factors import Factors
 from ditstack.quiet import hush, hush_loading
 from ditstack.recipe import Recipe
 from ditstack.stack import Stack, load
-from ditstack_adapters.model.embedded import shapes
 from results import write
+from testbed import shapes
 
 BATCH = 16
-RANKS = (0.125, 0.25)
+INTERVALS, RANKS = (2, 4), (0.125, 0.25)
+ROUNDED = {
+    "int4": {"method": "torchao", "scheme": "int4"},
+    "nf4": {"method": "bitsandbytes", "scheme": "nf4"},
+}
+FITS = {
+    "svd": {"factors_by": "svd"},
+    "ca": {"factors_by": "ca"},
+    "cd": {"factors_by": "cd"},
+    "rrr, unweighted": {"weighting": "none"},
+    "rrr": {},
+}
 Row = dict[str, Any]
+
+
+@dataclass
+class Case:
+    """A row to be measured: what makes its stack, and the row of its group that it is compared with."""
+
+    group: str
+    name: str
+    make: Callable[[], Stack]
+    against: str | None = None
 
 
 class Bench:
     """One reference, and rows measured against it."""
 
-    def __init__(self, prompts: int, calibration: int, steps: int, changes: list[str]) -> None:
-        self.prompts = shapes.unseen_prompts(prompts, 7)
-        self.base = Recipe.read("tiny", [f"sampler.steps={steps}", *changes]).resolved()
-        self.base["calibration"] = shapes.seen_prompts(calibration, 3)
-        self.reference = self.pictures(load(self.recipe("reference")))
-        self.rows: list[Row] = []
+    def __init__(self, wanted: argparse.Namespace) -> None:
+        self.prompts = shapes.unseen_prompts(wanted.prompts, 7)
+        self.steps = wanted.steps
+        self.base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
+        self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
+        self.rows: list[Row] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
+        self.reference = self.pictures(load(self.recipe({})))
+        self._plain: dict[str, Factors] = {}
 
-    def recipe(self, name: str, cache: Row | None = None, quantize: Row | None = None, steps: int = 0) -> Recipe:
+    def recipe(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Recipe:
         data = dict(self.base)
         if steps:
             data["sampler"] = {**data["sampler"], "steps": steps}
         if quantize:
-            data["quantize"] = {"method": "torchao", **quantize}
+            data["quantize"] = quantize
         if cache:
-            file = Path(tempfile.mkdtemp()) / "factors.safetensors"
-            data["cache"] = {"method": "icc", "calibrate": "auto", "factors": str(file), **cache}
-        return Recipe.parse(data, name)
+            data["cache"] = {"method": "icc", "calibrate": "auto", **cache}
+        return Recipe.parse(data, "benchmark")
+
+    def stack(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Stack:
+        return load(self.recipe(cache, quantize, steps))
+
+    def naive(self, cache: Row, quantize: Row) -> Stack:
+        """A stack on rounded weights whose cache has the factors of the unquantized model."""
+        key = json.dumps(cache)
+        if key not in self._plain:
+            fitted = self.stack(cache).pipe.factors
+            assert fitted is not None
+            self._plain[key] = fitted
+        recipe = self.recipe(cache, quantize)
+        # what compensates is fitted; the cache's own fit would be thrown away
+        uncached = self.recipe({}, quantize)
+        pipe = build(recipe)
+        provide_factors(uncached, pipe)
+        own = pipe.factors.tensors if pipe.factors is not None else {}
+        pipe.factors = Factors({**own, **self._plain[key].of("cache")}, {})
+        return Stack(recipe, pipe, {})
 
     def pictures(self, stack: Stack) -> torch.Tensor:
-        made = [
-            stack.sample(
-                self.prompts[at : at + BATCH], [1000 + at + i for i in range(len(self.prompts[at : at + BATCH]))]
-            )
-            for at in range(0, len(self.prompts), BATCH)
-        ]
-        return torch.cat([one.images for one in made])
+        made = []
+        for at in range(0, len(self.prompts), BATCH):
+            part = self.prompts[at : at + BATCH]
+            made.append(stack.sample(part, [1000 + at + i for i in range(len(part))]).images)
+        return torch.cat(made)
 
-    def measure(self, group: str, name: str, stack: Stack, against: Row | None = None) -> Row:
+    def row(self, group: str, name: str) -> Row | None:
+        return next((row for row in self.rows if (row["group"], row["name"]) == (group, name)), None)
+
+    def measure(self, case: Case) -> None:
         """One row: fidelity to the reference, MACs, and the paired gain over another row."""
+        stack = case.make()
         psnr = quality.psnr(self.pictures(stack), self.reference)
+        pipe = stack.pipe
         row: Row = {
-            "group": group,
-            "name": name,
+            "group": case.group,
+            "name": case.name,
             "psnr": quality.bootstrap(psnr),
-            "steps": stack.pipe.steps_by_kind(),
-            "macs": stack.pipe.spent,
+            "steps": pipe.steps_by_kind(),
+            "macs": pipe.spent,
+            "macs_ratio": stack.report().macs_ratio,
+            "calibrated_share": calibrated_share(stack),
             "psnr_each": psnr,
         }
+        against = self.row(case.group, case.against) if case.against else None
         if against is not None:
             pairs = zip(psnr, against["psnr_each"], strict=True)
-            row |= {"against": against["name"], "gain": quality.bootstrap([a - b for a, b in pairs])}
+            row |= {"against": case.against, "gain": quality.bootstrap([a - b for a, b in pairs])}
         self.rows.append(row)
-        gain = (
-            f"{row['gain'][0]:+.2f} [{row['gain'][1]:+.2f}, {row['gain'][2]:+.2f}] {row['against']}" if against else ""
-        )
-        print(
-            f"{group:10s} {name:44s} {row['psnr'][0]:6.2f} dB  {stack.pipe.spent / 1e9:7.1f} GMAC  {gain}", flush=True
-        )
-        return row
+        gain = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["gain"]) + f" {case.against}" if "gain" in row else ""
+        print(f"{case.group:10s} {case.name:44s} {row['psnr'][0]:6.2f} dB {row['macs'] / 1e9:6.1f} GMAC {gain}")
+
+
+def calibrated_share(stack: Stack) -> float | None:
+    """What a calibrated pass costs of an uncached one."""
+    macs = stack.pipe.macs
+    shares = [cost / macs[one, "off", rows] for (one, kind, rows), cost in macs.items() if kind == "calibrated"]
+    return shares[0] if shares else None
 
 
 def main() -> None:
@@ -90,86 +144,78 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--calibration", type=int, default=16)
     parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--interval", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--only", choices=["factors", "quantized"])
+    parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
+    parser.add_argument("--only", nargs="*", default=[], help="groups, such as 'N=4' or 'int4 N=2'")
     parser.add_argument("--set", dest="changes", nargs="*", default=[])
     wanted = parser.parse_args()
+    os.environ["DITSTACK_HOME"] = tempfile.mkdtemp()
     hush()
     hush_loading()
-    bench = Bench(wanted.prompts, wanted.calibration, wanted.steps, wanted.changes)
-    if wanted.only != "quantized":
-        for interval in wanted.interval:
-            factors(bench, interval, wanted.steps)
-    if wanted.only != "factors":
-        for scheme in ("int4", "int3"):
-            for interval in wanted.interval:
-                quantized(bench, scheme, interval)
-    write("icc", {"prompts": wanted.prompts, "steps": wanted.steps, "resolved": bench.base, "rows": bench.rows})
+    bench = Bench(wanted)
+    for group, rows in groups(bench).items():
+        for case in rows(group) if not wanted.only or group in wanted.only else ():
+            if bench.row(group, case.name) is None:
+                bench.measure(case)
+                kept = {"prompts": wanted.prompts, "steps": wanted.steps, "calibration": wanted.calibration}
+                write("icc", {**kept, "resolved": bench.base, "rows": bench.rows})
 
 
-def factors(bench: Bench, interval: int, steps: int) -> None:
+def groups(bench: Bench) -> dict[str, Callable[[str], Iterator[Case]]]:
+    """The rows of every group, by its name; a row stands after the one that it is compared with."""
+    out = {}
+    for interval in INTERVALS:
+        out[f"N={interval}"] = partial(factors, bench, interval)
+        for scheme in ROUNDED:
+            out[f"{scheme} N={interval}"] = partial(rounded, bench, scheme, interval)
+    return out | {f"{scheme} SVD-Cache": partial(predictors, bench, scheme) for scheme in ROUNDED}
+
+
+def factors(bench: Bench, interval: int, group: str) -> Iterator[Case]:
     """Every kind of factors at one interval, each rank beside the control of its own MACs."""
-    group = f"N={interval}"
-    bench.measure(group, "reuse of every linear", load(bench.recipe("reuse", {"interval": interval, "rank": 0})))
+    cache = {"interval": interval}
+    yield Case(group, "reuse of every linear", lambda: bench.stack({**cache, "rank": 0}))
     for rank in RANKS:
-        rows: dict[str, Row] = {}
-        ratio = share = 1.0
-        for name, fields in kinds():
-            stack = load(bench.recipe(name, {"interval": interval, "rank": rank, **fields}))
-            rows[name] = bench.measure(group, f"rank D/{round(1 / rank)}: {name}", stack, rows.get("cd"))
-            ratio, share = stack.report().macs_ratio, calibrated_share(stack)
-        same = max(1, round(steps * ratio))
-        name = f"control: {same} full steps for {steps * ratio:.1f}"
-        bench.measure(group, name, load(bench.recipe("control", steps=same)), rows["rrr"])
-        fields = {"interval": interval, "macs": round(share, 4)}
-        bench.measure(
-            group, f"D/{round(1 / rank)}'s MACs: rrr, allocated", load(bench.recipe("a", fields)), rows["rrr"]
+        label = f"D/{round(1 / rank)}"
+        for name, fields in FITS.items():
+            fields = {**cache, "rank": rank, **fields}
+            yield Case(group, f"{label}: {name}", lambda fields=fields: bench.stack(fields), f"{label}: cd")
+        ours = bench.row(group, f"{label}: rrr")
+        assert ours is not None
+        fields = {**cache, "macs": round(ours["calibrated_share"], 4)}
+        yield Case(group, f"{label}: rrr, allocated", lambda fields=fields: bench.stack(fields), f"{label}: rrr")
+        # a whole number of steps, with at least the MACs
+        same = math.ceil(bench.steps * ours["macs_ratio"])
+        yield Case(
+            group,
+            f"{label}: control, {same} full steps",
+            lambda same=same: bench.stack({}, steps=same),
+            f"{label}: rrr",
         )
 
 
-def calibrated_share(stack: Stack) -> float:
-    """What a calibrated pass costs of an uncached one."""
-    macs = stack.pipe.macs
-    return next(cost / macs[one, "off", rows] for (one, kind, rows), cost in macs.items() if kind == "calibrated")
-
-
-def kinds() -> Iterator[tuple[str, Row]]:
-    """The ways of fitting, by name."""
-    for name in ("svd", "ca", "cd"):
-        yield name, {"factors_by": name}
-    yield "rrr, unweighted", {"weighting": "none"}
-    yield "rrr", {}
-
-
-def quantized(bench: Bench, scheme: str, interval: int) -> None:
+def rounded(bench: Bench, scheme: str, interval: int, group: str) -> Iterator[Case]:
     """What each part of recalibration contributes on rounded weights."""
-    group, cache = f"{scheme} N={interval}", {"interval": interval, "rank": 0.125}
-    rounded, compensated = {"scheme": scheme}, {"scheme": scheme, "compensate": 0.125}
-    bench.measure(group, "rounded, no cache", load(bench.recipe("q", quantize=rounded)))
-    bench.measure(group, "compensated, no cache", load(bench.recipe("c", quantize=compensated)), bench.rows[-1])
-    cd = transplanted(bench, {**cache, "factors_by": "cd"}, rounded)
-    bench.measure(group, "cd of the unquantized weights", cd)
-    naive = bench.measure(group, "naive: rrr of the unquantized model", transplanted(bench, cache, rounded))
-    bench.measure(group, "refit only", load(bench.recipe("r", cache, rounded)), naive)
-    bench.measure(group, "compensation only", transplanted(bench, cache, compensated), naive)
-    bench.measure(group, "both", load(bench.recipe("b", cache, compensated)), naive)
+    plain, better = ROUNDED[scheme], {**ROUNDED[scheme], "compensate": 0.125}
+    cache, wide = {"interval": interval, "rank": 0.125}, {"interval": interval, "rank": 0.25}
+    naive = "naive: ICC of the unquantized weights, D/8"
+    yield Case(group, "rounded, no cache", lambda: bench.stack({}, plain))
+    yield Case(group, "compensated D/8, no cache", lambda: bench.stack({}, better), "rounded, no cache")
+    yield Case(group, "naive, cd", lambda: bench.naive({**cache, "factors_by": "cd"}, plain))
+    yield Case(group, naive, lambda: bench.naive(cache, plain))
+    yield Case(group, "naive, D/4", lambda: bench.naive(wide, plain), naive)
+    yield Case(group, "ICC refitted", lambda: bench.stack(cache, plain), naive)
+    yield Case(group, "compensated", lambda: bench.naive(cache, better), naive)
+    yield Case(group, "compensated, ICC refitted", lambda: bench.stack(cache, better), naive)
 
 
-def transplanted(bench: Bench, cache: Row, quantize: Row) -> Stack:
-    """A stack on rounded weights whose cache has the factors of the unquantized model."""
-    alien = load(bench.recipe("plain weights", cache)).pipe.factors
-    recipe = bench.recipe("transplanted", cache, quantize)
-    assert alien is not None
-    pipe = build(recipe)
-    if "compensate" in quantize:
-        current = conditions(recipe, pipe)
-        provide_factors(recipe, pipe)
-        assert pipe.factors is not None
-        kept = {name: one for name, one in pipe.factors.tensors.items() if "/" in name}
-        pipe.factors = Factors({**kept, **alien.of("cache")}, current)
-    else:
-        pipe.factors = alien
-    return Stack(recipe, pipe, {})
+def predictors(bench: Bench, scheme: str, group: str) -> Iterator[Case]:
+    """What refitting SVD-Cache's basis and gains to rounded weights brings."""
+    plain = ROUNDED[scheme]
+    cache = {"method": "svdcache", "interval": 4, "predictor": "fitted", "rank": 16}
+    for quantize, label in ((plain, "rounded"), ({**plain, "compensate": 0.125}, "compensated")):
+        naive = f"{label}: basis and gains of the unquantized weights"
+        yield Case(group, naive, lambda quantize=quantize: bench.naive(cache, quantize))
+        yield Case(group, f"{label}: refitted", lambda quantize=quantize: bench.stack(cache, quantize), naive)
 
 
 if __name__ == "__main__":
