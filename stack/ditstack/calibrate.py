@@ -82,7 +82,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
     """
     if not wanting(recipe):
         return
-    file, auto = factors_file(recipe), getattr(recipe.adapters.get("cache"), "calibrate", "auto") == "auto"
+    file, auto = factors_file(recipe), all(getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(recipe))
     current = conditions(recipe, pipe)
     if file.is_file() or not auto:
         factors = Factors.load(file)
@@ -116,7 +116,8 @@ def _fit(recipe: Recipe, pipe: Pipe, current: Mapping[str, str], prompts: Sequen
     """Fit every stage that wants it, in their order: each sees what those before it fitted."""
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
-        found = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
+        with pipe.uncompiled():
+            found = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
         # laid out as a file gives them back, so that pictures are equal to the last bit
         fitted = {name: one.contiguous() for name, one in found.items()}
         adapter.take(pipe, fitted)

@@ -6,7 +6,10 @@ Facts are for *cannot*. What merely *should not* be stacked is shown by measurem
 from __future__ import annotations
 
 import enum
+import importlib.util
+import os
 import platform
+import shutil
 
 
 class Fact(enum.Enum):
@@ -18,6 +21,9 @@ class Fact(enum.Enum):
     FLOAT_WEIGHTS = "linear weights are plain floating-point tensors"
     FREE_ATTENTION = "the attention kernel can be replaced"
     FREE_TRUNK = "no other cache sits on the transformer"
+    TRACEABLE = "a compiler can follow what runs inside a block"
+    PASSING = "nothing that a block computes is kept for a later step"
+    COMPILER = "there is a compiler: of C++, or Triton where there is a GPU"
     CUDA = "the model runs on a CUDA GPU"
     SM80 = "the GPU is of compute capability 8.0 or newer"
     SM89 = "the GPU is of compute capability 8.9 or newer"
@@ -26,16 +32,21 @@ class Fact(enum.Enum):
 def machine(device: str = "auto") -> frozenset[Fact]:
     """The facts that this machine gives to a model on `device` ("auto", "cpu", "cuda" or "cuda:1")."""
     if device == "cpu":
-        return frozenset()
+        return _of_a_cpu()
     import torch
 
     if not torch.cuda.is_available():
-        return frozenset()
-    found = {Fact.CUDA}
+        return _of_a_cpu()
+    found = {Fact.CUDA} | ({Fact.COMPILER} if importlib.util.find_spec("triton") else set())
     capability = torch.cuda.get_device_capability(torch.device("cuda" if device == "auto" else device))
     found |= {Fact.SM80} if capability >= (8, 0) else set()
     found |= {Fact.SM89} if capability >= (8, 9) else set()
     return frozenset(found)
+
+
+def _of_a_cpu() -> frozenset[Fact]:
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
+    return frozenset({Fact.COMPILER} if any(map(shutil.which, compilers)) else ())
 
 
 def describe_machine() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,19 @@ def run_original(hook: ModelHook, args: tuple[Any, ...], kwargs: dict[str, Any])
     forward = hook.fn_ref.original_forward
     assert forward is not None
     return forward(*args, **kwargs)
+
+
+def put_beneath(module: torch.nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Let what lies under all hooks of diffusers on a module be wrapped, so that they stay outside."""
+    registry: Any = getattr(module, "_diffusers_hook", None)
+    if registry is None or not registry._fn_refs:
+        module.forward = wrap(module.forward)
+        return
+    lowest = registry._fn_refs[0]
+    if lowest.original_forward is None:
+        lowest.forward = wrap(lowest.forward)
+    else:
+        lowest.original_forward = wrap(lowest.original_forward)
 
 
 class InnerHook:

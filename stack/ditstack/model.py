@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from ditstack.pipe import Pipe
 
 GIVES = frozenset(
-    {Fact.BLOCKS, Fact.DENSE_WEIGHTS, Fact.FLOAT_WEIGHTS, Fact.FREE_ATTENTION, Fact.FREE_TRUNK, Fact.LORAS}
+    {
+        Fact.BLOCKS,
+        Fact.DENSE_WEIGHTS,
+        Fact.FLOAT_WEIGHTS,
+        Fact.FREE_ATTENTION,
+        Fact.FREE_TRUNK,
+        Fact.LORAS,
+        Fact.PASSING,
+        Fact.TRACEABLE,
+    }
 )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ditstack.trunk import Store
 
 TRANSFORMERS = ("transformer", "transformer_2")
-FULL, OFF = "full", "off"
+FULL, CALIBRATED, REUSED, OFF = "full", "calibrated", "reused", "off"
 
 
 class Pipe:
@@ -81,6 +81,10 @@ class Pipe:
         """Multiply-accumulates of the present or last generation, and what they would be if nothing were cached."""
         self.extra = 0
         """Those of the present pass that only a cache makes, for its later steps."""
+        self.compiled: int | None = None
+        """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
+        self.as_written = False
+        """Whether compiled parts run as they were written for now."""
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +99,15 @@ class Pipe:
         finally:
             self.cache_on = before
 
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Inside, what is compiled runs as it was written, so that one can listen to its parts."""
+        before, self.as_written = self.as_written, True
+        try:
+            yield
+        finally:
+            self.as_written = before
+
     def steps_by_kind(self) -> dict[str, int]:
         """How many steps of the last generation ran in each way; a step is full if any of its branches was."""
         return dict(Counter(self.step_kinds.values()))
@@ -107,6 +120,7 @@ class Pipe:
             if self.attention is not None:
                 self.attention.ran.clear()
             self.spent = self.would_spend = 0
+            self.compiled = None if self.compiled is None else 0
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
@@ -150,7 +164,7 @@ class Pipe:
             yield
             key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
         else:
-            with MacCounter() as counter:
+            with self.uncompiled(), MacCounter() as counter:
                 yield
             key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
             self.macs[key] = counter.total

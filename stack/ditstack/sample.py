@@ -123,5 +123,6 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
-    """Two steps, so that what is done only once is not timed."""
-    sample(pipe, prompts, range(len(prompts)), sampler.model_copy(update={"steps": 2}))
+    """Do what is done only once, so that it is not timed: in two steps, or in all where each kind is compiled."""
+    short = sampler if pipe.compiled is not None else sampler.model_copy(update={"steps": 2})
+    sample(pipe, prompts, range(len(prompts)), short)

@@ -70,6 +70,7 @@ class Stack:
             steps=pipe.steps_by_kind(),
             macs=pipe.spent,
             macs_ratio=pipe.spent / pipe.would_spend if pipe.would_spend else 1.0,
+            compiled=pipe.compiled,
             notes=list(pipe.notes),
         )
 

@@ -23,7 +23,8 @@ def block_runs(pipe: Pipe) -> Iterator[list[str]]:
             label = f"{name}.{block.name}"
             handles.append(inside.register_forward_hook(lambda *_, label=label: seen.append(label)))
     try:
-        yield seen
+        with pipe.uncompiled():
+            yield seen
     finally:
         for handle in handles:
             handle.remove()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.adapter import Cache
+from ditstack.facts import Fact
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,10 @@ class TaylorSeer(Cache):
     """How many first steps are full."""
     order: Annotated[int, Field(ge=0)] = 1
     lite: bool = False
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return super().drops | (frozenset() if self.lite else {Fact.TRACEABLE})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig

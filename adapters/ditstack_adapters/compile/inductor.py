@@ -1,0 +1,102 @@
+"""inductor: PyTorch's compiler (Ansel et al., ASPLOS 2024), without graph breaks: what it cannot follow is refused.
+
+Blocks that are alike share compiled code, one piece for each kind of step. Hooks on whole blocks and transformers,
+such as a trunk's cache, stay outside, so that a forecast step calls no compiled code at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ditstack.adapter import Adapter
+from ditstack.facts import Fact
+
+if TYPE_CHECKING:
+    import torch
+
+    from ditstack.pipe import Pipe
+
+FORMS = 64
+"""Most pieces of code of one region: kinds of steps times sizes, of which two or more become one of any size."""
+
+
+class Inductor(Adapter):
+    """Compiles when a block first runs; later generations of the same size compile nothing."""
+
+    neutral: ClassVar[dict[str, Any] | None] = {}
+    trial: ClassVar[dict[str, Any]] = {"backend": "eager"}
+
+    region: Literal["blocks", "whole"] = "blocks"
+    """`whole` is the transformer from end to end: some more speed for much more compiling, and no cache."""
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    """As torch.compile has them; `reduce-overhead` and `max-autotune` replay CUDA graphs."""
+    backend: Literal["inductor", "aot_eager", "eager"] = "inductor"
+    """`eager` and `aot_eager` follow every block and make no code: a quick look at whether a stack can be compiled."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        facts = {Fact.BLOCKS, Fact.TRACEABLE}
+        facts |= {Fact.COMPILER} if self.backend == "inductor" else set()
+        facts |= {Fact.FREE_TRUNK} if self.region == "whole" else set()
+        facts |= {Fact.CUDA} if self.mode != "default" else set()
+        return frozenset(facts | {Fact.PASSING} if self.replays else facts)
+
+    @property
+    def replays(self) -> bool:
+        """Whether CUDA graphs are replayed: what one computes lasts until the next."""
+        return self.mode in ("reduce-overhead", "max-autotune")
+
+    def apply(self, pipe: Pipe) -> None:
+        import torch
+
+        from ditstack.hooks import put_beneath
+
+        pipe.compiled = 0
+        if self.replays:
+            pipe.on_pass.append(torch.compiler.cudagraph_mark_step_begin)
+        region = _Region(self, pipe)
+        for module in self._modules(pipe):
+            put_beneath(module, region.swift)
+
+    def _modules(self, pipe: Pipe) -> Iterator[torch.nn.Module]:
+        if self.region == "whole":
+            yield from pipe.transformers.values()
+        else:
+            yield from (block.module for blocks in pipe.blocks.values() for block in blocks)
+
+
+class _Region:
+    """What is compiled of one pipe: a piece for each function, whichever module it is bound to."""
+
+    def __init__(self, adapter: Inductor, pipe: Pipe) -> None:
+        self.adapter, self.pipe = adapter, pipe
+        self._made: dict[Any, Callable[..., Any]] = {}
+
+    def swift(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The same forward, compiled, unless a pass must be seen as it runs."""
+        from torch._dynamo.utils import counters
+
+        function, owner = getattr(forward, "__func__", forward), getattr(forward, "__self__", None)
+        bound = () if owner is None else (owner,)
+        compiled, pipe = self._compiled(function), self.pipe
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if pipe.as_written:
+                return forward(*args, **kwargs)
+            before = counters["stats"]["unique_graphs"]
+            out = compiled(*bound, *args, **kwargs)
+            pipe.compiled = (pipe.compiled or 0) + counters["stats"]["unique_graphs"] - before
+            return out
+
+        return run
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        import torch
+
+        if function not in self._made:
+            # neither another pipe's code nor its count of recompilations is shared
+            how: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True, "recompile_limit": FORMS}
+            how |= {} if self.adapter.mode == "default" else {"mode": self.adapter.mode}
+            self._made[function] = torch.compile(function, backend=self.adapter.backend, **how)
+        return self._made[function]
