@@ -14,6 +14,8 @@ from ditstack.errors import BadPipeline
 
 BRANCHES = re.compile(r"attn\d?|attention|ff|ff_context|ffn|feed_forward|mlp|img_mlp|txt_mlp")
 """The names of attentions and MLPs inside a block."""
+ATTENTIONS = re.compile(r"attn\d?|attention")
+"""Those of attentions alone."""
 
 
 @dataclass

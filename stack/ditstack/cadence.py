@@ -1,4 +1,4 @@
-"""Cadence: of each pass of a transformer, whether it runs in full."""
+"""Cadence: of each pass of a transformer, how it runs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from ditstack.clock import Clock
 
 
 class Cadence:
-    """Says of each pass whether it runs in full, from a schedule, and follows every guidance branch by itself.
+    """Says of each pass how it runs, from a schedule, and follows every guidance branch by itself.
 
     A branch that has not run in full since the last full step of the schedule runs in full now, whatever the schedule
     says: so a branch that a guider left out, or that appears late, never forecasts from nothing.
+
+    Args:
+        kinds: the kind of every step of a generation of so many steps; "full" runs and is remembered.
     """
 
-    def __init__(self, clock: Clock, full: Callable[[int], Sequence[int]], skipped: str) -> None:
-        self.clock, self.full, self.skipped = clock, full, skipped
+    def __init__(self, clock: Clock, kinds: Callable[[int], Sequence[str]]) -> None:
+        self.clock, self.kinds = clock, kinds
         self.on_forget: list[Callable[[], None]] = []
         self._ran: dict[Any, int] = {}
-        self._plans: dict[int, frozenset[int]] = {}
+        self._plans: dict[int, tuple[str, ...]] = {}
 
     def kind(self) -> str:
         clock = self.clock
-        due = max((step for step in self.plan(clock.steps) if step <= clock.index), default=0)
-        return self.skipped if self._ran.get(clock.branch, -1) >= due else "full"
+        plan = self.plan(clock.steps)
+        due = max((step for step in range(clock.index + 1) if plan[step] == "full"), default=0)
+        return plan[clock.index] if self._ran.get(clock.branch, -1) >= due else "full"
 
-    def plan(self, steps: int) -> frozenset[int]:
+    def plan(self, steps: int) -> tuple[str, ...]:
         if steps not in self._plans:
-            self._plans[steps] = frozenset(self.full(steps))
+            self._plans[steps] = tuple(self.kinds(steps))
         return self._plans[steps]
 
     def ran_in_full(self) -> None:

@@ -49,6 +49,7 @@ class Fit:
         if not rehearsal.prompts:
             raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
         self.pipe, self.linears, self.rehearsal, self.wish = pipe, increments.linears, rehearsal, wish
+        self.order = increments.order
         self.survey = Survey()
         self._spent = 0
         self.metrics: dict[str, Tensor] = {}
@@ -84,7 +85,6 @@ class Fit:
         return truncate(self._weight(name), left, right)
 
     def _regression(self) -> Callable[[str], Pair]:
-        assert self.pipe.cadence is not None
         observed = self.wish.by == "rrr_observed"
         gram = Grams(self._moment)
         cross = Grams(lambda name, x, y: (y, x) if observed else None)
@@ -94,7 +94,7 @@ class Fit:
             cross(name, dx, dy)
 
         replay = Replay(self.pipe)
-        self._run(Since(self.pipe, see, self.pipe.cadence.plan), replay=replay if self.wish.weighted else None)
+        self._run(Since(self.pipe, see, self.order), replay=replay if self.wish.weighted else None)
         if self.wish.weighted:
             self.rehearsal.tell(f"sensitivity of the output: {len(replay.calls)} passes with gradients")
             self.metrics = replay.sensitivity(self.linears)

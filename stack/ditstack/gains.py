@@ -23,19 +23,24 @@ PLAIN = (1.0, 0.0, 1.0, 0.0)
 NUDGE, ROUNDS, DAMPINGS = 0.1, 2, (1e-3, 1e-2, 1e-1)
 
 
-def tune_gains(pipe: Pipe, rehearsal: Rehearsal, bases: dict[str, Tensor], full_steps: int) -> dict[str, Tensor]:
-    """Gains for every full step, beside the bases of the subspaces that they tell apart, if there are any.
+def tune_gains(
+    pipe: Pipe, rehearsal: Rehearsal, tensors: dict[str, Tensor], kept_steps: int, split: bool
+) -> dict[str, Tensor]:
+    """Gains for every step that a forecast may rest on, beside the tensors that the cache has already.
 
     Half of the prompts are fitted to, the other half decide.
+
+    Args:
+        split: whether what lies in the subspaces, whose bases are among the tensors, has gains of its own.
     """
     count = len(rehearsal.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
-    gains = torch.tensor(PLAIN).repeat(full_steps, 1)
+    gains = torch.tensor(PLAIN).repeat(kept_steps, 1)
     aims = [rehearsal.uncached_latents(part) for part in (fitting, deciding)]
-    loop = _Loop(pipe, rehearsal, bases)
+    loop = _Loop(pipe, rehearsal, tensors)
     best = before = _miss(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
-        jacobian, gap = loop.linearise(gains, fitting, aims[0], split=bool(bases))
+        jacobian, gap = loop.linearise(gains, fitting, aims[0], split)
         trials = [gains + _solve(jacobian, gap, damping, gains) for damping in DAMPINGS]
         scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
         score, trial = min(scored, key=lambda pair: pair[0])
@@ -45,7 +50,7 @@ def tune_gains(pipe: Pipe, rehearsal: Rehearsal, bases: dict[str, Tensor], full_
         best, gains = score, trial
     verdict = "kept" if best < before else "no better than plain first order, which stays"
     rehearsal.tell(f"gains {verdict}: {before:.5f} -> {best:.5f}")
-    return {**bases, "gains": gains}
+    return {**tensors, "gains": gains}
 
 
 class _Loop:

@@ -5,22 +5,18 @@ The linear itself does not run then. Linears that read one tensor share one prod
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
 from ditstack.factors import Factors
-from ditstack.hooks import run_original
+from ditstack.hooks import InnerHook
 from ditstack.pipe import FULL, OFF, Pipe
 
-HOOK = "ditstack_increments"
-CALIBRATED = "calibrated"
-
-# B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step
+# B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step, or on the line through two
 
 
 class Increments:
@@ -28,30 +24,46 @@ class Increments:
 
     Args:
         lean: keep B C(x), R numbers a token, instead of C(x); the numbers that come out are the same.
+        order: 0 counts increments from the last full step, 1 from the line through the last two, over steps.
+        apart: modules inside which linears stay as they are.
     """
 
-    def __init__(self, pipe: Pipe, lean: bool = True) -> None:
-        self.pipe, self.lean = pipe, lean
-        self.linears = find_linears(pipe)
+    def __init__(self, pipe: Pipe, lean: bool = True, order: int = 0, apart: Iterable[torch.nn.Module] = ()) -> None:
+        self.pipe, self.lean, self.order = pipe, lean, order
+        others = {id(inner) for module in apart for inner in module.modules()}
+        self.linears = {name: one for name, one in find_linears(pipe).items() if id(one) not in others}
         self.memories: dict[Hashable, _Kept] = {}
-        self._hooks = {name: _AtLinear(self) for name in self.linears}
+        self.beyond = torch.zeros(())
+        """How far the present step lies beyond the last full one, in gaps between the last two."""
+        self._full: dict[Hashable, list[int]] = {}
+        self._hooks = {name: _AtLinear(linear, self) for name, linear in self.linears.items()}
         self._read: Factors | None = None
         assert pipe.cadence is not None
         pipe.cadence.on_forget.append(self.forget)
         pipe.on_pass.append(self.enter)
         pipe.store = self  # pyright: ignore[reportAttributeAccessIssue]
-        for name, linear in self.linears.items():
-            HookRegistry.check_if_exists_or_initialize(linear).register_hook(self._hooks[name], HOOK)
 
     def enter(self) -> None:
         """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
         if self.pipe.kind != OFF:
             for name, hook in self._hooks.items():
                 hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _Kept())
+            if self.order:
+                self._go_along()
+
+    def _go_along(self) -> None:
+        clock = self.pipe.clock
+        full = self._full.setdefault(clock.branch, [])
+        if self.pipe.kind == FULL:
+            full.append(clock.index)
+        elif len(full) > 1:
+            beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
+            self.beyond = torch.tensor(beyond, device=self.pipe.device)
 
     def forget(self) -> None:
         """Drop what is kept, and read the pipe's factors anew where they are others."""
         self.memories.clear()
+        self._full.clear()
         if self.pipe.factors is not self._read:
             self._read = self.pipe.factors
             corrections = read_corrections(self._read.of("cache") if self._read else {})
@@ -166,13 +178,26 @@ class _Correction:
 
 @dataclass
 class _Kept:
-    """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x)."""
+    """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x).
+
+    `older` is what was kept at the full step before, where a line is drawn.
+    """
 
     y: Tensor | None = None
     base: Tensor | None = None
+    older: _Kept | None = None
+
+    def at(self, beyond: Tensor) -> _Kept:
+        """What the line through both says of the present step."""
+        if self.older is None:
+            return self
+        # C(.) = z1 + (t - t1) / (t1 - t0) (z1 - z0)
+        pairs = ((self.y, self.older.y), (self.base, self.older.base))
+        return _Kept(*(None if new is None or old is None else new + (new - old) * beyond for new, old in pairs))
 
     def tensors(self) -> list[Tensor]:
-        return [one for one in (self.y, self.base) if one is not None]
+        older = [] if self.older is None else self.older.tensors()
+        return [one for one in (self.y, self.base) if one is not None] + older
 
 
 def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
@@ -193,29 +218,31 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
     return out
 
 
-class _AtLinear(ModelHook):
+class _AtLinear(InnerHook):
     """One linear: runs and is kept, or is corrected.
 
     What it needs are its own attributes: a compiler that finds names here would compile every block by itself.
     """
 
-    def __init__(self, state: Increments) -> None:
-        super().__init__()
+    def __init__(self, module: torch.nn.Module, state: Increments) -> None:
+        super().__init__(module)
         self.state, self.kept = state, _Kept()
         self.correction: _Correction | None = None
 
-    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         kind, x = self.state.pipe.kind, args[0]
         if kind == OFF or not on_tokens(x):
-            return run_original(self, args, kwargs)
+            return self.under(*args, **kwargs)
         if kind != FULL:
             return self._advance(x)
-        y = run_original(self, args, kwargs)
+        y = self.under(*args, **kwargs)
         self._keep(x, y)
         return y
 
     def _keep(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
         """Remember a full step."""
+        if self.state.order and self.kept.y is not None:
+            self.kept.older = _Kept(self.kept.y, self.kept.base)
         self.kept.y = y_BTO
         if self.correction is not None:
             source, lean = self.correction.source, self.state.lean
@@ -224,8 +251,9 @@ class _AtLinear(ModelHook):
             self.kept.base = source.base(x_BTI, lean)
 
     def _advance(self, x_BTI: Tensor) -> Tensor:
-        """The output on a calibrated step; without factors the last one again."""
-        y, base = self.kept.y, self.kept.base
+        """The output on a calibrated step; without factors what is kept, as it is."""
+        kept = self.kept.at(self.state.beyond)
+        y, base = kept.y, kept.base
         assert y is not None
         if self.correction is None or base is None:
             return y

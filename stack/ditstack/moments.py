@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ditstack.increments import on_tokens
-from ditstack.pipe import Pipe
+from ditstack.pipe import CALIBRATED, FULL, Pipe
+from ditstack.predictors import lagrange
 
 See = Callable[[str, Tensor, Tensor], None]
 """Told of a linear's name, its input and its output, both (B, T, width)."""
@@ -76,39 +77,51 @@ class Survey:
 
 
 class Since:
-    """Tells of increments: from the last full step on, or from the step before.
+    """Tells of increments: on the schedule's calibrated steps those from its full ones, or from the step before.
 
     Args:
         see: told of the changes of input and output.
-        anchors: the steps from which changes are counted; None takes every step.
+        order: 0 counts from the last full step, 1 from the line through the last two; None from the step before.
     """
 
-    def __init__(self, pipe: Pipe, see: See, anchors: Callable[[int], frozenset[int]] | None) -> None:
-        self.pipe, self.see, self.anchors = pipe, see, anchors
-        self._last: dict[Any, tuple[int, Tensor, Tensor]] = {}
+    def __init__(self, pipe: Pipe, see: See, order: int | None) -> None:
+        self.pipe, self.see, self.order = pipe, see, order
+        self._known: dict[Any, list[tuple[int, Tensor, Tensor]]] = {}
+        self._generation = -1
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         clock = self.pipe.clock
-        key = (name, clock.branch)
-        generation, x, y = self._last.get(key, (-1, x_BTI, y_BTO))
-        known = generation == clock.generation
-        anchor = self.anchors is None or clock.index in self.anchors(clock.steps)
-        if known and (self.anchors is None or not anchor):
-            self.see(name, x_BTI - x, y_BTO - y)
-        if anchor or not known:
-            self._last[key] = (clock.generation, x_BTI, y_BTO)
+        if clock.generation != self._generation:
+            self._known, self._generation = {}, clock.generation
+        known = self._known.setdefault((name, clock.branch), [])
+        kind = self._kind()
+        if known and kind in (CALIBRATED, None):
+            weights = lagrange([float(index) for index, _, _ in known], clock.index)
+            pairs = list(zip(weights, known, strict=True))
+            self.see(name, x_BTI - sum(w * x for w, (_, x, _) in pairs), y_BTO - sum(w * y for w, (_, _, y) in pairs))
+        if not known or kind in (FULL, None):
+            known.append((clock.index, x_BTI, y_BTO))
+            del known[: -1 - (self.order or 0)]
+
+    def _kind(self) -> str | None:
+        """Of the present step, on the schedule; None where every step is told of and counted from."""
+        cadence, clock = self.pipe.cadence, self.pipe.clock
+        if self.order is None:
+            return None
+        assert cadence is not None
+        return cadence.plan(clock.steps)[clock.index]
 
 
 class Channels:
-    """The mean of |z| over tokens, per sample and channel, of inputs and outputs."""
+    """The mean of |z| over tokens, per sample and channel, of inputs (`<linear>/x`) and outputs (`<linear>/y`)."""
 
     def __init__(self) -> None:
-        self.x: dict[str, list[Tensor]] = {}
-        self.y: dict[str, list[Tensor]] = {}
+        self.rows: dict[str, Tensor] = {}
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
-        for kept, z in ((self.x, x_BTI), (self.y, y_BTO)):
-            kept.setdefault(name, []).append(z.float().abs().flatten(1, -2).mean(1))
+        for key, z in ((f"{name}/x", x_BTI), (f"{name}/y", y_BTO)):
+            row = z.float().abs().flatten(1, -2).mean(1)
+            self.rows[key] = torch.cat([self.rows[key].to(row), row]) if key in self.rows else row
 
 
 class Grams:
@@ -123,7 +136,7 @@ class Grams:
             return
         a, b = (one.flatten(0, -2).float() for one in pair)
         product = (a.mT @ b).double()
-        self.sums[name] = self.sums[name].add_(product) if name in self.sums else product
+        self.sums[name] = self.sums[name].to(product).add_(product) if name in self.sums else product
 
 
 class Replay:

@@ -1,8 +1,13 @@
-"""Schedules: on which of a generation's steps the transformer runs in full."""
+"""Schedules: how the transformer runs on each of a generation's steps."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+KINDS = {"F": "full", "C": "calibrated", "S": "forecast", "R": "reused"}
 
 GRADE = 1.15
 """Chosen on calibration prompts of the embedded model, at 12, 9 and 7 full steps of 50."""
@@ -44,3 +49,63 @@ def even_by_interval(steps: int, interval: int) -> tuple[int, ...]:
 def ending(full: tuple[int, ...], steps: int, last_full: int) -> tuple[int, ...]:
     """The same schedule with its last `last_full` steps full."""
     return tuple(sorted({*full, *range(max(0, steps - last_full), steps)}))
+
+
+def spell(full: Sequence[int], steps: int, skipped: str) -> tuple[str, ...]:
+    """The kind of every step: full on those named, `skipped` on the others."""
+    return tuple(KINDS["F"] if step in full else skipped for step in range(steps))
+
+
+@dataclass(frozen=True)
+class Word:
+    """A schedule spelt out, a letter for each step: F full, C calibrated, S forecast, R reused.
+
+    Attributes:
+        start: how it begins.
+        again: what follows it until the generation ends; empty where nothing does.
+    """
+
+    start: str
+    again: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Word:
+        """Read "FSCS FSS", with counts "F 3(SCS)", "6S", and "F (SCF)..." or "FSCS..." that go on to the end.
+
+        Raises:
+            ValueError: it is none of these, or its first step is not full.
+        """
+        plain = "".join(text.split())
+        endless = plain.endswith("...")
+        if endless and not (tail := re.fullmatch(r"(.*[A-Z)])?\(([^()]*)\)\.\.\.", plain)):
+            start, again = "", _unfold(plain.removesuffix("..."))
+        elif endless and tail:
+            start, again = _unfold(tail[1] or ""), _unfold(tail[2])
+        else:
+            start, again = _unfold(plain), ""
+        if not re.fullmatch("F[FCSR]*", start + again) or (endless and not again):
+            raise ValueError(
+                "wanted F (full), C (calibrated), S (forecast) and R (reused), the first of them F: FSCS FSS, "
+                "F 3(SCS), or FSCS... to the end"
+            )
+        return cls(start, again)
+
+    @property
+    def steps(self) -> int | None:
+        """The one number of steps that it names; None where it goes on to the end."""
+        return None if self.again else len(self.start)
+
+    def letters(self, steps: int) -> str:
+        """Its letters for a generation of `steps`."""
+        return (self.start + self.again * steps)[:steps]
+
+    def kinds(self, steps: int) -> tuple[str, ...]:
+        """The kind of every step."""
+        return tuple(KINDS[letter] for letter in self.letters(steps))
+
+
+def _unfold(text: str) -> str:
+    """The letters with counts carried out: 2(SC)F2S is SCSCFSS."""
+    while (found := re.search(r"(\d+)(?:\(([A-Z]*)\)|([A-Z]))", text)) is not None:
+        text = text[: found.start()] + (found[2] or found[3] or "") * min(int(found[1]), 10_000) + text[found.end() :]
+    return text

@@ -9,11 +9,11 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import Tensor
 
-from ditstack.blocks import Block, Branch, branches
+from ditstack.blocks import ATTENTIONS, Block, Branch, branches
 from ditstack.errors import BadPipeline
 from ditstack.hooks import run_original
-from ditstack.pipe import FULL, OFF, Pipe
-from ditstack.predictors import Predictor
+from ditstack.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
+from ditstack.predictors import Predictor, Taylor
 
 HOOK = "ditstack_cache"
 
@@ -29,6 +29,7 @@ class Store:
     def __init__(self, pipe: Pipe, make: Callable[[str], Predictor], coordinate: str = "sigma") -> None:
         self.pipe, self.make, self.coordinate = pipe, make, coordinate
         self.memories: dict[Hashable, Predictor] = {}
+        self._kept_at: dict[Hashable, float] = {}
         assert pipe.cadence is not None
         pipe.cadence.on_forget.append(self.memories.clear)
         pipe.store = self
@@ -37,12 +38,14 @@ class Store:
         key = (site, self.pipe.clock.branch)
         if key not in self.memories:
             self.memories[key] = self.make(site)
-        self.memories[key].keep(feature, self._time())
+        self._kept_at[key] = self._time()
+        self.memories[key].keep(feature, self._kept_at[key])
         for tell in self.pipe.listeners:
             tell(site, feature)
 
     def recall(self, site: str) -> Tensor:
-        return self.memories[(site, self.pipe.clock.branch)].at(self._time())
+        key = (site, self.pipe.clock.branch)
+        return self.memories[key].at(self._kept_at[key] if self.pipe.kind == REUSED else self._time())
 
     def _time(self) -> float:
         clock = self.pipe.clock
@@ -51,6 +54,8 @@ class Store:
 
 def cache_trunks(pipe: Pipe, store: Store) -> list[str]:
     """Skip every block on skipped steps; the residual of a stream over the whole trunk is the feature.
+
+    That of a calibrated step, nearly right, is kept like a full one's: a later forecast is the better for it.
 
     Returns:
         The names of the sites.
@@ -75,6 +80,27 @@ def cache_branches(pipe: Pipe, store: Store) -> list[str]:
     return sites
 
 
+def cache_attentions(pipe: Pipe, forecast: bool) -> list[torch.nn.Module]:
+    """On calibrated steps the blocks' attentions rest; what they gave on full steps is used again, or extrapolated.
+
+    Returns:
+        The attentions.
+    """
+    store = Store(pipe, lambda site: Taylor(int(forecast)), "step")
+    found = {
+        f"{name}.{block.name}.{path}": child
+        for name, blocks in pipe.blocks.items()
+        for block in blocks
+        for path, child in block.module.named_children()
+        if ATTENTIONS.fullmatch(path)
+    }
+    if not found:
+        raise BadPipeline("the blocks hold no attention by a name that is known; write attention: recompute")
+    for site, module in found.items():
+        _hook_branch(pipe, store, site, Branch(module))
+    return list(found.values())
+
+
 def _hook(module: torch.nn.Module, hook: ModelHook) -> None:
     HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
 
@@ -96,7 +122,7 @@ class _Trunk:
     def enter(self, streams: dict[str, Tensor]) -> None:
         self.entered = streams
 
-    def leave_full(self, streams: dict[str, Tensor]) -> None:
+    def leave_run(self, streams: dict[str, Tensor]) -> None:
         for name, site in self.sites.items():
             self.store.keep(site, streams[name] - self.entered[name])
         self.entered = {}
@@ -120,13 +146,13 @@ class _InTrunk(ModelHook):
             return run_original(self, args, kwargs)
         if self.first:
             self.trunk.enter(self.block.entering(args, kwargs))
-        if kind != FULL:
+        if kind not in (FULL, CALIBRATED):
             streams = self.trunk.leave_skipped() if self.last else self.block.entering(args, kwargs)
             return self.block.like(streams, args, kwargs, self.form)
         out = run_original(self, args, kwargs)
         self.form = 0 if isinstance(out, Tensor) else len(out)
         if self.last:
-            self.trunk.leave_full(self.block.leaving(out))
+            self.trunk.leave_run(self.block.leaving(out))
         return out
 
 

@@ -60,9 +60,10 @@ class Icc(Cache):
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence
-        from ditstack.increments import CALIBRATED, Increments
+        from ditstack.increments import Increments
+        from ditstack.pipe import CALIBRATED
 
-        pipe.cadence = Cadence(pipe.clock, self.full_steps, CALIBRATED)
+        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
         Increments(pipe)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:

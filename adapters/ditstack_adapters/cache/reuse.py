@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.adapter import Cache
-from ditstack.schedule import even_by_interval
+from ditstack.schedule import even_by_interval, spell
 
 if TYPE_CHECKING:
     from ditstack.pipe import Pipe
@@ -23,7 +23,8 @@ class Reuse(Cache):
     def apply(self, pipe: Pipe) -> None:
         from ditstack import predictors
         from ditstack.cadence import Cadence
+        from ditstack.pipe import REUSED
         from ditstack.trunk import Store, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: even_by_interval(steps, self.interval), "reused")
+        pipe.cadence = Cadence(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
         cache_trunks(pipe, Store(pipe, lambda site: predictors.Reuse()))

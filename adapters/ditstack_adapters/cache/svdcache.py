@@ -74,7 +74,7 @@ class SvdCache(Cache):
         from ditstack.cadence import Cadence
         from ditstack.trunk import Store, cache_branches, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, self.full_steps, "forecast")
+        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
         store = Store(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
         (cache_trunks if self.granularity == "trunk" else cache_branches)(pipe, store)
 
@@ -96,7 +96,7 @@ class SvdCache(Cache):
         bases = principal_bases(pipe, rehearsal, self.rank, self.energy)
         if self.predictor != "fitted":
             return bases
-        return tune_gains(pipe, rehearsal, bases, len(self.full_steps(rehearsal.sampler.steps)))
+        return tune_gains(pipe, rehearsal, bases, len(self.full_steps(rehearsal.sampler.steps)), split=bool(bases))
 
     def _predictor(self, pipe: Pipe, site: str) -> Predictor:
         from ditstack.predictors import Fitted, Subspace
