@@ -22,6 +22,8 @@ from ditstack.errors import BadFile, Unfinished
 from ditstack.files import opened_atomically, write_atomically
 
 Entry = dict[str, Any]
+STRAYS = 60.0
+"""Seconds for processes that outlived a killed one to notice, which they do within half of it."""
 
 
 class Ledger:
@@ -66,6 +68,10 @@ class Ledger:
         except (OSError, ValueError) as error:
             raise BadFile(f"{self.folder / 'batch.json'} cannot be read: {error}") from None
 
+    def folds(self) -> bool:
+        """Whether the disk takes names that differ only by case for the same."""
+        return (self.folder / "BATCH.JSON").exists()
+
     def set_terms(self, terms: dict[str, Any]) -> None:
         write_atomically(self.folder / "batch.json", json.dumps(terms, indent=2).encode())
 
@@ -96,7 +102,7 @@ class Ledger:
             if path.name == "lock-0":
                 continue
             with path.open("w") as file:
-                if not _locked(file, 20):
+                if not _locked(file, STRAYS):
                     raise Unfinished(f"another process is writing to {self.folder}; wait until it ends, or stop it")
 
     def entries(self) -> Iterator[Entry]:

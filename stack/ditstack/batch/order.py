@@ -17,7 +17,7 @@ from ditstack.batch.manifest import Ledger
 from ditstack.batch.rows import BadRow, GoodRow, read_rows
 from ditstack.batch.sources import Source, spool
 from ditstack.errors import BadFile
-from ditstack.files import write_atomically
+from ditstack.files import opened_atomically, write_atomically
 from ditstack.recipe import Recipe
 
 
@@ -63,13 +63,15 @@ class Order:
             return
         if str(self.prompts) == "-":
             with tempfile.TemporaryDirectory(prefix="ditstack-") as folder:
-                spooled = _spooled(Path(folder))
+                file = Path(folder) / "stdin"
+                spooled = self._find(file, spool(sys.stdin.buffer, file))
                 self._open(spooled)
                 kept = self.ledger.parts / f"stdin{spooled.kind}"
-                shutil.copyfile(spooled.path, kept)
-            self.source = Source.find(kept)
+                with file.open("rb") as lines, opened_atomically(kept) as copy:
+                    shutil.copyfileobj(lines, copy)
+            self.source = self._find(kept)
         else:
-            self._open(Source.find(self.prompts))
+            self._open(self._find(self.prompts))
         write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
         self._begun = True
 
@@ -77,13 +79,20 @@ class Order:
         """In the other processes, after the first one has begun."""
         if self.source is None:
             kept = next(self.ledger.parts.glob("stdin.*"), None) if str(self.prompts) == "-" else self.prompts
-            self.source = Source.find(kept or self.prompts)
+            self.source = self._find(kept or self.prompts)
+
+    def _find(self, path: Path, kind: str | None = None) -> Source:
+        return Source.find(path, kind, subject=self.prompt is None)
 
     def terms(self) -> dict[str, Any]:
         """What must be the same for a run to go on with another; each key names itself in the refusal."""
         assert self.source is not None
         resolved = self.recipe.resolved()
-        for stage, names in {"model": ("device",), "cache": ("factors", "calibrate")}.items():
+        for stage, names in {
+            "model": ("device",),
+            "attention": ("calibrate",),
+            "cache": ("factors", "calibrate"),
+        }.items():
             for name in names:
                 resolved.get(stage, {}).pop(name, None)
         resolved = {key: value for key, value in resolved.items() if key not in ("prompts", "calibration", "quality")}
@@ -92,7 +101,7 @@ class Order:
             "prompts file": self.source.sha256,
             "prompt": self.prompt,
             "format": self.format,
-            "shards": self.shards,
+            "shard size": self.shards,
             "precision": self.precision,
         }
         return json.loads(json.dumps(terms))
@@ -110,7 +119,8 @@ class Order:
 
     def rows(self) -> Iterator[GoodRow | BadRow]:
         assert self.source is not None
-        return read_rows(self.source, self.prompt, own_size=self.recipe.sampler.size is None)
+        own_size = self.recipe.sampler.size is None
+        return read_rows(self.source, self.prompt, own_size, fold=self.ledger.folds())
 
     def batches(
         self,
@@ -141,8 +151,3 @@ class Order:
             more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
             shown = "\n  ".join(bad[:20])
             raise BadFile(f"the prompts file {self.prompts} has {len(bad)} bad rows:\n  {shown}{more}")
-
-
-def _spooled(folder: Path) -> Source:
-    file = folder / "stdin"
-    return Source.find(file, spool(sys.stdin.buffer, file))

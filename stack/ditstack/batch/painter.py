@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ditstack.batch.batches import Item
+from ditstack.batch.rows import Row, picture_file
 from ditstack.calibrate import default_file, factors_file, wanting
 from ditstack.errors import BadPipeline, DitstackError
 from ditstack.recipe import Recipe
@@ -65,12 +66,10 @@ class Painter:
     def _paint(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
         try:
             made = self.make(items)
-        except (DitstackError, ValueError, TypeError, RuntimeError, MemoryError, OSError) as error:
+        except (DitstackError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, OSError) as error:
             short, why = is_out_of_memory(error), _sentence(error)
         else:
-            self._count(made, len(items))
-            for item, image in zip(items, made.images, strict=True):
-                yield Made(item, image, made.fps)
+            yield from self._sized(items, made)
             return
         if len(items) == 1:
             yield self._fail(items[0], "too little memory for this size" if short else why)
@@ -81,6 +80,19 @@ class Painter:
             self.limit = min(self.limit, half)
         for start in range(0, len(items), half):
             yield from self.paint(items[start : start + half])
+
+    def _sized(self, items: Sequence[Item], made: Pictures) -> Iterator[Made | Failed]:
+        """The pictures, unless they are of another size than their rows ask for: many models round it in silence."""
+        height, width = made.images.shape[-2:]
+        row = items[0].row
+        if row.width is not None and (row.width, row.height) != (width, height):
+            why = f"found the size {row.width}x{row.height}; the model makes {width}x{height} of it: write that"
+            for item in items:
+                yield self._fail(item, why)
+            return
+        self._count(made, len(items))
+        for item, image in zip(items, made.images, strict=True):
+            yield Made(item, image, made.fps)
 
     def _fail(self, item: Item, why: str) -> Failed:
         self.failures += 1
@@ -116,6 +128,7 @@ class Easel:
         self.stack = stack
         self.plain = stack.pipeline
         self.from_picture: Any = None
+        self.takes_classes = "class_labels" in stack.pipe.ask(["0"])
 
     def __call__(self, items: Sequence[Item]) -> Pictures:
         row, recipe = items[0].row, self.stack.recipe
@@ -130,8 +143,16 @@ class Easel:
         if row.strength is not None:
             extra["strength"] = row.strength
         self.stack.pipe.pipeline = self._img2img() if row.image is not None else self.plain
-        prompts, seeds = [item.row.words for item in items], [item.seed for item in items]
+        prompts, seeds = [self._words(item.row) for item in items], [item.seed for item in items]
         return sample(self.stack.pipe, prompts, seeds, sampler, extra=extra)
+
+    def _words(self, row: Row) -> str:
+        """What the model is asked for: a class by its number where it takes classes."""
+        if row.class_label is not None and self.takes_classes:
+            return str(row.class_label)
+        if row.prompt is None:
+            raise BadPipeline("found a class_label; this model takes prompts")
+        return row.prompt
 
     def _img2img(self) -> Any:
         """The pipeline's twin that starts from a picture; it shares every weight."""
@@ -215,6 +236,6 @@ def _room_for_double() -> bool:
 def _open(path: str | None, size: tuple[int, int] | None) -> Any:
     from PIL import Image
 
-    with Image.open(str(path)) as picture:
+    with picture_file(Path(str(path))) as picture:
         full = picture.convert("RGB")
     return full if size is None else full.resize(size, Image.Resampling.LANCZOS)

@@ -95,6 +95,7 @@ class Press:
         """The lines to add now; none while a shard is open."""
         entry = self._entry(made)
         note = {**entry, "recipe": self._recipe}
+        note.pop("extra", None)  # as long as its owner likes; a jpg has room for 64 KiB
         data = encode(made.image, self.order.format, note, made.fps)
         entry |= {"file": f"pictures/{made.item.name}.{self.order.format}", "bytes": len(data)}
         entry["sha256"] = hashlib.sha256(data).hexdigest()

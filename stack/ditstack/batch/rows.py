@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import struct
+import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ditstack.batch.sources import Source
+from ditstack.errors import BadFile
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST_PIXELS = 2**26
 Side = Annotated[int, Field(ge=16, le=16_384)]
@@ -60,11 +68,6 @@ class Row(BaseModel):
             raise ValueError("no prompt, class_label or image")
         return self
 
-    @property
-    def words(self) -> str:
-        """What the model is asked for; a class by its number."""
-        return self.prompt if self.prompt is not None or self.class_label is None else str(self.class_label)  # pyright: ignore[reportReturnType]
-
 
 @dataclass(frozen=True)
 class BadRow:
@@ -83,14 +86,17 @@ class GoodRow:
     row: Row
 
 
-def read_rows(source: Source, prompt: str | None = None, own_size: bool = False) -> Iterator[GoodRow | BadRow]:
+def read_rows(
+    source: Source, prompt: str | None = None, own_size: bool = False, fold: bool = False
+) -> Iterator[GoodRow | BadRow]:
     """Every row of a source, checked.
 
     Args:
         prompt: for rows that bring none.
         own_size: a picture to start from decides the size where the row does not.
+        fold: the disk takes names that differ only by case for the same.
     """
-    seen = _Seen() if source.has_ids else None
+    seen = _Seen(fold) if source.has_ids else None
     for index, (line, raw) in enumerate(source.raw()):
         one = _check(line, index, raw, prompt, source.path if source.kind == "folder" else source.path.parent, own_size)
         if isinstance(one, GoodRow) and seen and (first := seen.note(one.row.id, line)):
@@ -113,7 +119,7 @@ def _check(
         return GoodRow(line, index, _with_picture(row, home, own_size) if row.image else row)
     except ValidationError as error:
         return BadRow(line, index, str(given["id"])[:150], _explain(error))
-    except (OSError, ValueError, TypeError) as error:
+    except BadFile as error:
         return BadRow(line, index, str(given["id"])[:150], str(error))
 
 
@@ -121,17 +127,31 @@ def _with_picture(row: Row, home: Path, own_size: bool) -> Row:
     """The row with the whole path of its picture; only the picture's header is read.
 
     Raises:
-        OSError, ValueError: it is not a picture, or an absurd one.
+        BadFile: it is not a picture, or an absurd one.
     """
-    from PIL import Image
-
     path = home / str(row.image)
-    if not path.is_file():
-        raise ValueError(f"image: there is no file {path}")
-    with Image.open(path) as picture:
+    with picture_file(path) as picture:
         width, height = (side // 16 * 16 for side in picture.size)
     size = {"width": width, "height": height} if own_size and row.width is None else {}
     return Row(**{**row.model_dump(exclude_none=True), "prompt": row.prompt or "", "image": str(path), **size})
+
+
+@contextmanager
+def picture_file(path: Path) -> Iterator[Image.Image]:
+    """A picture of the user's, open.
+
+    Raises:
+        BadFile: it is missing, torn, absurdly large, or no picture; also where that shows only inside the block.
+    """
+    from PIL import Image
+
+    if not path.is_file():
+        raise BadFile(f"image: there is no file {path}")
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise BadFile(f"image: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:
@@ -147,14 +167,26 @@ def _explain(error: ValidationError) -> str:
 class _Seen:
     """The ids so far, in a temporary file rather than in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, fold: bool) -> None:
+        self.fold = fold
         self.table = sqlite3.connect("", isolation_level=None)
         self.table.execute("PRAGMA journal_mode=OFF")
         self.table.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, line INT) WITHOUT ROWID")
         self.table.execute("BEGIN")
 
     def note(self, name: str, line: int) -> int:
-        """The line in which an id was first used; 0 where it is new."""
+        """The line in which an id was first used; 0 where it is new.
+
+        Raises:
+            BadFile: the temporary file cannot grow.
+        """
+        name = unicodedata.normalize("NFC", name).casefold() if self.fold else name
+        try:
+            return self._note(name, line)
+        except sqlite3.OperationalError as error:
+            raise BadFile(f"the ids cannot be kept in {tempfile.gettempdir()}: {error}; TMPDIR names another") from None
+
+    def _note(self, name: str, line: int) -> int:
         if self.table.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (name, line)).rowcount:
             return 0
         return self.table.execute("SELECT line FROM seen WHERE id = ?", (name,)).fetchone()[0]

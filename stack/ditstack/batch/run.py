@@ -47,11 +47,12 @@ class Job:
         """
         require_lightning()
         import lightning as L
+        from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
         place = self.order.recipe.model.place()
         chosen = [place.index] if place.index is not None and self.devices == 1 else self.devices
         try:
-            return L.Trainer(
+            trainer = L.Trainer(
                 accelerator="cuda" if place.type == "cuda" else "cpu",
                 devices=chosen,
                 num_nodes=self.nodes,
@@ -67,6 +68,9 @@ class Job:
             )
         except (ValueError, RuntimeError, TypeError, ModuleNotFoundError) as error:
             raise Incompatible("a batch cannot run here:", [str(error)]) from None
+        if self.nodes > 1 and type(trainer.strategy.cluster_environment) is LightningEnvironment:  # pyright: ignore[reportAttributeAccessIssue]
+            _require_meeting_point(self.nodes)
+        return trainer
 
     def run(self, console: Console | None = None) -> BatchReport | None:
         """Make what is not made yet.
@@ -119,6 +123,15 @@ def require_lightning() -> None:
     """
     if importlib.util.find_spec("lightning") is None:
         raise Incompatible("a batch cannot run here:", ["it needs lightning: pip install 'ditstack[lightning]'"])
+
+
+def _require_meeting_point(nodes: int) -> None:
+    """Without one, Lightning would wait half an hour for machines that nobody started."""
+    if missing := [name for name in ("MASTER_ADDR", "NODE_RANK") if name not in os.environ]:
+        raise Incompatible(
+            f"a batch cannot run here: {nodes} nodes need a launcher:",
+            [f"start it with torchrun or srun, or set {' and '.join(missing)} on each machine"],
+        )
 
 
 def is_first() -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ditstack.errors import BadFile
+from ditstack.files import opened_atomically
 
 KINDS = (".txt", ".csv", ".jsonl", ".parquet")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -29,9 +30,11 @@ class Source:
     kind: str
     sha256: str
     rows: int
+    subject: bool = True
+    """Whether its rows must say what to paint."""
 
     @classmethod
-    def find(cls, path: Path, kind: str | None = None) -> Source:
+    def find(cls, path: Path, kind: str | None = None, subject: bool = True) -> Source:
         """Look at a prompts file, refusing early what can be refused early.
 
         Raises:
@@ -44,12 +47,12 @@ class Source:
             digest, lines = _folder_digest(path) if kind == "folder" else _file_digest(path)
         except OSError as error:
             raise BadFile(f"the prompts file {path} cannot be read: {error.strerror}") from None
-        source = cls(path, kind, digest, {".csv": lines - 1, ".parquet": 0}.get(kind, lines))
+        source = cls(path, kind, digest, {".csv": lines - 1, ".parquet": 0}.get(kind, lines), subject)
         found = next(source.raw(), None)
         if found is None:
             wanted = "a picture" if kind == "folder" else "one prompt a line" if kind == ".txt" else "a row"
             raise BadFile(f"the prompts file {path} is empty; wanted at least {wanted}")
-        return cls(path, kind, digest, _parquet(path).metadata.num_rows) if kind == ".parquet" else source
+        return replace(source, rows=_parquet(path).metadata.num_rows) if kind == ".parquet" else source
 
     @property
     def has_ids(self) -> bool:
@@ -65,16 +68,28 @@ class Source:
         if self.kind == "folder":
             yield from _folder(self.path)
         elif self.kind == ".parquet":
-            yield from _parquet_rows(self.path)
+            yield from _parquet_rows(self.path, self._check_columns)
         else:
             with self.path.open("rb") as file:
-                yield from {".txt": _txt, ".csv": _csv, ".jsonl": _jsonl}[self.kind](file)
+                yield from _csv(file, self._check_columns) if self.kind == ".csv" else _LINES[self.kind](file)
+
+    def _check_columns(self, found: list[str]) -> None:
+        twice = next((name for name in found if found.count(name) > 1), None)
+        if twice is not None:
+            raise BadFile(f"the prompts file {self.path} has two columns {twice!r}; give each a name of its own")
+        if self.subject and not set(SUBJECTS) & set(found):
+            shown = ", ".join(repr(name) for name in found[:8])
+            raise BadFile(f"the prompts file {self.path} has no column 'prompt'; found {shown}; or give --prompt")
 
 
 def spool(stream: BinaryIO, path: Path) -> str:
-    """Copy standard input to a file, since it can be read only once; returns its kind, seen from how it begins."""
+    """Copy standard input to a file, since it can be read only once; returns its kind, seen from how it begins.
+
+    Raises:
+        BadFile: the disk is full.
+    """
     first = b""
-    with path.open("wb") as file:
+    with opened_atomically(path) as file:
         while chunk := stream.read(1 << 20):
             first = first or chunk.lstrip()[:1]
             file.write(chunk)
@@ -101,8 +116,9 @@ def _folder_digest(path: Path) -> tuple[str, int]:
 
 
 def _text(data: bytes) -> str | None:
+    """None where it is not UTF-8; a byte 0 tells of UTF-16, half of whose lines would pass."""
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig") if b"\0" not in data else None
     except UnicodeDecodeError:
         return None
 
@@ -129,9 +145,12 @@ def _jsonl(file: BinaryIO) -> Iterator[Raw]:
         yield line, row if isinstance(row, dict | str) and row else 'wanted a JSON object such as {"prompt": "..."}'
 
 
-def _csv(file: BinaryIO) -> Iterator[Raw]:
+_LINES = {".txt": _txt, ".jsonl": _jsonl}
+
+
+def _csv(file: BinaryIO, check: Callable[[list[str]], None]) -> Iterator[Raw]:
     """Bytes that are not UTF-8 pass through the reader as lone surrogates, so that one bad line hides no others."""
-    reader = csv.reader(data.decode("utf-8", "surrogateescape") for data in file)
+    reader = csv.reader((data.decode("utf-8", "surrogateescape") for data in file), strict=True)
     try:
         header = [name.strip().removeprefix("\ufeff") for name in next(reader, [])]
     except csv.Error as error:
@@ -140,13 +159,13 @@ def _csv(file: BinaryIO) -> Iterator[Raw]:
         return
     if isinstance(_whole(dict.fromkeys(header, "") | {"": "".join(header)}), str):
         raise BadFile("the prompts file is not UTF-8 text")
-    _check_columns(header)
+    check(header)
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield line, str(error)
+            yield line, f"{error}; is a quote left open?"
             continue
         if cells is None:
             return
@@ -157,18 +176,7 @@ def _csv(file: BinaryIO) -> Iterator[Raw]:
 
 
 def _whole(row: dict[str, str]) -> dict[str, str] | str:
-    try:
-        "".join(row.values()).encode()
-    except UnicodeEncodeError:
-        return "not UTF-8 text"
-    return row
-
-
-def _check_columns(names: Iterable[str]) -> None:
-    found = list(names)
-    if not set(SUBJECTS) & set(found):
-        shown = ", ".join(repr(name) for name in found[:8])
-        raise BadFile(f"the prompts file has no column 'prompt'; found {shown}")
+    return "not UTF-8 text" if _text("".join(row.values()).encode("utf-8", "surrogateescape")) is None else row
 
 
 def _parquet(path: Path) -> Any:
@@ -183,9 +191,9 @@ def _parquet(path: Path) -> Any:
         raise BadFile(f"the prompts file {path} is not a whole parquet file: {str(error).splitlines()[0]}") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[Raw]:
+def _parquet_rows(path: Path, check: Callable[[list[str]], None]) -> Iterator[Raw]:
     with _parquet(path) as file:
-        _check_columns(file.schema_arrow.names)
+        check(file.schema_arrow.names)
         line = 0
         for batch in file.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
@@ -200,7 +208,7 @@ def _pictures(path: Path) -> list[Path]:
 def _folder(path: Path) -> Iterator[Raw]:
     """Each picture, with the prompt in a .txt of the same name beside it if there is one."""
     for line, one in enumerate(_pictures(path), 1):
-        row: dict[str, Any] = {"id": one.stem, "image": str(one)}
+        row: dict[str, Any] = {"id": one.stem, "image": one.name}
         words = one.with_suffix(".txt")
         if words.is_file():
             row["prompt"] = words.read_text(encoding="utf-8", errors="replace").strip()

@@ -78,6 +78,12 @@ def test_a_strategy_that_lightning_does_not_know_is_refused_in_its_words(tmp_pat
         Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), strategy="nonsense").trainer()
 
 
+def test_several_nodes_without_a_launcher_are_refused_at_once(tmp_path: Path) -> None:
+    job = Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), nodes=2)
+    with pytest.raises(Incompatible, match="2 nodes need a launcher:\n  start it with torchrun or srun, or set MASTER"):
+        job.trainer()
+
+
 @pytest.mark.slow
 def test_two_processes_make_every_picture_once(tmp_path: Path) -> None:
     changes = ["sampler.steps=2", "model.device=cpu"]

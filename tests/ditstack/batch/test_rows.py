@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -56,18 +58,29 @@ def test_jsonl_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_of_pictures_asks_for_each_with_its_own_words_and_size(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_asks_for_each_with_its_own_words_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (70, 40)).save(tmp_path / "b.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "a.jpg")
     (tmp_path / "a.txt").write_text("a dog")
     (tmp_path / "torn.png").write_bytes(b"no picture")
-    a, b, torn = read_rows(Source.find(tmp_path), prompt="any", own_size=True)
+    (tmp_path / "vast.png").write_bytes(header_of_a_png(30_000, 30_000))
+    monkeypatch.chdir(tmp_path.parent)
+    a, b, torn, vast = read_rows(Source.find(Path(tmp_path.name)), prompt="any", own_size=True)
     assert isinstance(a, GoodRow)
     assert isinstance(b, GoodRow)
     assert (a.row.id, a.row.prompt, a.row.width) == ("a", "a dog", 32)
     assert (b.row.id, b.row.prompt, b.row.width, b.row.height) == ("b", "any", 64, 32)
     assert isinstance(torn, BadRow)
     assert "cannot identify image file" in torn.why
+    assert isinstance(vast, BadRow)
+    assert "Image size (900000000 pixels) exceeds limit" in vast.why
+
+
+def header_of_a_png(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\0\0IDAT"
 
 
 def test_standard_input_is_kept_and_its_kind_is_seen(tmp_path: Path) -> None:
@@ -81,7 +94,8 @@ def test_standard_input_is_kept_and_its_kind_is_seen(tmp_path: Path) -> None:
     [
         ("a.txt", "", "is empty; wanted at least one prompt a line"),
         ("a.csv", "prompt\n", "is empty; wanted at least a row"),
-        ("a.csv", "id,promt\n1,x\n", "has no column 'prompt'; found 'id', 'promt'"),
+        ("a.csv", "id,promt\n1,x\n", "has no column 'prompt'; found 'id', 'promt'; or give --prompt"),
+        ("a.csv", "prompt,note,prompt\na,b,c\n", "has two columns 'prompt'"),
         ("a.xml", "x", "is of an unknown kind"),
         ("a.parquet", "x", "is not a whole parquet file"),
     ],
@@ -131,7 +145,9 @@ def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path: Path, cel
 def test_lines_that_are_not_text_json_or_a_row_are_named(tmp_path: Path) -> None:
     assert why(tmp_path / "a.txt", b"a\n\xff\xfe\nb\n") == [(2, "not UTF-8 text")]
     assert why(tmp_path / "a.csv", b"prompt\na\n\xff\nb\n") == [(3, "not UTF-8 text")]
+    assert why(tmp_path / "a.txt", "a\nb\n".encode("utf-16"))[-1] == (3, "not UTF-8 text"), "every second byte is 0"
     assert why(tmp_path / "a.csv", "prompt\na\nb,c\n")[0][0] == 3
+    assert why(tmp_path / "a.csv", 'prompt\na\n"b\nc\n') == [(3, "unexpected end of data; is a quote left open?")]
     lines = [line for line, _ in why(tmp_path / "a.jsonl", b'{"prompt": "a"}\n{\n[1]\n\xff\n{"prompt": "b"}\n')]
     assert lines == [2, 3, 4]
 
@@ -142,6 +158,20 @@ def test_an_id_is_taken_once_even_by_a_row_that_brought_none(tmp_path: Path) -> 
         (3, "id: 'x' was used in line 2 already"),
         (5, "id: '000003' was used in line 4 already"),
     ]
+
+
+def test_on_a_disk_that_folds_case_ids_that_differ_only_by_case_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,prompt\nx,a\nX,b\n\u00e9,c\ne\u0301,d\n")
+    found = Source.find(path)
+    assert len([row for row in read_rows(found) if isinstance(row, GoodRow)]) == 4
+    assert [row.line for row in read_rows(found, fold=True) if isinstance(row, BadRow)] == [3, 5]
+
+
+def test_a_prompt_for_all_serves_a_table_without_that_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,seed\nx,1\ny,2\n")
+    rows = list(read_rows(Source.find(tmp_path / "a.csv", subject=False), "a cat"))
+    assert [(one.row.prompt, one.row.seed) for one in rows if isinstance(one, GoodRow)] == [("a cat", 1), ("a cat", 2)]
 
 
 def test_a_seed_comes_from_the_run_and_the_id_unless_the_row_brings_one(tmp_path: Path) -> None:

@@ -208,6 +208,26 @@ def batches_of(one: Order, backwards: bool) -> list[list[Item]]:
     return [items[::-1] for items in reversed(found)] if backwards else found
 
 
+def test_a_class_and_a_size_that_do_not_fit_the_model_fail_alone(tmp_path: Path, model: Recipe) -> None:
+    text = "id,prompt,class_label,width,height\na,x,,32,16\nb,,3,32,16\nc,x,3,32,16\nd,x,,50,16\n"
+    report = Job(order(tmp_path, text, "p.csv", recipe=model, batch_size=4)).run()
+    assert report is not None
+    assert [line["id"] for line in lines(tmp_path)] == ["a", "c"]
+    assert {line["id"]: line["error"] for line in lines(tmp_path, "errors.jsonl")} == {
+        "b": "found a class_label; this model takes prompts",
+        "d": "found the size 50x16; the model makes 48x16 of it: write that",
+    }
+
+
+def test_columns_of_any_length_fit_the_manifest_and_a_jpg(tmp_path: Path) -> None:
+    text = f"prompt,negative_prompt,tag\n{'ü' * 5000},{'ß' * 5000},{'x' * 100_000}\n"
+    report = Job(order(tmp_path, text, "p.csv", format="jpg"), make=paint).run()
+    assert report is not None
+    assert report.pictures == 1
+    assert lines(tmp_path)[0]["extra"] == {"tag": "x" * 100_000}
+    assert read_note(files(tmp_path)["000001.jpg"])["prompt"] == "ü" * 5000
+
+
 def test_a_folder_of_pictures_goes_through_the_twin_that_starts_from_one(tmp_path: Path, model: Recipe) -> None:
     pictures = tmp_path / "in"
     pictures.mkdir()
