@@ -34,10 +34,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trunk": {"hooks", "blocks", "errors", "pipe", "predictors"},
     "weights": set(),
     "blocksparse": set(),
-    "attention": {"hooks", "macs", "pipe"},
+    "closed": set(),
+    "layout": {"hooks", "pipe"},
+    "attention": {"closed", "hooks", "layout", "macs", "pipe"},
     "thinning": {"attention", "blocksparse", "pipe"},
     "borrowed": {"errors", "pipe"},
     "trace": {"blocks", "errors", "pipe"},
+    "effect": {"errors", "pipe", "trace"},
+    "lora_files": {"errors"},
     "increments": {"factors", "hooks", "pipe"},
     "moments": {"increments", "pipe", "predictors"},
     "compensation": {"errors", "hooks", "increments", "lowrank", "moments", "pipe", "weights"},
@@ -51,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": {"errors"},
     "build": {"adapter", "errors", "pipe", "plan", "recipe"},
     "sample": {"clock", "errors", "pipe", "recipe"},
+    "rehearsal": {"factors", "pipe", "recipe", "sample"},
 }
 """Rooms not named here are built upon all of these. Imports for type checkers only do not count."""
 

@@ -10,7 +10,6 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from ditstack.closed import attend, number
 from ditstack.hooks import run_original
+from ditstack.layout import AroundPass, Layout
 from ditstack.macs import attention_macs, counts_as
 from ditstack.pipe import Pipe
 
@@ -38,6 +39,7 @@ class Call:
         site: the attention module; its `name` tells which of which transformer.
         mask: broadcasts to (B, H, Tq, Tk); True or 0 lets a key be seen.
         text: where the text tokens lie among the tokens of a joint sequence, as far as that is known.
+        across: whether the keys are other tokens than the queries, such as text.
         frames: how many frames of latents the other tokens are, for video.
         share: what part of all products the kernel made; the kernel says so.
     """
@@ -47,6 +49,7 @@ class Call:
     causal: bool
     scale: float
     text: tuple[int, int] | None = None
+    across: bool = False
     frames: int = 1
     share: float | Tensor = 1.0
 
@@ -76,8 +79,8 @@ class Replacement:
         ran: of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason.
     """
 
-    def __init__(self, pipe: Pipe, name: str, kernel: Kernel) -> None:
-        self.pipe, self.name, self.kernel = pipe, name, kernel
+    def __init__(self, pipe: Pipe, name: str, kernel: Kernel, closed: bool) -> None:
+        self.pipe, self.name, self.kernel, self.closed = pipe, name, kernel, closed
         self.ran: Counter[str] = Counter()
         self.layout = Layout()
 
@@ -98,16 +101,17 @@ class Replacement:
             self.pipe.notes.append(note)
 
 
-def replace_attention(pipe: Pipe, name: str, kernel: Kernel) -> Replacement:
+def replace_attention(pipe: Pipe, name: str, kernel: Kernel, closed: bool = False) -> Replacement:
     """Let `kernel` answer every call of attention in the blocks of `pipe`, as `pipe.attention` tells.
 
     Args:
         name: the method's word, for the report.
         kernel: (q, k, v, call) -> out or Declined, all in (B, H, T, D).
+        closed: whether a compiler cannot look into it.
     """
-    pipe.attention = replacement = Replacement(pipe, name, kernel)
+    pipe.attention = replacement = Replacement(pipe, name, kernel, closed)
     for stage, transformer in pipe.transformers.items():
-        _hook(transformer, _AroundPass(replacement.layout))
+        _hook(transformer, AroundPass(pipe, replacement.layout))
         for block in pipe.blocks[stage]:
             for site, module in _attention_modules(block.name, block.module):
                 _surround(module, Site(replacement, f"{stage}.{site}"))
@@ -142,6 +146,8 @@ def _surrounded(kind: type) -> type:
 
     @functools.wraps(kind.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+        self.site.given = given.shape[1] if isinstance(given, Tensor) and given.dim() == 3 else 0
         with self.site:
             return kind.__call__(self, *args, **kwargs)
 
@@ -161,11 +167,17 @@ class _Surrounded(ModelHook):
 
 
 class Site(TorchFunctionMode):
-    """One attention module; inside, scaled dot-product attention is answered by the kernel."""
+    """One attention module; inside, scaled dot-product attention is answered by the kernel.
+
+    `given` is how many further tokens its present call was given: a joint attention sees them beside its own, and one
+    that looks across sees nothing else.
+    """
 
     def __init__(self, replacement: Replacement, name: str) -> None:
         super().__init__()
         self.replacement, self.name = replacement, name
+        self.given = 0
+        self.number = number(self)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func is Tensor.unflatten:
@@ -189,80 +201,24 @@ class Site(TorchFunctionMode):
         if enable_gqa and key.shape[1] != query.shape[1]:
             times = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
-        layout = self.replacement.layout
-        text = layout.text(query.shape[2]) if key.shape[2] == query.shape[2] else None
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        call = Call(self, attn_mask, is_causal, scale, text, layout.frames)
+        if self.replacement.closed and torch.compiler.is_compiling():
+            return attend(query, key, value, attn_mask, self.number, is_causal, scale, self.given)
+        call = self._call(query, key, attn_mask, is_causal, scale)
         return self.replacement.answer(query, key, value, call)
 
+    def _call(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, scale: float) -> Call:
+        layout = self.replacement.layout
+        across = k.shape[2] != q.shape[2] or k.shape[2] == self.given
+        return Call(self, mask, causal, scale, None if across else layout.text(q.shape[2]), across, layout.frames)
 
-class Layout:
-    """Where text and frames lie among the tokens of the present pass; found by watching one pass per text length."""
-
-    def __init__(self) -> None:
-        self.frames = 1
-        self._tokens = 0
-        self._watched: set[int] = set()
-        self._places: dict[tuple[int, int], tuple[int, int]] = {}
-
-    def text(self, total: int) -> tuple[int, int] | None:
-        """The range of the text tokens in a sequence of `total` tokens."""
-        return self._places.get((self._tokens, total))
-
-    def enter(self, frames: int, text: Any) -> AbstractContextManager[Any]:
-        """A transformer is about to run; inside the context, what it concatenates is watched if that is needed."""
-        self.frames = frames
-        self._tokens = text.shape[1] if isinstance(text, Tensor) and text.dim() == 3 else 0
-        if not self._tokens or self._tokens in self._watched:
-            return nullcontext()
-        self._watched.add(self._tokens)
-        return _Watching(self)
-
-    def joined(self, lengths: list[int]) -> None:
-        """Sequences of these lengths were joined. Where text cannot be told from the rest, all of it counts as text."""
-        if self._tokens in lengths:
-            start = sum(lengths[: lengths.index(self._tokens)])
-            sure = lengths.count(self._tokens) == 1
-            place = (start, start + self._tokens) if sure else (0, sum(lengths))
-            self._places.setdefault((self._tokens, sum(lengths)), place)
-
-
-def _frames(transformer: Any, hidden: Any, said: Any) -> int:
-    """How many frames the latents of a call have: as said, or as in (B, C, F, H, W) or (B, F, C, H, W), or 1."""
-    if not isinstance(hidden, Tensor) or hidden.dim() != 5:
-        return said if isinstance(said, int) else 1
-    channels_first = hidden.shape[1] == transformer.config.in_channels
-    return hidden.shape[2 if channels_first else 1]
-
-
-class _AroundPass(ModelHook):
-    """Tells the layout of every call of a transformer."""
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-
-    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        hidden = args[0] if args else kwargs.get("hidden_states")
-        frames = _frames(module, hidden, kwargs.get("num_frames"))
-        with self.layout.enter(frames, kwargs.get("encoder_hidden_states")):
-            return run_original(self, args, kwargs)
-
-
-class _Watching(TorchFunctionMode):
-    """Sees which sequences are joined along their tokens."""
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in (torch.cat, torch.concat):
-            self._see(out, *args, **(kwargs or {}))
-        return out
-
-    def _see(self, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> None:
-        place = dim % out.dim()
-        if 0 < place < out.dim() - 1:
-            self.layout.joined([one.shape[place] for one in tensors])
+    def ask(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float, given: int
+    ) -> Tensor:
+        """The answer to a compiled block's call."""
+        self.given = given
+        out = self.replacement.answer(q, k, v, self._call(q, k, mask, causal, scale))
+        if not isinstance(out, Declined):
+            return out
+        self.replacement.tell(out.reason)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)

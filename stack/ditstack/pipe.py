@@ -34,6 +34,11 @@ class Pipe:
     ("forecast", "reused", "calibrated"), or "off" (run as if there were no cache).
     """
 
+    compiled: int | None = None
+    """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
+    as_written = False
+    """Whether compiled parts run as they were written for now."""
+
     def __init__(
         self,
         pipeline: Any,
@@ -81,10 +86,6 @@ class Pipe:
         """Multiply-accumulates of the present or last generation, and what they would be if nothing were cached."""
         self.extra = 0
         """Those of the present pass that only a cache makes, for its later steps."""
-        self.compiled: int | None = None
-        """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
-        self.as_written = False
-        """Whether compiled parts run as they were written for now."""
 
     @property
     def device(self) -> torch.device:

@@ -35,13 +35,10 @@ class Sage(Attention):
     def apply(self, pipe: Pipe) -> None:
         from importlib.metadata import version
 
-        import torch
-
         from ditstack.attention import replace_attention
 
         first = version("sageattention").startswith("1.")
-        kernel: Any = torch.compiler.disable(attend_1 if first else attend_2)
-        replace_attention(pipe, "sage", kernel)
+        replace_attention(pipe, "sage", attend_1 if first else attend_2, closed=True)
 
 
 def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:

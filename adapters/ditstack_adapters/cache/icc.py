@@ -58,6 +58,10 @@ class Icc(Cache):
         plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
         return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
 
+    @property
+    def drops(self) -> frozenset[Fact]:
+        return super().drops | {Fact.PASSING}
+
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence
         from ditstack.increments import Increments

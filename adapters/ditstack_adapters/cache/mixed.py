@@ -76,6 +76,11 @@ class Mixed(Cache):
         plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
         return plain | {Fact.DENSE_WEIGHTS} if self.corrects else plain
 
+    @property
+    def drops(self) -> frozenset[Fact]:
+        kept = super().drops | {Fact.PASSING}
+        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
+
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence
         from ditstack.increments import Increments

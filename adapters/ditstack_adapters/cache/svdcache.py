@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ditstack import schedule
 from ditstack.adapter import Cache
+from ditstack.facts import Fact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,11 @@ class SvdCache(Cache):
         subspace = self.rank is not None or self.energy is not None
         offline = self.factors is not None or self.calibrate == "auto"
         return self.predictor == "fitted" or (subspace and offline)
+
+    @property
+    def drops(self) -> frozenset[Fact]:
+        inside = frozenset() if self.granularity == "trunk" else frozenset({Fact.TRACEABLE, Fact.PASSING})
+        return super().drops | inside
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence
