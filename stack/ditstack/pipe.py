@@ -38,6 +38,10 @@ class Pipe:
     """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
     as_written = False
     """Whether compiled parts run as they were written for now."""
+    extra = 0
+    """Multiply-accumulates of the present pass that only a cache makes, for its later steps."""
+    fps = 0
+    """Frames per second of its videos."""
 
     def __init__(
         self,
@@ -74,8 +78,6 @@ class Pipe:
         """Called when a pass begins, its branch and kind being settled."""
         self.on_weights: list[Callable[[], None]] = []
         """Called once, when no later stage changes weights."""
-        self.fps = 0
-        """Frames per second of its videos."""
         self.notes: list[str] = []
         """Sentences that a report must show, such as that a kernel is emulated."""
         self.tally: Counter[str] = Counter()
@@ -84,8 +86,6 @@ class Pipe:
         self.macs: dict[tuple[int, str, int], int] = {}
         self.spent = self.would_spend = 0
         """Multiply-accumulates of the present or last generation, and what they would be if nothing were cached."""
-        self.extra = 0
-        """Those of the present pass that only a cache makes, for its later steps."""
 
     @property
     def device(self) -> torch.device:
