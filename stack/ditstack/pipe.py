@@ -34,6 +34,14 @@ class Pipe:
     ("forecast", "reused", "calibrated"), or "off" (run as if there were no cache).
     """
 
+    kind = OFF
+    cache_on = True
+    cadence: Cadence | None = None
+    store: Store | None = None
+    witness: Witness | None = None
+    attention: Replacement | None = None
+    """The kernel that answers attention in the blocks, with the calls that it took."""
+    factors: Factors | None = None
     compiled: int | None = None
     """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
     as_written = False
@@ -65,13 +73,6 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.clock.around = self._pass
         self.clock.on_edge.append(self._edge)
-        self.kind, self.cache_on = OFF, True
-        self.cadence: Cadence | None = None
-        self.store: Store | None = None
-        self.witness: Witness | None = None
-        self.attention: Replacement | None = None
-        """The kernel that answers attention in the blocks, with the calls that it took."""
-        self.factors: Factors | None = None
         self.listeners: list[Callable[[str, torch.Tensor], None]] = []
         """Told of every feature that a cache keeps: its site and the feature."""
         self.on_pass: list[Callable[[], None]] = []
