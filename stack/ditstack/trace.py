@@ -86,7 +86,7 @@ def trace(pipeline: Any, arguments: Mapping[str, Any]) -> Found:
     transformers, kind = transformers_of(pipeline), type(pipeline).__name__
     watch = _Watch(transformers)
     with _explained(kind), watch.listening(stop=True):
-        pipeline(**_small(pipeline) | dict(arguments))
+        pipeline(**small_call(pipeline) | dict(arguments))
     ran = next((name for name in transformers if watch.calls[name]), None)
     if ran is None:
         raise BadPipeline(f"{kind} runs no list of blocks; ditstack has nothing to hold on to")
@@ -142,7 +142,8 @@ def _equal(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return all(_same(a, b) if isinstance(b, Tensor) else True for a, b in zip(one, other, strict=True))
 
 
-def _small(pipeline: Any) -> dict[str, Any]:
+def small_call(pipeline: Any) -> dict[str, Any]:
+    """Arguments with which a pipeline makes a small picture, as far as its class tells."""
     known = inspect.signature(type(pipeline).__call__).parameters
     side = SIDE * getattr(pipeline, "vae_scale_factor", getattr(pipeline, "vae_scale_factor_spatial", 8))
     wanted = {**SMALL, "prompt": ["a picture"], "height": side, "width": side}
