@@ -217,7 +217,12 @@ class View:
         return {}
 
     def few(self, one: FewSteps) -> dict[str, Figure]:
-        return {"psnr": Figure.of(one.psnr), "fewer": Figure.of(one.fewer_psnr), "gain": Figure.of(one.gain, sign=True)}
+        return {
+            "psnr": Figure.of(one.psnr),
+            "fewer": Figure.of(one.fewer_psnr),
+            "gain": Figure.of(one.gain, sign=True),
+            "equal": Figure.of(one.equal_gain, sign=True),
+        }
 
     def peer(self, one: Peer) -> dict[str, Figure]:
         return {

@@ -62,7 +62,7 @@ def matrix(folder: Path) -> Matrix:
             Unit(name="relative_l2", title="relative L2", higher_is_better=False),
         ],
         pictured=[EVIL],
-        interaction_model="Errors add in quadrature.",
+        interaction_model="errors add in quadrature",
         cells=cells,
         few_steps=[
             FewSteps(

@@ -212,19 +212,20 @@
     const wide = Math.max(300, Math.round(find("#plot").clientWidth)), high = Math.round(Math.min(480, Math.max(300, wide * 0.5)));
     const box = { left: 58, right: wide - 14, top: 34, bottom: high - 50 };
     const exact = points.some((one) => one.y === Infinity);
-    const x = scale(points.map((one) => one.x), box.left, box.right, wide / 110);
+    const x = scale(points.map((one) => one.x), box.left, box.right, wide / 90);
     const y = scale(points.map((one) => one.y), box.bottom, exact ? box.top + 26 : box.top, 6);
     const place = (one) => [x.at(one.x), one.y === Infinity ? box.top + 6 : y.at(one.y)];
     const svg = draw("svg", { viewBox: `0 0 ${wide} ${high}`, role: "group", "aria-label": `${points.length} combinations as points; arrow keys go from one to the next` });
-    svg.append(...axes(x, y, box, exact), line(best.map(place)), ...marks(points, best, place));
+    svg.append(...axes(x, y, box, exact, wide < 520), line(best.map(place)), ...marks(points, best, place));
     find("#plot").replaceChildren(svg);
     const without = rows.filter((row) => !row.hidden).length - points.length;
-    find("#plot-note").textContent = without ? `${without} of those shown have no such figures and are in the table alone.` : "";
+    const direction = `Better is ${data.columns[up.value].higher ? "up" : "down"} and to the ${data.columns[across.value].higher ? "right" : "left"}.`;
+    find("#plot-note").textContent = direction + (without ? ` ${without} of those shown have no such figures and are in the table alone.` : "");
     front(best);
   }
 
-  function axes(x, y, box, exact) {
-    const label = (key) => `${data.columns[key].label}, ${data.columns[key].higher ? "higher" : "lower"} is better`;
+  function axes(x, y, box, exact, narrow) {
+    const label = (key) => data.columns[key].label + (narrow ? "" : `, ${data.columns[key].higher ? "higher" : "lower"} is better`);
     const out = [
       draw("text", { class: "axis", x: 4, y: 16 }, "↑ " + label(up.value)),
       draw("text", { class: "axis", x: box.right, y: box.bottom + 42, "text-anchor": "end" }, label(across.value) + " →"),
