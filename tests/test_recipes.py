@@ -1,13 +1,18 @@
 """The recipes on the shelf: each is read, planned and written back equal; the tiny ones run."""
 
+import re
+
 import pytest
 import yaml
 
+from ditstack import load
+from ditstack.adapter import STAGES
 from ditstack.layers import shelf, shelf_names
 from ditstack.plan import plan
 from ditstack.recipe import Recipe
 
-LIMIT = 20
+LIMIT, STEPS = 20, 5
+SAID = ["a red circle in the center on a plain gray background", "a blue star in the top left on a pink background"]
 
 
 @pytest.mark.parametrize("name", shelf_names())
@@ -28,3 +33,25 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
     method = {stage: type(adapter).__module__.rpartition(".")[2] for stage, adapter in recipe.stages()}
     assert (method["model"], method["attention"], method["cache"]) == (model, attention, cache)
     assert ("quantize" in method) == (quantize != "none")
+    named = re.fullmatch(r"(\d+)step", name.split("-")[-1])
+    assert (named is not None) == ("distill" in method)
+    assert named is None or int(named[1]) == recipe.sampler.steps
+
+
+@pytest.mark.parametrize("name", [name for name in shelf_names() if name.startswith("tiny")])
+def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str) -> None:
+    stack = load(Recipe.read(name, [f"sampler.steps={STEPS}", f"calibration={SAID}"]))
+    made = stack.sample(SAID[:1])
+    assert made.images.shape == (1, 3, 64, 64)
+    assert sum(made.steps.values()) == STEPS
+
+
+def test_the_full_few_step_stack_acts_at_every_stage() -> None:
+    stack = load("tiny-int8-sparse-svdcache-4step")
+    made = stack.sample(SAID[:1])
+    report = stack.report(made)
+    assert [stage for stage in STAGES if stage in report.resolved] == list(STAGES[:5])
+    assert (report.resolved["sampler"]["steps"], report.resolved["sampler"]["guidance"]) == (4, 1.0)
+    assert made.steps == {"full": 2, "forecast": 2}
+    assert any("the LoRA moves the transformer's output" in note for note in report.notes)
+    assert Recipe.read("tiny-int8-sparse-svdcache-4step").plain().sampler.steps == 4
