@@ -77,6 +77,11 @@ class FewSteps(_Row):
     """Paired difference of PSNR: cache minus control."""
     wins: bool
     """The gain's interval lies above zero, and the cache costs no more multiply-accumulates than the control."""
+    equal_steps: int | None = None
+    """The least uncached steps that cost at least as much as the cache, at most one fewer than the schedule's."""
+    equal_psnr: Estimate | None = None
+    equal_gain: Estimate | None = None
+    """Paired difference of PSNR to those."""
 
 
 class Peer(_Row):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from ditstack.adapter import Adapter, missing_packages
 from ditstack.errors import Incompatible
 from ditstack.facts import Fact, machine
 from ditstack.recipe import Recipe
+
+OF_THE_MACHINE = frozenset({Fact.CUDA, Fact.SM80, Fact.SM89})
+_FORCED = ContextVar("forced", default=False)
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,24 @@ def check(recipe: Recipe, device: str | None = None) -> None:
         Incompatible: with the reasons of every stage at once.
     """
     reasons = [reason for step in plan(recipe, device) for reason in step.reasons]
-    if reasons:
+    if reasons and not _FORCED.get():
         raise Incompatible(f"{recipe.name} cannot be stacked:", reasons)
+
+
+@contextmanager
+def forced() -> Iterator[None]:
+    """Inside, nothing is refused: to see whether a refusal is true."""
+    token = _FORCED.set(True)
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
+
+
+def is_by_facts_alone(steps: list[Step]) -> bool:
+    """Whether what refuses a plan is no package and nothing of the machine, so that forcing it can show something."""
+    lacking = {fact for step in steps for fact in step.adapter.needs - step.before}
+    return not lacking & OF_THE_MACHINE and not any(missing_packages(step.adapter) for step in steps)
 
 
 def _lacks(stage: str, method: str, fact: Fact, taken_by: dict[Fact, str]) -> str:

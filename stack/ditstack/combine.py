@@ -1,0 +1,160 @@
+"""Combine: a whole matrix in a folder: every cell in a process that may die, then the tables and the page."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ditstack import matrix_text, page
+from ditstack.cell import NOW, SURVEY, FewRecord, Record, tasks
+from ditstack.errors import BadFile, Unfinished
+from ditstack.facts import describe_machine
+from ditstack.files import write_atomically
+from ditstack.matrix import Cell, Matrix
+from ditstack.metrics import estimate
+from ditstack.report import versions
+from ditstack.survey import Survey, name_of
+
+QUADRATURE = (
+    "relative L2 of the final latents in quadrature, prompt by prompt: error(A+B) - sqrt(error(A)^2 + error(B)^2), "
+    "each against the unaccelerated twin; above zero, the parts hurt each other beyond their sum"
+)
+POLL = 0.5
+"""Seconds between looks at what the process has finished."""
+LAST_LINES = 4
+
+
+@dataclass
+class Job:
+    """A matrix in a folder. The same command goes on where it was cut off."""
+
+    survey: Survey
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    def run(self, console: Console) -> Matrix:
+        """Measure what is missing, and write matrix.json, matrix.md and the page.
+
+        Raises:
+            BadFile: the folder holds another matrix.
+        """
+        self._settle()
+        with _progress(console) as bar:
+            every = tasks(self.survey)
+            task = bar.add_task("", total=len(every), completed=len(every) - len(self._missing()))
+            while self._missing():
+                self._go_on(lambda: bar.update(task, completed=len(every) - len(self._missing())))
+        matrix = self.matrix()
+        write_atomically(self.folder / "matrix.json", (matrix.model_dump_json(indent=1) + "\n").encode())
+        write_atomically(self.folder / "matrix.md", matrix_text.render(matrix).encode())
+        page.write(matrix, self.folder)
+        return matrix
+
+    def matrix(self) -> Matrix:
+        """The records as one table, with every interaction."""
+        records = {name_of(one): self._record(name_of(one)) for one in self.survey.combinations()}
+        for chosen in self.survey.combinations():
+            _interact(records, records[name_of(chosen)], [name_of(part) for part in self.survey.parts(chosen)])
+        few = (FewRecord.model_validate_json(self._file(f"{name}-{steps}-steps")) for name, steps in self.survey.few())
+        units = {unit.name: unit for record in records.values() for unit in record.units}
+        return Matrix(
+            model=self.survey.name,
+            machine=describe_machine(),
+            versions=versions(),
+            prompts=self.survey.prompts,
+            seed=self.survey.base["seed"],
+            gate=self.survey.gate.limits(),
+            axes=self.survey.axes,
+            units=[unit for name, unit in units.items() if any(_measures(one.cell, name) for one in records.values())],
+            left_out=list(dict.fromkeys(text for record in records.values() for text in record.left_out)),
+            pictured=self.survey.prompts[: self.survey.pictured],
+            interaction_model=QUADRATURE,
+            cells=[record.cell for record in records.values()],
+            few_steps=[row for record in few for row in record.rows],
+        )
+
+    def _settle(self) -> None:
+        """Begin, or go on; cells that failed are tried again."""
+        asked, begun = self.survey.model_dump_json(indent=1), self.work / SURVEY
+        if not begun.is_file():
+            write_atomically(begun, asked.encode())
+        elif begun.read_text(encoding="utf-8") != asked:
+            raise BadFile(f"{self.folder} holds another matrix: other axes, prompts or recipe; name another --out")
+        for name, _ in tasks(self.survey):
+            if (path := self.work / f"{name}.json").is_file() and '"status": "failed"' in path.read_text():
+                path.unlink()
+
+    def _missing(self) -> list[str]:
+        return [name for name, _ in tasks(self.survey) if not (self.work / f"{name}.json").is_file()]
+
+    def _go_on(self, look: Callable[[], None]) -> None:
+        """Let a process measure what is missing; where it dies, the cell that it was at has failed."""
+        (self.work / NOW).unlink(missing_ok=True)
+        with (self.work / "log.txt").open("w+") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "ditstack.cell", str(self.work)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "DITSTACK_HOME": str(self.work / "home")},
+            )
+            try:
+                while worker.poll() is None:
+                    time.sleep(POLL)
+                    look()
+            finally:
+                worker.kill()
+                worker.wait()
+            log.seek(0)
+            last = [line for line in log.read().splitlines() if line.strip()][-LAST_LINES:]
+        if worker.returncode:
+            self._blame(worker.returncode, last)
+
+    def _blame(self, code: int, last: list[str]) -> None:
+        at = (self.work / NOW).read_text() if (self.work / NOW).is_file() else ""
+        why = f"killed by {signal.Signals(-code).name}" if code < 0 else (last or [f"exit code {code}"])[-1]
+        chosen = dict(tasks(self.survey)).get(at)
+        if not isinstance(chosen, dict):
+            raise Unfinished(f"the matrix stopped{f' at {at}' if at else ''}: {why}; see {self.work / 'log.txt'}")
+        cell = Cell(name=at, words=chosen, status="failed", reasons=[why])
+        cell.recipe = self.survey.recipe(chosen).to_yaml()
+        cell.contradiction = "declared fine, but it failed"
+        write_atomically(self.work / f"{at}.json", Record(cell=cell).model_dump_json(indent=1).encode())
+
+    def _record(self, name: str) -> Record:
+        return Record.model_validate_json(self._file(name))
+
+    def _file(self, name: str) -> str:
+        return (self.work / f"{name}.json").read_text(encoding="utf-8")
+
+
+def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> None:
+    """Error beyond that which the parts alone predict; nothing where one of them was not measured."""
+    errors = [records[name].errors for name in parts if name in records]
+    if not record.errors or len(parts) < 2 or len(errors) < len(parts) or not all(errors):
+        return
+    predicted = [math.hypot(*each) for each in zip(*errors, strict=True)]
+    record.cell.parts = parts
+    record.cell.interaction = estimate([a - b for a, b in zip(record.errors, predicted, strict=True)])
+
+
+def _measures(cell: Cell, name: str) -> bool:
+    return name in cell.to_twin or name in cell.own
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    return Progress(*columns, TextColumn("left"), left, console=console, speed_estimate_period=600)

@@ -1,0 +1,95 @@
+"""Few steps: on a short schedule, is a cache worth more than a schedule that is one step shorter?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ditstack import quality, words
+from ditstack.bench import Trial
+from ditstack.errors import DitstackError, RecipeError
+from ditstack.matrix import FewSteps
+from ditstack.metrics import estimate
+from ditstack.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ditstack.cell import Bench
+
+SLACK = 0.01
+"""Of all multiply-accumulates: what a skipped step may cost and still count as skipped."""
+
+
+class Schedule:
+    """One LoRA, or none, at so many steps: what caches on it are compared with."""
+
+    def __init__(self, bench: Bench, distill: str, steps: int) -> None:
+        self.bench, self.distill, self.steps = bench, distill, steps
+        self.chosen = {"distill": distill} if "distill" in bench.survey.axes else {}
+
+    def row(self, word: str) -> FewSteps:
+        """A cache, as gently as it can be set, beside one step fewer and beside as much work without a cache."""
+        made = self.bench.reference("cached", self.gentlest(word))
+        psnr, fewer = self._psnr(made), self._psnr(self._uncached(self.steps - 1))
+        as_dear = max(1, min(self.steps - 1, math.ceil((made.macs_ratio - SLACK) * self.steps)))
+        equal = self._psnr(self._uncached(as_dear))
+        gain, share = estimate(_minus(psnr, fewer)), (self.steps - 1) / self.steps
+        return FewSteps(
+            distill=self.distill,
+            steps=self.steps,
+            cache=word,
+            full_steps=made.pictures.steps.get("full", 0),
+            macs_ratio=made.macs_ratio,
+            psnr=estimate(psnr),
+            fewer_psnr=estimate(fewer),
+            fewer_macs_ratio=share,
+            gain=gain,
+            wins=gain.low > 0 and made.macs_ratio <= share + SLACK,
+            equal_steps=as_dear,
+            equal_psnr=estimate(equal),
+            equal_gain=estimate(_minus(psnr, equal)),
+        )
+
+    def gentlest(self, word: str) -> Recipe:
+        """The cache with one step skipped, the last but one; where it cannot say so, every second; else as it is."""
+        given = words.fields("cache", word, self.bench.survey.model, few_steps=True)
+        settings = ({**(given or {}), **gentle} for gentle in self._gentle())
+        return next(recipe for one in settings if (recipe := self._read(word, one)) is not None)
+
+    def _gentle(self) -> Iterator[dict[str, Any]]:
+        skipped = self.steps - 2
+        yield {"schedule": [step for step in range(self.steps) if step != skipped]}
+        yield {"schedule": "F" * skipped + "SF"}
+        yield {"interval": 2}
+        yield {}
+
+    def _read(self, word: str, cache: dict[str, Any]) -> Recipe | None:
+        changes = {"sampler": {"steps": self.steps}, "cache": cache}
+        try:
+            return self.bench.survey.recipe({**self.chosen, "cache": word}, changes)
+        except RecipeError:
+            return None
+
+    def _uncached(self, steps: int) -> Trial:
+        recipe = self.bench.survey.recipe({**self.chosen, "cache": words.NONE}, {"sampler": {"steps": steps}})
+        return self.bench.reference(f"{steps} steps", recipe)
+
+    def _psnr(self, made: Trial) -> list[float]:
+        """To the whole schedule without a cache."""
+        return quality.psnr(made.pictures.images, self._uncached(self.steps).pictures.images)
+
+
+def rows(bench: Bench, distill: str, steps: int) -> list[FewSteps]:
+    """Every cache of the matrix on this schedule; those that refuse it are left out, as their cells say why."""
+    schedule, found = Schedule(bench, distill, steps), []
+    for word in bench.survey.axes["cache"]:
+        if word != words.NONE:
+            try:
+                found.append(schedule.row(word))
+            except DitstackError:
+                continue
+    return found
+
+
+def _minus(a: list[float], b: list[float]) -> list[float]:
+    return [0.0 if x == y else x - y for x, y in zip(a, b, strict=True)]

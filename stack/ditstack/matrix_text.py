@@ -1,0 +1,100 @@
+"""A matrix as Markdown: every cell a row, then what is red, what caches are worth on few steps, and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ditstack.matrix import STATUSES, Cell, Estimate, Matrix
+
+LEAD = ("psnr", "ssim", "frechet", "agreement.all")
+"""Measures that have a column; matrix.json has them all."""
+
+
+def render(matrix: Matrix) -> str:
+    """The whole file."""
+    counts = Counter(cell.status for cell in matrix.cells)
+    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    gate = ", ".join(f"{name} {limit:g}" for name, limit in matrix.gate.items())
+    lines = [
+        f"# {matrix.model}: {' x '.join(matrix.axes)}",
+        "",
+        f"{len(matrix.cells)} cells on {len(matrix.prompts)} prompts, {matrix.machine}: {told}. Gate: {gate}.",
+        "Fidelity is to the unaccelerated twin at the same seeds, and to the same stack unquantized; in brackets the "
+        "95 % interval over prompts.",
+        "",
+        f"Interaction: {matrix.interaction_model}.",
+        "",
+        *_cells(matrix),
+        *_list("Red: what is declared and what was measured disagree", _red(matrix)),
+        *_list("Refused, failed", _unmeasured(matrix)),
+        *_few_steps(matrix),
+        *_list("Left out", matrix.left_out),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cells(matrix: Matrix) -> Iterator[str]:
+    shown = [unit for name in LEAD for unit in matrix.units if unit.name == name]
+    titles = [f"{unit.title}{f' ({unit.unit})' if unit.unit else ''}" for unit in shown]
+    heads = [*matrix.axes, "status", "speed-up", "MACs", "weights", *titles, "PSNR to unquantized", "interaction"]
+    yield from _table(heads, [_row(cell, [unit.name for unit in shown]) for cell in matrix.cells])
+
+
+def _row(cell: Cell, names: list[str]) -> list[str]:
+    speed = "" if cell.speedup is None else f"{cell.speedup:.2f}x"
+    macs = "" if cell.macs_ratio is None else f"{cell.macs_ratio:.2f}"
+    weights = "" if cell.weight_bytes is None else f"{cell.weight_bytes / 1e6:.1f} MB"
+    measures = [_figure(cell.to_twin.get(name) or cell.own.get(name)) for name in names]
+    status = f"**{cell.status}**" if cell.contradiction else cell.status
+    unquantized = _figure(cell.to_unquantized.get("psnr"))
+    return [*cell.words.values(), status, speed, macs, weights, *measures, unquantized, _figure(cell.interaction)]
+
+
+def _red(matrix: Matrix) -> list[str]:
+    return [f"{cell.name}: {cell.contradiction}" for cell in matrix.cells if cell.contradiction]
+
+
+def _unmeasured(matrix: Matrix) -> list[str]:
+    wanted = [cell for cell in matrix.cells if cell.status in ("refused", "failed")]
+    return [f"{cell.name} {cell.status}: {'; '.join(cell.reasons)}" for cell in wanted]
+
+
+def _few_steps(matrix: Matrix) -> Iterator[str]:
+    if not matrix.few_steps:
+        return
+    yield from (
+        "## Few steps",
+        "",
+        "PSNR to the whole schedule without a cache. A cache wins where it is surely better than one step fewer, at no "
+        "more work; beside it, as many uncached steps as cost the same.",
+        "",
+    )
+    heads = ["LoRA", "steps", "cache", "full", "MACs", "PSNR", "one step fewer", "gain", "same work", "gain", "wins"]
+    rows = []
+    for row in matrix.few_steps:
+        equal = f"{row.equal_steps} steps: {_figure(row.equal_psnr)}"
+        own = [row.distill, str(row.steps), row.cache, str(row.full_steps), f"{row.macs_ratio:.2f}", _figure(row.psnr)]
+        controls = [_figure(row.fewer_psnr), _figure(row.gain), equal, _figure(row.equal_gain)]
+        rows.append([*own, *controls, "yes" if row.wins else "no"])
+    yield from _table(heads, rows)
+
+
+def _figure(found: Estimate | None) -> str:
+    if found is None:
+        return ""
+    if found.low == found.high:
+        return f"{found.mean:.4g}"
+    return f"{found.mean:.4g} ({found.low:.4g} to {found.high:.4g})"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{' --- |' * len(heads)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield from (f"## {title}", "", *(f"- {line}" for line in lines), "")

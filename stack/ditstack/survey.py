@@ -1,0 +1,109 @@
+"""Survey: what a matrix asks for: the axes, the prompts, the gate, and the recipe of every combination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel
+
+from ditstack import words
+from ditstack.adapter import STAGES
+from ditstack.layers import Layered
+from ditstack.recipe import Gate, Recipe
+from ditstack.report import FILED
+
+GATE = Gate(psnr_min=30)
+"""What a cell must keep to be ok where the base recipe names no gate."""
+FEW = (4, 8)
+"""Schedules on which caches are set beside one step fewer."""
+CHANGES = "--methods"
+
+
+class Survey(BaseModel):
+    """Everything that decides a matrix; a folder that was begun with another one is refused."""
+
+    model_config = FILED
+
+    name: str
+    base: dict[str, Any]
+    """The resolved recipe that every cell extends."""
+    axes: dict[str, list[str]]
+    prompts: list[str]
+    pictured: int = 3
+    """So many prompts are shown."""
+
+    @classmethod
+    def of(cls, base: Recipe, axes: dict[str, list[str]], prompts: list[str]) -> Survey:
+        """A survey whose words are known and whose combinations can be read.
+
+        Raises:
+            RecipeError: a word means nothing at its stage.
+        """
+        survey = cls(name=base.name, base=base.resolved(), axes=axes, prompts=prompts)
+        for stage, each in axes.items():
+            for word in each:
+                words.fields(stage, word, survey.model)
+        return survey
+
+    @property
+    def model(self) -> str:
+        return self.base["model"]["method"]
+
+    @property
+    def gate(self) -> Gate:
+        own = Gate(**self.base["quality"])
+        return own if own.limits() else GATE
+
+    def combinations(self) -> Iterator[dict[str, str]]:
+        """Words by stage. The quantizer varies fastest and the LoRA slowest, so that references are made once."""
+        slow_first = sorted(self.axes, key=lambda stage: (stage == "quantize", STAGES.index(stage)))
+        for chosen in product(*(self._none_first(stage) for stage in slow_first)):
+            yield {stage: dict(zip(slow_first, chosen, strict=True))[stage] for stage in self.axes}
+
+    def recipe(self, chosen: dict[str, str], changes: dict[str, Any] | None = None) -> Recipe:
+        """The recipe of a combination; `changes` lie on top.
+
+        Raises:
+            RecipeError: it cannot be read.
+        """
+        layered = Layered.plain(name_of(chosen), {**self.base, **dict.fromkeys(self.axes)})
+        few_steps = chosen.get("distill", words.NONE) != words.NONE
+        layered.add(
+            {stage: words.fields(stage, word, self.model, few_steps) for stage, word in chosen.items()}, CHANGES
+        )
+        if changes:
+            layered.add(changes, CHANGES)
+        return Recipe.check(layered)
+
+    def parts(self, chosen: dict[str, str]) -> list[dict[str, str]]:
+        """Each accelerating stage of a combination alone, on the same LoRA; empty where it has fewer than two."""
+        recipe = self.recipe(chosen)
+        acting = [stage for stage in chosen if stage != "distill" and not words.is_plain(recipe, stage)]
+        if len(acting) < 2:
+            return []
+        idle = {stage: word if stage == "distill" else self._plain_word(stage, word) for stage, word in chosen.items()}
+        return [{**idle, stage: chosen[stage]} for stage in acting]
+
+    def few(self) -> list[tuple[str, int]]:
+        """(LoRA, steps) of every short schedule on which caches are set beside one step fewer."""
+        if "cache" not in self.axes:
+            return []
+        found = []
+        for distill in self.axes.get("distill", [words.NONE]):
+            own = self.recipe({"distill": distill} if "distill" in self.axes else {}).sampler.steps
+            found += [(distill, steps) for steps in ([own] if own <= max(FEW) else FEW)]
+        return found
+
+    def _plain_word(self, stage: str, word: str) -> str:
+        plain = (one for one in self.axes[stage] if words.is_plain(self.recipe({stage: one}), stage))
+        return next(plain, word)
+
+    def _none_first(self, stage: str) -> list[str]:
+        return sorted(self.axes[stage], key=lambda word: word != words.NONE)
+
+
+def name_of(chosen: dict[str, str]) -> str:
+    """A combination's name: its words in the order of stages."""
+    return "-".join(chosen.values())
