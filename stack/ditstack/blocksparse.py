@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+SAMPLED = 64
+"""Query blocks on which a head's loss is measured, at most."""
+
 # B batch, H heads, T tokens, D width of a head, N blocks of tokens, S tokens in a block
 # keys: which keys exist at all, (B, 1, T), or None for all
 
@@ -86,6 +89,27 @@ def _pooled(x_BHTD: Tensor, size: int, weight_BHT1: Tensor) -> tuple[Tensor, Ten
     return total / weight.clamp_min(1), weight
 
 
+def key_order(p_BHNN: Tensor, text_N: Tensor) -> Tensor:
+    """The key blocks of every query block, text first, then those most looked at: (B, H, N, N)."""
+    return p_BHNN.masked_fill(text_N, 2.0).argsort(dim=-1, descending=True)
+
+
+def needed(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, size: int, text: Tensor, tolerance: float, keys: Tensor | None = None
+) -> Tensor:
+    """The smallest share of the key blocks without text with which a head loses at most `tolerance`: (B, H).
+
+    Args:
+        text: which blocks hold text: (N,).
+        tolerance: of its output, relative; what text tokens see is whole and does not count.
+    """
+    order, rows = key_order(block_mass(q, k, scale, size, keys), text), (~text).nonzero().flatten().tolist()
+    lost = losses(q, k, v, scale, size, order, spread(rows, SAMPLED), keys)
+    # one more than the last count of blocks that are too few
+    enough = (lost > tolerance).int().mul(torch.arange(1, lost.shape[-1] + 1, device=q.device)).amax(-1) + 1
+    return (enough - text.sum()).clamp_min(0) / max(len(rows), 1)
+
+
 def losses(
     q: Tensor, k: Tensor, v: Tensor, scale: float, size: int, order: Tensor, rows: Sequence[int],
     keys: Tensor | None = None,
@@ -94,14 +118,14 @@ def losses(
 
     Args:
         order: the key blocks of every query block, most wanted first, (B, H, N, N).
-        rows: the query blocks on which the loss is measured; the worst of them counts, as the others are not seen.
+        rows: the query blocks on which it is measured.
     """
-    worst = torch.zeros((), device=q.device)
+    error, whole = torch.zeros((), device=q.device), torch.zeros((), device=q.device)
     for block in rows:
         out = _partial_sums(q[..., block * size : (block + 1) * size, :], k, v, scale, size, order[..., block, :], keys)
-        error = (out - out[..., -1:, :]).square().sum((-1, -3))
-        worst = torch.maximum(worst, error / out[..., -1, :].square().sum((-1, -2)).clamp_min(1e-30).unsqueeze(-1))
-    return worst.sqrt()
+        error = error + (out - out[..., -1:, :]).square().sum((-1, -3))
+        whole = whole + out[..., -1, :].square().sum((-1, -2))
+    return (error / whole.clamp_min(1e-30).unsqueeze(-1)).sqrt()
 
 
 def _partial_sums(

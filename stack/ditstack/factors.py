@@ -70,7 +70,7 @@ class Factors:
         if changed:
             raise StaleFactors(
                 f"the factors were fitted to another {', '.join(changed)}; "
-                "run `ditstack calibrate` again, or write `calibrate: auto` in the recipe's cache"
+                "run `ditstack calibrate` again, or write `calibrate: auto` in the recipe"
             )
 
 

@@ -3,11 +3,11 @@
 p_ij = softmax_j (mean(Q_i) mean(K_j)^T / sqrt(D) + log |K_j|) says how much query block i looks at key block j (as in
 SpargeAttn, arXiv 2502.18137). Each query block keeps the key blocks with the largest p; text tokens see and are seen
 by everything. The kept blocks run on FlexAttention (arXiv 2412.05496), or on a masked product where there is no GPU.
+How many blocks a head keeps is calibrated: the fewest with which it lost at most `tolerance` of its output.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from ditstack.attention import Call, Declined
     from ditstack.blocksparse import Kept
+    from ditstack.calibrate import Rehearsal
     from ditstack.pipe import Pipe
+    from ditstack.thinning import Thinning
 
-SAMPLED = 16
-"""Query blocks on which a head's loss is measured."""
 TOLERANCE = 0.05
 
 # B batch, H heads, N blocks of tokens
@@ -40,13 +40,15 @@ class Sparse(Attention):
     mass: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of attention that the kept key blocks hold, by the estimate p."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """What each head may lose of its output, relative, as measured at every full step; it keeps blocks accordingly."""
+    """What each head may lose of its output, relative; `ditstack calibrate` finds what it must keep for that."""
     pattern: Literal["scores", "window"] = "scores"
     """`window` is for video: tokens see the frames near their own, whatever the scores."""
     frames: Annotated[int, Field(ge=0)] | None = None
     """How many frames of latents before and after its own a token sees."""
     block_size: Annotated[int, Field(ge=4, multiple_of=4)] | None = None
     """Tokens in a block, on a GPU a multiple of 16; None takes 128 on a GPU and 16 elsewhere."""
+    calibrate: Literal["auto", "never"] = "never"
+    """What to do where factors are missing or stale: fit them now, or refuse."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Sparse:
@@ -57,32 +59,56 @@ class Sparse(Attention):
             raise ValueError("`pattern: window` and `frames` go together")
         return self
 
-    def apply(self, pipe: Pipe) -> None:
-        import torch
+    @property
+    def wants_factors(self) -> bool:
+        """A tolerance of 0 leaves nothing to find out."""
+        return self.keep is None and self.mass is None and self.frames is None and self.tolerance != 0
 
+    def apply(self, pipe: Pipe) -> None:
         from ditstack.attention import replace_attention
+        from ditstack.thinning import Thinning
 
         if pipe.device.type == "cuda" and self.block_size is not None and self.block_size % 16:
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
-        attend = _Attend(self, pipe)
-        pipe.clock.on_edge.append(attend.kept.clear)
-        kernel: Any = torch.compiler.disable(attend)
-        replace_attention(pipe, "sparse", kernel)
+        replace_attention(pipe, "sparse", Thinning(pipe, self.choose), closed=True)
 
-    @property
-    def whole(self) -> bool:
-        """Whether everything is kept, whatever the scores."""
-        return self.keep == 1 or self.mass == 1 or self.tolerance == 0
+    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+        """The share of key blocks that each head of each site keeps, (H,): the most that any step and prompt asked."""
+        import torch
 
-    def choose(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Kept | Declined:
-        """Which blocks are kept for these queries and keys."""
+        allowed = TOLERANCE if self.tolerance is None else self.tolerance
+        with _thinning(pipe).measuring(allowed, self.tokens) as shares:
+            rehearsal.uncached_latents()
+        heads = torch.cat([torch.zeros(0), *(share.cpu() for share in shares.values())])
+        kept, dense = f"{heads.mean():.0%}", f"{int((heads == 1).sum())} of {len(heads)}"
+        rehearsal.tell(f"attention sparse: heads keep {kept} of the blocks on average, {dense} heads all of them")
+        return shares
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        spare = {site: share for site, share in tensors.items() if (share < 1).any()}
+        _thinning(pipe).shares = {site: share.to(pipe.device) for site, share in spare.items()}
+
+    def tokens(self, q: Tensor) -> int:
+        """How many tokens are in a block."""
+        return self.block_size or (128 if q.is_cuda else 16)
+
+    def choose(self, q: Tensor, k: Tensor, call: Call, share: Tensor | None) -> Kept | Declined:
+        """Which blocks are kept for these queries and keys.
+
+        Args:
+            share: of the key blocks without text, what each head keeps, (H,), where that was calibrated.
+        """
         from ditstack.attention import Declined
         from ditstack.blocksparse import Kept, near_frames, text_blocks
 
-        tokens, size = q.shape[-2], self.block_size or (128 if q.is_cuda else 16)
+        tokens, size = q.shape[-2], self.tokens(q)
         text = text_blocks(call.text, tokens, size, q.device)
+        if self.keep == 1 or self.mass == 1 or self.tolerance == 0:
+            return Declined("every block is kept")
+        if self.wants_factors and share is None:
+            return Declined("no head of theirs can spare a block")
         if self.frames is None:
-            kept = self._largest(q, k, v, call, size, text)
+            kept = self._largest(q, k, call, size, text, share)
         else:
             near = near_frames(call.text, tokens, size, call.frames, self.frames)
             if near is None:
@@ -91,82 +117,24 @@ class Sparse(Attention):
         keys = None if call.keys is None else call.keys.expand(len(q), -1, -1)
         return Kept(kept | text | text.unsqueeze(-1), size, tokens, keys)
 
-    def _largest(self, q: Tensor, k: Tensor, v: Tensor, call: Call, size: int, text: Tensor) -> Tensor:
-        from ditstack.blocksparse import block_mass
+    def _largest(self, q: Tensor, k: Tensor, call: Call, size: int, text: Tensor, share: Tensor | None) -> Tensor:
+        from ditstack.blocksparse import block_mass, key_order
 
         p = block_mass(q, k, call.scale, size, call.keys)
-        order = p.masked_fill(text, 2.0).argsort(dim=-1, descending=True)
+        order = key_order(p, text)
         if self.mass is not None:
             sorted_p = p.gather(-1, order)
             first = sorted_p.cumsum(-1) - sorted_p < self.mass
         else:
-            share = self.measure_keep(q, k, v, call, size, order, text) if self.keep is None else self.keep
             place = order.new_ones(order.shape[-1]).cumsum(0) - 1
-            first = (place < text.sum() + share * (~text).sum()).expand_as(order)
+            most = self.keep if share is None else share[:, None, None]
+            first = (place < text.sum() + most * (~text).sum()).expand_as(order)
         return first.scatter(-1, order, first)
 
-    def measure_keep(
-        self, q: Tensor, k: Tensor, v: Tensor, call: Call, size: int, order: Tensor, text: Tensor
-    ) -> Tensor:
-        """The smallest `keep` with which a head loses at most `tolerance` of its output: (B, H, 1, 1).
 
-        Args:
-            order: the key blocks of every query block, text first, then most wanted first: (B, H, N, N).
-            text: which blocks hold text: (N,).
-        """
-        from ditstack.blocksparse import losses, spread
+def _thinning(pipe: Pipe) -> Thinning:
+    from ditstack.thinning import Thinning
 
-        rows = spread((~text).nonzero().flatten().tolist(), SAMPLED)
-        lost = losses(q, k, v, call.scale, size, order, rows, call.keys)
-        allowed = TOLERANCE if self.tolerance is None else self.tolerance
-        enough = (lost > allowed).int().argmin(-1) + 1 - text.sum()
-        return (enough.clamp_min(0) / (~text).sum().clamp_min(1))[..., None, None]
-
-
-@dataclass
-class _Attend:
-    """The kernel of one pipe, with what is kept at each site and guidance branch of this generation."""
-
-    adapter: Sparse
-    pipe: Pipe
-    kept: dict[Any, Kept] = field(default_factory=dict)
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
-        from torch.nn.functional import scaled_dot_product_attention
-
-        from ditstack.attention import Declined
-        from ditstack.blocksparse import attend
-
-        if (reason := refusal(q, k, call)) is not None:
-            return Declined(reason)
-        if self.adapter.whole:
-            return scaled_dot_product_attention(q, k, v, attn_mask=call.mask, scale=call.scale)
-        kept = self._now(q, k, v, call)
-        if isinstance(kept, Declined):
-            return kept
-        call.share = kept.kept.float().mean()
-        return attend(q, k, v, kept, call.scale)
-
-    def _now(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Kept | Declined:
-        """Chosen anew on full steps, and as on the last full one between them."""
-        from ditstack.attention import Declined
-        from ditstack.pipe import FULL, OFF
-
-        key = (call.site.name, self.pipe.clock.branch, q.shape)
-        if self.pipe.kind not in (FULL, OFF) and key in self.kept:
-            return self.kept[key]
-        kept = self.adapter.choose(q, k, v, call)
-        if not isinstance(kept, Declined):
-            self.kept[key] = kept
-        return kept
-
-
-def refusal(q: Tensor, k: Tensor, call: Call) -> str | None:
-    """Why a call stays dense."""
-    if q.shape[-2] != k.shape[-2]:
-        return "they look across to other tokens, such as text"
-    if call.causal:
-        return "they are causal"
-    if call.mask is not None and call.keys is None:
-        return "they carry a mask between single tokens"
-    return None
+    assert pipe.attention is not None
+    assert isinstance(pipe.attention.kernel, Thinning)
+    return pipe.attention.kernel

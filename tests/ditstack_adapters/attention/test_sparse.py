@@ -1,5 +1,7 @@
 """sparse: which blocks are kept, when they are chosen anew, and what is never dropped."""
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +12,17 @@ from torch.nn.functional import scaled_dot_product_attention
 import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.attention import Call, Declined
-from ditstack.blocksparse import attend
-from ditstack.errors import RecipeError
+from ditstack.blocksparse import Kept
+from ditstack.errors import BadFile, RecipeError, StaleFactors
 from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe
-from ditstack_adapters.attention import sparse
+from ditstack.rehearsal import SEED
+from ditstack.stack import Stack
+from ditstack.thinning import Thinning
 from ditstack_adapters.attention.sparse import Sparse
 
 TOKENS, TEXT = 212, (0, 20)
+FLUX: dict[str, Any] = {"model": {"method": "flux", "device": "cpu"}}
 
 
 class Here:
@@ -29,6 +34,12 @@ def call(**more: Any) -> Call:
     return Call(**values)
 
 
+def chosen(q: Tensor, k: Tensor, v: Tensor, share: Tensor | None = None, **fields: Any) -> Kept:
+    kept = Sparse(**fields).choose(q, k, call(), share)
+    assert isinstance(kept, Kept)
+    return kept
+
+
 def qkv(sharp: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """Image tokens whose neighbours are alike: what block-sparse attention lives on."""
     torch.manual_seed(0)
@@ -37,98 +48,145 @@ def qkv(sharp: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     return 0.3 * q + sharp * alike, 0.3 * k + sharp * alike, v
 
 
-@pytest.mark.parametrize("fields", [{"keep": 0.25}, {"mass": 0.5}, {"tolerance": 0.3}])
+@pytest.mark.parametrize("fields", [{"keep": 0.25}, {"mass": 0.5}])
 def test_text_sees_and_is_seen_by_everything_and_the_rest_is_thinned(fields: dict[str, float]) -> None:
-    kept = Sparse(**fields).choose(*qkv(), call())  # pyright: ignore[reportArgumentType]
-    assert not isinstance(kept, Declined)
+    kept = chosen(*qkv(), **fields)
     assert kept.kept[..., :2].all()
     assert kept.kept[..., :2, :].all()
     assert kept.kept[..., 2:, 2:].float().mean() < 0.7
     assert kept.kept[..., 2:, 2:].any(-1).all()
 
 
-def test_keep_is_the_share_of_blocks_without_text() -> None:
-    kept = Sparse(keep=0.25).choose(*qkv(), call())
-    assert not isinstance(kept, Declined)
-    assert (kept.kept[..., 2:, 2:].sum(-1) == 3).all()  # of 12
-
-
-@pytest.mark.parametrize("tolerance", [0.02, 0.1, 0.3])
-def test_no_head_loses_more_than_its_tolerance_and_a_hard_one_stays_dense(tolerance: float) -> None:
-    q, k, v = qkv()
-    q[:, 0], k[:, 0] = torch.randn(2, TOKENS, 64) * 0.1, torch.randn(2, TOKENS, 64) * 0.1  # it looks everywhere alike
-    kept = Sparse(tolerance=tolerance).choose(q, k, v, call())
-    assert not isinstance(kept, Declined)
-    dense = scaled_dot_product_attention(q, k, v)
-    lost = (attend(q, k, v, kept, 0.125) - dense).norm(dim=(-1, -2)) / dense.norm(dim=(-1, -2))
-    assert (lost <= tolerance).all()
-    share = kept.kept.float().mean((-1, -2))
-    assert (share[:, 0] > share[:, 1:].amax(-1)).all()
-    assert (share[:, 1:] < 1).any()
-    if tolerance == 0.02:
-        assert (share[:, 0] == 1).all()
+def test_keep_is_the_share_of_blocks_without_text_and_a_calibrated_head_has_its_own() -> None:
+    assert (chosen(*qkv(), keep=0.25).kept[..., 2:, 2:].sum(-1) == 3).all()  # of 12
+    kept = chosen(*qkv(), share=torch.tensor([0.0, 0.5, 1.0])).kept[..., 2:, 2:].sum(-1)
+    assert kept.unique(dim=-1)[0].flatten().tolist() == [0, 6, 12]
 
 
 def test_an_item_decides_for_itself() -> None:
     q, k, v = qkv()
-    for fields in ({"keep": 0.4}, {"mass": 0.6}, {"tolerance": 0.1}):
-        both = Sparse(**fields).choose(q, k, v, call())  # pyright: ignore[reportArgumentType]
-        alone = Sparse(**fields).choose(q[:1], k[:1], v[:1], call())  # pyright: ignore[reportArgumentType]
-        assert not isinstance(both, Declined)
-        assert not isinstance(alone, Declined)
-        assert torch.equal(both.kept[:1], alone.kept)
+    for fields in ({"keep": 0.4}, {"mass": 0.6}):
+        assert torch.equal(chosen(q, k, v, **fields).kept[:1], chosen(q[:1], k[:1], v[:1], **fields).kept)
 
 
-@pytest.mark.parametrize("fields", [{"keep": 1.0}, {"mass": 1.0}, {"tolerance": 0.0}])
-def test_with_everything_kept_it_is_dense_attention_to_the_bit(fields: dict[str, float]) -> None:
-    q, k, v = qkv()
-    mask = torch.rand(2, 1, 1, TOKENS) < 0.5
-    kernel = sparse._Attend(Sparse(**fields), Pipe(tiny.flux()))  # pyright: ignore[reportArgumentType]
-    assert torch.equal(kernel(q, k, v, call()), scaled_dot_product_attention(q, k, v))  # pyright: ignore[reportArgumentType]
-    masked = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    assert torch.equal(kernel(q, k, v, call(mask=mask)), masked)  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("fields", [{"keep": 1.0}, {"mass": 1.0}, {"tolerance": 0.0}, {"tolerance": 0.1}])
+def test_with_everything_kept_and_uncalibrated_it_is_left_to_pytorch(fields: dict[str, float]) -> None:
+    assert isinstance(Sparse(**fields).choose(*qkv()[:2], call(), None), Declined)  # pyright: ignore[reportArgumentType]
 
 
 def test_hidden_keys_stay_hidden_and_other_masks_are_declined() -> None:
     q, k, v = qkv()
     mask = (torch.arange(TOKENS) < 150).expand(1, 1, 1, -1)
-    kernel = sparse._Attend(Sparse(keep=0.5), Pipe(tiny.flux()))
+    kernel = Thinning(Pipe(tiny.flux()), Sparse(keep=0.5).choose)
     out = kernel(q, k, v, call(mask=mask))
     changed = torch.where(mask.mT, v, 7.0)
     assert torch.equal(out, kernel(q, k, changed, call(mask=mask)))  # pyright: ignore[reportArgumentType]
     reasons = [
         kernel(q, k, v, call(mask=torch.zeros(TOKENS, TOKENS))),
-        kernel(q, k[..., :77, :], v[..., :77, :], call()),
+        kernel(q, k[..., :77, :], v[..., :77, :], call(across=True)),
         kernel(q, k, v, call(causal=True)),
     ]
     assert all(isinstance(one, Declined) for one in reasons)
 
 
-def test_blocks_are_chosen_on_full_steps_and_kept_between_them_for_every_branch() -> None:
-    pipe = Pipe(tiny.flux())
-    kernel = sparse._Attend(Sparse(keep=0.3), pipe)
-    q, k, v = qkv()
-    pipe.kind = "full"
-    first = kernel._now(q, k, v, call())
-    pipe.kind = "calibrated"
-    assert kernel._now(q.flip(2), k, v, call()) is first
-    pipe.clock.branch = "other"
-    assert kernel._now(q, k, v, call()) is not first
-    pipe.clock.branch, pipe.kind = None, "full"
-    assert kernel._now(q.flip(2), k, v, call()) is not first
-    kept = kernel._now(q, k, v, call())
-    assert not isinstance(kept, Declined)
-    share = call()
-    kernel(q, k, v, share)
-    assert float(share.share) == pytest.approx(float(kept.kept.float().mean()))
+def test_blocks_are_chosen_on_full_steps_and_held_on_the_calibrated_ones_between() -> None:
+    recipe = {**FLUX, "attention": {"method": "sparse", "keep": 0.5, "block_size": 4}}
+    recipe["cache"] = {"method": "icc", "interval": 3, "rank": 0}
+    stack = apply(tiny.flux(), Recipe.parse(recipe))
+    assert stack.pipe.attention is not None
+    kernel: Any = stack.pipe.attention.kernel
+    at: list[tuple[int, str]] = []
+    choose = kernel.choose
+
+    def noted(q: Tensor, k: Tensor, call: Call, share: Tensor | None) -> Any:
+        at.append((stack.pipe.clock.index, call.site.name))
+        return choose(q, k, call, share)
+
+    kernel.choose = noted
+    tiny.call(stack.pipeline, ["a cat"], 6, output_type="latent", true_cfg_scale=3.0)
+    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 4}
+    assert Counter(step for step, _ in at) == {0: 10, 3: 10}  # 5 blocks, 2 branches of guidance
+    assert stack.pipe.attention.ran == {"kernel": 60}
+    assert not kernel._kept
+
+
+def measured(stack: Stack, prompts: list[str]) -> dict[str, Tensor]:
+    """What each head would lose on the calibration's prompts and seeds, at worst, with its blocks chosen as they are."""
+    assert stack.pipe.attention is not None
+    lost: dict[str, Tensor] = {}
+    answer = stack.pipe.attention.answer
+
+    def note(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Any:
+        out, dense = answer(q, k, v, call), scaled_dot_product_attention(q, k, v, scale=call.scale)
+        if not isinstance(out, Declined):
+            each = ((out - dense).norm(dim=(-1, -2)) / dense.norm(dim=(-1, -2))).amax(0)
+            lost[call.site.name] = torch.maximum(lost.get(call.site.name, each), each)
+        return dense
+
+    stack.pipe.attention.answer = note
+    stack.sample(prompts, [SEED + place for place in range(len(prompts))])
+    return lost
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 0.2])
+def test_a_calibrated_head_loses_at_most_its_tolerance_and_others_stay_dense(tolerance: float) -> None:
+    prompts: list[str] = ["a cat", "a dog", "two red boats"]
+    told: list[str] = []
+    attention = {"method": "sparse", "tolerance": tolerance, "block_size": 4, "calibrate": "auto"}
+    sampler = {"steps": 4, "size": "16x16"}
+    recipe = Recipe.parse({**FLUX, "attention": attention, "sampler": sampler, "calibration": prompts})
+    stack = apply(tiny.flux(), recipe, told.append)
+    lost = torch.cat([*measured(stack, prompts).values()])
+    assert 0 < lost.max() <= tolerance
+    assert "of the blocks on average" in told[-1]
+
+
+def test_where_no_head_can_spare_a_block_attention_stays_dense() -> None:
+    pipe, adapter = Pipe(tiny.flux()), Sparse(tolerance=0.1)
+    adapter.apply(pipe)
+    adapter.take(pipe, {"here": torch.ones(3), "there": torch.tensor([1.0, 0.5, 1.0])})
+    assert pipe.attention is not None
+    out = pipe.attention.kernel(*qkv(), call())
+    assert isinstance(out, Declined)
+    assert "can spare a block" in out.reason
+    there = call()
+    there.site.name = "there"
+    assert isinstance(pipe.attention.kernel(*qkv(), there), Tensor)
+    assert float(there.share) < 1
+
+
+def test_a_sparse_stage_and_a_cache_are_calibrated_together_and_loaded_to_the_bit(tmp_path: Path) -> None:
+    file = str(tmp_path / "factors.safetensors")
+    data: dict[str, Any] = {**FLUX, "calibration": ["a cat", "a dog"], "sampler": {"steps": 4, "size": "16x16"}}
+    data["attention"] = {"method": "sparse", "tolerance": 0.3, "block_size": 4, "calibrate": "auto"}
+    data["cache"] = {"method": "svdcache", "rank": 8, "interval": 2, "calibrate": "auto", "factors": file}
+    fitted = apply(tiny.flux(), Recipe.parse(data))
+    for stage in ("attention", "cache"):
+        data[stage]["calibrate"] = "never"
+    loaded = apply(tiny.flux(), Recipe.parse(data))
+    assert fitted.pipe.factors is not None
+    assert {name.partition("/")[0] for name in fitted.pipe.factors.tensors} == {"attention", "transformer.basis"}
+    assert loaded.pipe.factors is not None
+    first, second = (tiny.call(one.pipeline, ["a fox"], 4, output_type="latent") for one in (fitted, loaded))
+    assert torch.equal(first, second)
+    assert loaded.pipe.attention is not None
+    assert loaded.pipe.attention.ran["kernel"] > 0
+    data["attention"]["tolerance"] = 0.2
+    with pytest.raises(StaleFactors, match="attention"):
+        apply(tiny.flux(), Recipe.parse(data))
+
+
+def test_without_factors_it_is_refused_in_a_sentence() -> None:
+    with pytest.raises(BadFile, match="ditstack calibrate"):
+        apply(tiny.flux(), Recipe.parse({**FLUX, "attention": {"method": "sparse"}}))
 
 
 def test_a_video_may_look_at_near_frames_only() -> None:
-    q, k, v = qkv()
-    kept = Sparse(pattern="window", frames=1).choose(q, k, v, call(frames=4))
+    q, k, _ = qkv()
+    kept = Sparse(pattern="window", frames=1).choose(q, k, call(frames=4), None)
     assert not isinstance(kept, Declined)
     assert kept.kept[0, 0, 2, 2:].tolist() == [*[True] * 6, *[False] * 6]  # tokens of frame 0 of 4, 48 tokens each
-    assert isinstance(Sparse(pattern="window", frames=1).choose(q, k, v, call()), Declined)
+    assert isinstance(Sparse(pattern="window", frames=1).choose(q, k, call(), None), Declined)
     plain, pipe = Pipe(tiny.FAMILIES["wan"]()), Pipe(tiny.FAMILIES["wan"]())
     Sparse(pattern="window", frames=0).apply(pipe)
     want, out = (tiny.call(one.pipeline, ["a cat"], 2) for one in (plain, pipe))
@@ -137,10 +195,7 @@ def test_a_video_may_look_at_near_frames_only() -> None:
 
 
 def test_fewer_products_are_counted_and_nothing_is_left_after_a_generation() -> None:
-    recipe = {
-        "model": {"method": "flux", "device": "cpu"},
-        "attention": {"method": "sparse", "keep": 0.5, "block_size": 4},
-    }
+    recipe = {**FLUX, "attention": {"method": "sparse", "keep": 0.5, "block_size": 4}}
     stack, plain = apply(tiny.flux(), Recipe.parse(recipe)), Pipe(tiny.flux())
     for pipeline in (stack.pipeline, plain.pipeline):
         tiny.call(pipeline, ["a cat"], 2, output_type="latent")

@@ -1,45 +1,14 @@
 """Every model family, on tiny pipelines of its real classes: the cache fires, counts, and leaves no trace."""
 
 from typing import Any
-from zlib import crc32
 
 import pytest
 import torch
 
 import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
-from ditstack import apply
-from ditstack.recipe import Recipe
-from ditstack.sample import Pictures, sample
-from ditstack.stack import Stack
+from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
-STEPS, SEED = 6, 5
-PROMPTS = ["a red circle", "a blue star"]
-METHODS = {
-    "flux": "flux",
-    "flux_img2img": "flux",
-    "flux_fill": "flux",
-    "flux_kontext": "flux",
-    "sd3": "sd3",
-    "pixart": "pixart",
-    "pixart_sigma": "pixart",
-    "dit": "dit",
-    "wan": "wan",
-    "wan_two_transformers": "wan",
-    "hunyuan_video": "hunyuanvideo",
-    "qwen_image": "qwenimage",
-    "ltx": "ltx",
-    "cogvideo": "cogvideox",
-    "auraflow": "auto",
-    "sana": "auto",
-    "lumina2": "auto",
-    "chroma": "auto",
-    "z_image": "auto",
-}
-STEPS_BY_KIND = {
-    "flux_img2img": {"full": 2, "forecast": 1},  # it starts half-way
-    "wan_two_transformers": {"full": 4, "forecast": 2},  # the second transformer's first pass is full
-}
 TRUNKS = {
     "auraflow": {"joint_transformer_blocks": 2, "single_transformer_blocks": 3},  # text and picture are joined between
     "chroma": {"transformer_blocks": 2, "single_transformer_blocks": 3},
@@ -50,34 +19,16 @@ TRUNKS = {
 }
 
 
-def stand(family: str, method: str = "", cache: Any = None) -> Stack:
-    """A family's tiny pipeline with a cache on it."""
-    pipeline = tiny.FAMILIES[family]()
-    model: dict[str, Any] = {"method": method or METHODS[family], "device": "cpu"}
-    if model["method"] == "auto":
-        model["arguments"] = tiny._of_class(type(pipeline).__name__, 1)
-    data = {"model": model, "cache": cache or {"method": "svdcache", "interval": 2}, "sampler": {"steps": STEPS}}
-    return apply(pipeline, Recipe.parse(data))
+SVDCACHE = {"method": "svdcache", "interval": 2}
 
 
-def make(stack: Stack, family: str, items: slice = slice(None), **sampler: Any) -> Pictures:
-    """Pictures through `sample`, one picture to start from for all prompts."""
-    extra = tiny._of_class(type(stack.pipeline).__name__, 1)
-    extra.pop("true_cfg_scale", None)
-    prompts = [str(crc32(prompt.encode()) % 1000) if family == "dit" else prompt for prompt in PROMPTS]
-    seeds = [SEED, SEED + 1]
-    how = stack.recipe.sampler.model_copy(update=sampler)
-    guided = {"guidance": 1.0} if family == "qwen_image" and not sampler else {}
-    return sample(stack.pipe, prompts[items], seeds[items], how.model_copy(update=guided), extra=extra)
-
-
-@pytest.mark.parametrize("family", METHODS)
+@pytest.mark.parametrize("family", MODELS)
 def test_blocks_are_skipped_and_counted_and_off_is_the_plain_pipeline(family: str) -> None:
-    stack = stand(family)
+    stack = stand(family, cache=SVDCACHE)
     with block_runs(stack.pipe) as ran:
         made = make(stack, family)
     blocks = blocks_of(stack.pipe) // len(stack.pipe.transformers)
-    assert made.steps == STEPS_BY_KIND.get(family, {"full": 3, "forecast": 3})
+    assert made.steps == steps_of(family, "forecast")
     assert len(ran) == stack.pipe.tally["full"] * blocks
     assert stack.report(made).macs_ratio < 0.85
     assert torch.equal(make(stack, family).images, made.images)
@@ -91,7 +42,7 @@ def test_blocks_are_skipped_and_counted_and_off_is_the_plain_pipeline(family: st
     assert torch.equal(make(stack, family).images, made.images)
 
 
-@pytest.mark.parametrize("family", METHODS)
+@pytest.mark.parametrize("family", MODELS)
 @torch.inference_mode()
 def test_a_skipped_pass_with_the_inputs_of_a_full_one_returns_what_that_returned(family: str) -> None:
     stack = stand(family, cache={"method": "reuse", "interval": 2})
@@ -121,12 +72,12 @@ def test_a_skipped_pass_with_the_inputs_of_a_full_one_returns_what_that_returned
     assert max(gaps) < 1e-5
 
 
-@pytest.mark.parametrize("family", METHODS)
+@pytest.mark.parametrize("family", MODELS)
 def test_branches_of_blocks_are_skipped_too(family: str) -> None:
-    stack = stand(family, cache={"method": "svdcache", "interval": 2, "granularity": "block"})
+    stack = stand(family, cache={**SVDCACHE, "granularity": "block"})
     with block_runs(stack.pipe) as ran:
         made = make(stack, family)
-    assert made.steps == STEPS_BY_KIND.get(family, {"full": 3, "forecast": 3})
+    assert made.steps == steps_of(family, "forecast")
     assert len(ran) == stack.pipe.tally["full"] * (blocks_of(stack.pipe) // len(stack.pipe.transformers))
     alone = make(stack, family, slice(1))
     gap = (alone.latents - made.latents[:1]).abs().max()
@@ -135,7 +86,7 @@ def test_branches_of_blocks_are_skipped_too(family: str) -> None:
 
 @pytest.mark.parametrize("family", TRUNKS)
 def test_auto_finds_the_trunks_and_says_so(family: str) -> None:
-    pipe = stand(family, "auto").pipe
+    pipe = stand(family, "auto", cache=SVDCACHE).pipe
     lists = [block.name.rpartition(".")[0] for block in pipe.blocks["transformer"]]
     assert {name: lists.count(name) for name in lists} == TRUNKS[family]
     joined = family == "flux"
@@ -146,11 +97,11 @@ def test_auto_finds_the_trunks_and_says_so(family: str) -> None:
 
 
 def test_auto_on_a_family_with_a_file_of_its_own_makes_the_same_pictures() -> None:
-    own, auto = stand("flux"), stand("flux", "auto")
+    own, auto = stand("flux", cache=SVDCACHE), stand("flux", "auto", cache=SVDCACHE)
     assert torch.equal(make(own, "flux").images, make(auto, "flux").images)
-    both = stand("wan_two_transformers", "auto")
+    both = stand("wan_two_transformers", "auto", cache=SVDCACHE)
     assert list(both.pipe.trunks) == ["transformer", "transformer_2"]
-    own = stand("wan_two_transformers")
+    own = stand("wan_two_transformers", cache=SVDCACHE)
     assert torch.equal(make(both, "wan").images, make(own, "wan").images)
 
 
@@ -158,7 +109,7 @@ def test_auto_on_a_family_with_a_file_of_its_own_makes_the_same_pictures() -> No
     ("family", "passes"), [("qwen_image", 2), ("pixart", 1), ("wan", 2), ("chroma", 2), ("flux", 1)]
 )
 def test_guidance_is_given_in_the_familys_own_words(family: str, passes: int) -> None:
-    stack = stand(family)
+    stack = stand(family, cache=SVDCACHE)
     weak, strong = make(stack, family, guidance=2.0), make(stack, family, guidance=6.0)
     assert stack.pipe.tally == {"full": 3 * passes, "forecast": 3 * passes}
     assert not torch.allclose(weak.latents, strong.latents, atol=1e-3)
@@ -166,14 +117,14 @@ def test_guidance_is_given_in_the_familys_own_words(family: str, passes: int) ->
 
 @pytest.mark.parametrize("family", ["wan", "hunyuan_video", "ltx", "cogvideo"])
 def test_videos_are_frames_with_a_pace(family: str) -> None:
-    made = make(stand(family), family)
+    made = make(stand(family, cache=SVDCACHE), family)
     assert made.images.ndim == 5
     assert made.images.shape[2] == 3
     assert made.fps > 0
 
 
 def test_z_image_whose_guidance_ends_early_never_forecasts_from_another_batch() -> None:
-    stack = stand("z_image")
+    stack = stand("z_image", cache=SVDCACHE)
     prompts = list(PROMPTS)
     made = tiny.call(stack.pipeline, prompts, 8, cfg_truncation=0.5)
     kinds = list(stack.pipe.step_kinds.values())

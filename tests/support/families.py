@@ -1,0 +1,66 @@
+"""Every model family on its tiny pipeline: a stack on it, pictures from it, and what its counters must say."""
+
+from typing import Any
+from zlib import crc32
+
+import tiny_pipelines as tiny
+from ditstack import apply
+from ditstack.recipe import Recipe
+from ditstack.sample import Pictures, sample
+from ditstack.stack import Stack
+
+STEPS, SEED = 6, 5
+PROMPTS = ["a red circle", "a blue star"]
+MODELS = {
+    "flux": "flux",
+    "flux_img2img": "flux",
+    "flux_fill": "flux",
+    "flux_kontext": "flux",
+    "sd3": "sd3",
+    "pixart": "pixart",
+    "pixart_sigma": "pixart",
+    "dit": "dit",
+    "wan": "wan",
+    "wan_two_transformers": "wan",
+    "hunyuan_video": "hunyuanvideo",
+    "qwen_image": "qwenimage",
+    "ltx": "ltx",
+    "cogvideo": "cogvideox",
+    "auraflow": "auto",
+    "sana": "auto",
+    "lumina2": "auto",
+    "chroma": "auto",
+    "z_image": "auto",
+}
+"""The word in the recipe."""
+FULL_AND_SKIPPED = {
+    "flux_img2img": (2, 1),  # it starts half-way
+    "wan_two_transformers": (4, 2),  # the second transformer's first pass is full
+}
+"""Steps of a cache with interval 2; three of each where nothing is said."""
+
+
+def stand(family: str, method: str = "", **stages: Any) -> Stack:
+    """A family's tiny pipeline with these stages on it."""
+    pipeline = tiny.FAMILIES[family]()
+    model: dict[str, Any] = {"method": method or MODELS[family], "device": "cpu"}
+    if model["method"] == "auto":
+        model["arguments"] = tiny._of_class(type(pipeline).__name__, 1)
+    return apply(pipeline, Recipe.parse({"model": model, **stages, "sampler": {"steps": STEPS}}))
+
+
+def make(stack: Stack, family: str, items: slice = slice(None), **sampler: Any) -> Pictures:
+    """Pictures through `sample`, one picture to start from for all prompts."""
+    extra = tiny._of_class(type(stack.pipeline).__name__, 1)
+    extra.pop("true_cfg_scale", None)
+    prompts = [str(crc32(prompt.encode()) % 1000) if family == "dit" else prompt for prompt in PROMPTS]
+    seeds = [SEED, SEED + 1]
+    how = stack.recipe.sampler.model_copy(update=sampler)
+    guided = {"guidance": 1.0} if family == "qwen_image" and not sampler else {}
+    return sample(stack.pipe, prompts[items], seeds[items], how.model_copy(update=guided), extra=extra)
+
+
+def steps_of(family: str, word: str) -> dict[str, int]:
+    """How many steps run in full and how many are skipped, `word` being the cache's for that."""
+    full, skipped = FULL_AND_SKIPPED.get(family, (3, 3))
+    return {"full": full, word: skipped} if word else {"full": full + skipped}
