@@ -74,6 +74,11 @@ class Adapter(BaseModel):
         return {}
 
     @property
+    def steps(self) -> int | None:
+        """The one number of steps that its schedule is written for; None where it serves any."""
+        return None
+
+    @property
     def wants_factors(self) -> bool:
         """Whether `fit` must have run, now or for a factors file."""
         return False

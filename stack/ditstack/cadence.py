@@ -16,10 +16,11 @@ class Cadence:
 
     Args:
         kinds: the kind of every step of a generation of so many steps; "full" runs and is remembered.
+        steps: the one number of steps that it serves; None serves any.
     """
 
-    def __init__(self, clock: Clock, kinds: Callable[[int], Sequence[str]]) -> None:
-        self.clock, self.kinds = clock, kinds
+    def __init__(self, clock: Clock, kinds: Callable[[int], Sequence[str]], steps: int | None = None) -> None:
+        self.clock, self.kinds, self.steps = clock, kinds, steps
         self.on_forget: list[Callable[[], None]] = []
         self._ran: dict[Any, int] = {}
         self._plans: dict[int, tuple[str, ...]] = {}
@@ -34,6 +35,10 @@ class Cadence:
         if steps not in self._plans:
             self._plans[steps] = tuple(self.kinds(steps))
         return self._plans[steps]
+
+    def follow(self, kinds: Callable[[int], Sequence[str]]) -> None:
+        """Another schedule, from the next generation on."""
+        self.kinds, self._plans = kinds, {}
 
     def ran_in_full(self) -> None:
         self._ran[self.clock.branch] = self.clock.index

@@ -120,6 +120,41 @@ def lagrange(knots: list[float], t: float) -> list[float]:
     return weights
 
 
+class Steered:
+    """The line through the last two full steps, turned by what a calibrated step since then makes of it.
+
+    F_hat = L(t) + (t - t_n) / (t_c - t_n) news, with news = trust (F_c - L(t_c)) of the last calibrated step. A full
+    step ends what was heard: beside an exact value an approximate one nearby would give a wild slope.
+
+    Args:
+        trust: the share of what a calibrated step finds beyond the line that is believed.
+    """
+
+    def __init__(self, trust: float) -> None:
+        self.trust = trust
+        self.line = Taylor(1)
+        self.news: tuple[Tensor, float] | None = None
+
+    def keep(self, z: Tensor, t: float) -> None:
+        self.line.keep(z, t)
+        self.news = None
+
+    def hear(self, z: Tensor, t: float) -> None:
+        """A calibrated step has come to z."""
+        self.news = ((z - self.line.at(t)) * self.trust, t)
+
+    def at(self, t: float) -> Tensor:
+        z = self.line.at(t)
+        if self.news is None:
+            return z
+        news, when = self.news
+        last = self.line.known[-1][1]
+        return z + news * ((t - last) / (when - last))
+
+    def tensors(self) -> list[Tensor]:
+        return self.line.tensors() + ([] if self.news is None else [self.news[0]])
+
+
 class Subspace:
     """Forecast the principal part, reuse the residual: F_hat = F_last + (Z_hat - Z_last) V^T with Z = F V (SVD-Cache).
 

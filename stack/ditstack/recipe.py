@@ -99,6 +99,7 @@ class Recipe:
             reasons.append(f"{layered.file}: model: missing; a recipe needs `model: {{method: ...}}`")
         _suppose_sampler(adapters, layered)
         rest = _rest(layered, reasons)
+        reasons += _written_for_other_steps(adapters, rest["sampler"].steps, layered)
         if reasons:
             raise RecipeError(f"recipe {layered.name} cannot be used:", reasons)
         return cls(layered.name, adapters, rest)
@@ -165,6 +166,15 @@ def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -
         for key, value in (adapter.sampler if adapter is not None else {}).items():
             named = (f"{stage}.{word}" for word in (key, "preset", "method"))
             layered.suppose(("sampler", key), value, next(word for word in named if word in layered.origin))
+
+
+def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int, layered: Layered) -> list[str]:
+    return [
+        f"{layered.where(stage)}: {stage}.schedule: names {adapter.steps} steps, and sampler.steps is {steps}; "
+        "write a letter for each, or end it with ... to go on to the end"
+        for stage, adapter in adapters.items()
+        if adapter is not None and adapter.steps not in (None, steps)
+    ]
 
 
 def _rest(layered: Layered, reasons: list[str]) -> dict[str, Any]:

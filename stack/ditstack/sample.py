@@ -123,6 +123,7 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
-    """Do what is done only once, so that it is not timed: in two steps, or in all where each kind is compiled."""
-    short = sampler if pipe.compiled is not None else sampler.model_copy(update={"steps": 2})
+    """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
+    whole = pipe.compiled is not None or (pipe.cadence is not None and pipe.cadence.steps is not None)
+    short = sampler if whole else sampler.model_copy(update={"steps": 2})
     sample(pipe, prompts, range(len(prompts)), short)

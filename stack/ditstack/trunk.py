@@ -13,7 +13,7 @@ from ditstack.blocks import ATTENTIONS, Block, Branch, branches
 from ditstack.errors import BadPipeline
 from ditstack.hooks import run_original
 from ditstack.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
-from ditstack.predictors import Predictor, Taylor
+from ditstack.predictors import Predictor, Steered, Taylor
 
 HOOK = "ditstack_cache"
 
@@ -43,6 +43,13 @@ class Store:
         for tell in self.pipe.listeners:
             tell(site, feature)
 
+    def hear(self, site: str, feature: Tensor) -> Tensor:
+        """What a calibrated step has come to, as far as its predictor believes it."""
+        memory = self.memories[(site, self.pipe.clock.branch)]
+        assert isinstance(memory, Steered)
+        memory.hear(feature, self._time())
+        return memory.at(self._time())
+
     def recall(self, site: str) -> Tensor:
         key = (site, self.pipe.clock.branch)
         return self.memories[key].at(self._kept_at[key] if self.pipe.kind == REUSED else self._time())
@@ -54,8 +61,6 @@ class Store:
 
 def cache_trunks(pipe: Pipe, store: Store) -> list[str]:
     """Skip every block on skipped steps; the residual of a stream over the whole trunk is the feature.
-
-    That of a calibrated step, nearly right, is kept like a full one's: a later forecast is the better for it.
 
     Returns:
         The names of the sites.
@@ -122,7 +127,14 @@ class _Trunk:
     def enter(self, streams: dict[str, Tensor]) -> None:
         self.entered = streams
 
-    def leave_run(self, streams: dict[str, Tensor]) -> None:
+    def leave_calibrated(self, streams: dict[str, Tensor]) -> dict[str, Tensor]:
+        entered, self.entered = self.entered, {}
+        return {
+            name: entered[name] + self.store.hear(site, streams[name] - entered[name])
+            for name, site in self.sites.items()
+        }
+
+    def leave_full(self, streams: dict[str, Tensor]) -> None:
         for name, site in self.sites.items():
             self.store.keep(site, streams[name] - self.entered[name])
         self.entered = {}
@@ -151,8 +163,10 @@ class _InTrunk(ModelHook):
             return self.block.like(streams, args, kwargs, self.form)
         out = run_original(self, args, kwargs)
         self.form = 0 if isinstance(out, Tensor) else len(out)
+        if self.last and kind == CALIBRATED:
+            return self.block.like(self.trunk.leave_calibrated(self.block.leaving(out)), args, kwargs, self.form)
         if self.last:
-            self.trunk.leave_run(self.block.leaving(out))
+            self.trunk.leave_full(self.block.leaving(out))
         return out
 
 

@@ -1,0 +1,162 @@
+"""Search: schedules and sizes of corrections that a budget pays for, by local moves; other prompts judge the winner."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ditstack.errors import BadPipeline
+from ditstack.quality import bootstrap
+from ditstack.recipe import Recipe
+from ditstack.schedule import even, graded
+from ditstack.trials import Choice, Trials, with_schedule
+
+BATCH = 12
+"""How many prompts run at once."""
+ROOM = 0.025
+"""How much of a budget may be exceeded, relatively: the paths around the blocks run on every step."""
+
+Progress = Callable[[int, int, float], None]
+"""Told of the candidates tried, of how many, and of the best one's score."""
+
+
+@dataclass
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        gain: of the final latent over the start, in dB, on prompts that the search never saw; with its 95 % interval.
+        cost: of the uncached run.
+    """
+
+    recipe: Recipe
+    start: Choice
+    best: Choice
+    gain: tuple[float, float, float]
+    cost: float
+
+
+class Search:
+    """Local moves from good starts; a candidate that loses on the first prompts runs on no others.
+
+    Args:
+        budget: the whole run's MACs, as a share of the uncached run's.
+        tries: how many candidates are looked at.
+    """
+
+    def __init__(self, trials: Trials, budget: float, sizes: list[int | float], tries: int) -> None:
+        self.trials, self.budget, self.sizes, self.tries = trials, budget * (1 + ROOM), sizes, tries
+        count = len(trials.rehearsal.prompts)
+        kept = count - max(2, count // 3)
+        self.parts = _parts(0, kept)
+        self.unseen = _parts(kept, count)
+        self.rng = random.Random(0)
+
+    def run(self, progress: Progress = lambda done, count, score: None) -> Found:
+        starts = list(dict.fromkeys(self.starts()))
+        if not starts:
+            raise BadPipeline(
+                f"a budget of {self.budget:.3g} of the uncached run's cost pays for no schedule; give more"
+            )
+        start = best = max(starts, key=self.score)
+        for done in range(self.tries):
+            trial = self.neighbour(best)
+            if self.promising(trial, best) and self.score(trial) > self.score(best):
+                best = trial
+            progress(done + 1, self.tries, self.score(best))
+        return self.conclude(start, best)
+
+    def starts(self) -> Iterator[Choice]:
+        """Even and graded schedules with as many full steps as are paid for, or one fewer and calibrated ones."""
+        steps = self.trials.recipe.sampler.steps
+        for size in self.sizes:
+            most = max((k for k in range(1, steps + 1) if self.affords(spelt(even(steps, k), steps, size))), default=0)
+            for spread in (even, graded):
+                for count in {most, max(1, most - 1)} if most else ():
+                    yield self.filled(spelt(spread(steps, count), steps, size))
+
+    def filled(self, choice: Choice) -> Choice:
+        """The same, with calibrated steps in the middle of its longest gaps for what the budget leaves."""
+        while (after := choice.letters.replace("F", "C").split("C")) and max(map(len, after)) > 1:
+            start, gap = max(_gaps(choice.letters), key=lambda one: one[1])
+            trial = _set(choice, {start + gap // 2: "C"})
+            if not self.affords(trial):
+                break
+            choice = trial
+        return choice
+
+    def neighbour(self, choice: Choice) -> Choice:
+        """A choice near by that the budget pays for: letters moved, exchanged for others, or another size."""
+        while True:
+            trial = choice
+            for _ in range(self.rng.choice((1, 1, 2))):
+                trial = self._moved(trial)
+            if trial != choice and self.affords(trial) and trial.letters[0] == "F":
+                return trial
+
+    def _moved(self, choice: Choice) -> Choice:
+        letters, at = choice.letters, self.rng.choice([i for i, one in enumerate(choice.letters) if i and one in "FC"])
+        move = self.rng.choice(("step", "step", "step", "swap", "cheaper", "dearer", "size"))
+        if move == "step":
+            to = at + self.rng.choice((-2, -1, 1, 2))
+            return _set(choice, {at: letters[to], to: letters[at]}) if 0 < to < len(letters) else choice
+        if move == "swap":
+            to = self.rng.randrange(1, len(letters))
+            return _set(choice, {at: letters[to], to: letters[at]})
+        if move == "cheaper":
+            others = self.rng.sample(range(1, len(letters)), self.rng.choice((0, 1, 2, 3)))
+            return _set(
+                choice, {at: "S" if letters[at] == "C" else "C", **{i: "C" for i in others if letters[i] in "SR"}}
+            )
+        if move == "dearer":
+            spared = [i for i, one in enumerate(letters) if one == "C" and i != at]
+            taken = self.rng.sample(spared, min(len(spared), self.rng.choice((1, 2, 3))))
+            return _set(choice, {at: "F", **dict.fromkeys(taken, "S")})
+        return Choice(letters, self.rng.choice(self.sizes))
+
+    def affords(self, choice: Choice) -> bool:
+        return self.trials.cost(choice) <= self.budget
+
+    def promising(self, trial: Choice, best: Choice) -> bool:
+        return _mean(self.trials.scores(trial, self.parts[0])) > _mean(self.trials.scores(best, self.parts[0]))
+
+    def score(self, choice: Choice) -> float:
+        return _mean([one for part in self.parts for one in self.trials.scores(choice, part)])
+
+    def conclude(self, start: Choice, best: Choice) -> Found:
+        """Fit the winner's factors on its own schedule, and ask the prompts that the search never saw."""
+        trials = self.trials
+        seen = self.unseen[0].start
+        before = [one for part in self.unseen for one in trials.scores(start, part)]
+        after = [one for part in self.unseen for one in trials.refitted(best, seen, part)]
+        gain = bootstrap([a - b for a, b in zip(after, before, strict=True)])
+        return Found(with_schedule(trials.recipe, best), start, best, gain, trials.cost(best))
+
+
+def spelt(full: tuple[int, ...], steps: int, size: int | float) -> Choice:
+    """Forecast steps between the full ones."""
+    return Choice("".join("F" if step in full else "S" for step in range(steps)), size)
+
+
+def _set(choice: Choice, letters: dict[int, str]) -> Choice:
+    return Choice("".join(letters.get(i, one) for i, one in enumerate(choice.letters)), choice.size)
+
+
+def _gaps(letters: str) -> list[tuple[int, int]]:
+    """Where runs of skipped steps start, and how long they are."""
+    runs: list[tuple[int, int]] = []
+    for i, one in enumerate(letters):
+        if one in "SR" and i and letters[i - 1] in "SR":
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        elif one in "SR":
+            runs.append((i, 1))
+    return runs
+
+
+def _parts(start: int, stop: int) -> list[range]:
+    return [range(at, min(at + BATCH, stop)) for at in range(start, stop, BATCH)]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
