@@ -68,8 +68,13 @@ class Search:
         return self.conclude(start, best)
 
     def starts(self) -> Iterator[Choice]:
-        """Even and graded schedules with as many full steps as are paid for, or one fewer and calibrated ones."""
+        """The recipe's own schedule, if it is paid for; even and graded ones with as many full steps as are, or with one
+        fewer and calibrated steps for it.
+        """
         steps = self.trials.recipe.sampler.steps
+        own = self.trials.own()
+        if self.affords(own):
+            yield own
         for size in self.sizes:
             most = max((k for k in range(1, steps + 1) if self.affords(spelt(even(steps, k), steps, size))), default=0)
             for spread in (even, graded):

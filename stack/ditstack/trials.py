@@ -82,6 +82,11 @@ class Trials:
         self._aims: dict[range, Tensor] = {}
         self._factors: dict[int | float, Factors] = {}
 
+    def own(self) -> Choice:
+        """What the recipe says itself."""
+        cache: Any = self.recipe.adapters["cache"]
+        return Choice(cache.word.letters(self.recipe.sampler.steps), self.size)
+
     def scores(self, choice: Choice, places: range) -> list[float]:
         """Of each prompt, -20 log10 of the final latent's relative error: dB, more is better."""
         key = _key(choice, places)

@@ -36,6 +36,10 @@ class Icc(Cache):
     """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
     factors_by: Literal["svd", "ca", "cd", "rrr", "rrr_observed"] = "rrr"
     """`rrr_observed` regresses on outputs as they come, for linears that round what they read."""
+    anchor: Literal["last", "line"] = "last"
+    """What increments count from: the last full step, as published, or the line through two, for twice the memory."""
+    attention: Literal["recompute", "reuse", "forecast"] = "recompute"
+    """On calibrated steps: computed anew, that of the last full step, or on the line through the last two."""
     weighting: Literal["sensitivity", "none"] = "sensitivity"
     """Of rrr: whether an error counts by what it does to the transformer's output."""
     factors: str | None = None
@@ -60,15 +64,18 @@ class Icc(Cache):
 
     @property
     def drops(self) -> frozenset[Fact]:
-        return super().drops | {Fact.PASSING}
+        kept = super().drops | {Fact.PASSING}
+        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.cadence import Cadence
         from ditstack.increments import Increments
         from ditstack.pipe import CALIBRATED
+        from ditstack.trunk import cache_attentions
 
         pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
-        Increments(pipe)
+        apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
+        Increments(pipe, order=self.anchor == "line", apart=apart)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """As published: every `interval`-th step from the first on."""

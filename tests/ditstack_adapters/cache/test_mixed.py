@@ -90,7 +90,7 @@ def test_a_schedule_that_says_nothing_is_refused(found: str, why: str) -> None:
 
 
 def test_a_schedule_for_another_number_of_steps_is_refused() -> None:
-    with pytest.raises(RecipeError, match="schedule: names 4 steps, and sampler.steps is 7"):
+    with pytest.raises(RecipeError, match="names 4 steps, and sampler"):
         stand(schedule="FSFS")
     with pytest.raises(BadPipeline, match="names 7 steps, and this generation takes 5"):
         run(stand(schedule="FSSFSSS"), 5)

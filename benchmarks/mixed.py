@@ -1,0 +1,112 @@
+"""Mixed schedules on the embedded model at a quarter of the MACs, beside pure ICC, pure SVD-Cache and the control.
+
+    python benchmarks/mixed.py [--prompts 64] [--resume benchmarks/results/.../mixed.json]
+
+28 steps; the budget is what SVD-Cache takes with 7 full ones. Pictures are compared with those of the uncached run of
+the same prompts and seeds; factors, gains and schedules were found on other prompts. Writes
+benchmarks/results/<machine>_<date>/mixed.json after every row; gains are paired over prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ditstack import quality
+from ditstack.quiet import hush, hush_loading
+from ditstack.recipe import Recipe
+from ditstack.schedule import even, graded
+from ditstack.stack import Stack, load
+from results import write
+from testbed import shapes
+
+BATCH, STEPS, FULL = 16, 28, 7
+BEST = "tiny-none-native-mixed"
+SEARCHED = "FSSFSSSFSSSFSSSFSSSSFSSSSFSS"
+"""What the same search finds where nothing may be calibrated: `ditstack search` with moves among F and S alone."""
+Row = dict[str, Any]
+
+
+class Bench:
+    """One reference, and rows measured against it."""
+
+    def __init__(self, wanted: argparse.Namespace) -> None:
+        self.prompts = shapes.unseen_prompts(wanted.prompts, 7)
+        self.base = Recipe.read("tiny", [f"sampler.steps={STEPS}"]).resolved()
+        self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
+        self.rows: list[Row] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
+        self.reference = self.pictures(self.stack({}))
+
+    def stack(self, changes: Row) -> Stack:
+        data = {**self.base, "sampler": {**self.base["sampler"], "steps": changes.get("steps", STEPS)}}
+        if "cache" in changes:
+            file = Path(tempfile.mkdtemp()) / "factors.safetensors"
+            data["cache"] = {"calibrate": "auto", "factors": str(file), **changes["cache"]}
+        return load(Recipe.parse(data, "benchmark"))
+
+    def pictures(self, stack: Stack) -> torch.Tensor:
+        made = []
+        for at in range(0, len(self.prompts), BATCH):
+            part = self.prompts[at : at + BATCH]
+            made.append(stack.sample(part, [1000 + at + i for i in range(len(part))]).images)
+        return torch.cat(made)
+
+    def measure(self, group: str, name: str, changes: Row) -> None:
+        """One row: fidelity to the reference and MACs."""
+        stack = self.stack(changes)
+        psnr = quality.psnr(self.pictures(stack), self.reference)
+        ratio = stack.report().macs_ratio * changes.get("steps", STEPS) / STEPS
+        row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.steps_by_kind(), **changes}
+        self.rows.append({**row, "psnr": quality.bootstrap(psnr), "psnr_each": psnr})
+        print(f"{group:12s} {name:48s} {self.rows[-1]['psnr'][0]:6.2f} dB  {100 * ratio:.1f} % of the MACs", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--calibration", type=int, default=16)
+    parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
+    wanted = parser.parse_args()
+    hush()
+    hush_loading()
+    bench = Bench(wanted)
+    for group, name, changes in rows():
+        if not any((row["group"], row["name"]) == (group, name) for row in bench.rows):
+            bench.measure(group, name, changes)
+            write("mixed", {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base, "rows": bench.rows})
+
+
+def rows() -> Iterator[tuple[str, str, Row]]:
+    """Every row: its group, its name, and what it changes of the embedded model's recipe."""
+    yield "control", f"{FULL} Euler steps", {"steps": FULL}
+    svd: Row = {"method": "svdcache"}
+    for name, full in (("even", even(STEPS, FULL)), ("graded", graded(STEPS, FULL))):
+        yield "svdcache", f"{name}, order 1", {"cache": {**svd, "schedule": list(full)}}
+        yield "svdcache", f"{name}, fitted gains", {"cache": {**svd, "schedule": list(full), "predictor": "fitted"}}
+    # as many calibrated steps as fit, at the rank that the budget leaves them
+    for interval, macs in ((7, 0.127), (10, 0.16), (14, 0.194)):
+        yield "icc", f"interval {interval}", {"cache": {"method": "icc", "interval": interval, "macs": macs}}
+    yield "mixed", "searched, F and S only", {"cache": {"method": "mixed", "schedule": SEARCHED}}
+    best = Recipe.read(BEST).resolved()["cache"]
+    best = {key: best[key] for key in ("method", "schedule", "rank", "macs", "trust")}
+    yield "mixed", "searched", {"cache": best}
+    yield "parts", "its C turned into S", {"cache": {**best, "schedule": best["schedule"].replace("C", "S")}}
+    yield "parts", "everything that C finds believed (trust 1)", {"cache": {**best, "trust": 1.0}}
+    yield "parts", "increments from the last full step (anchor last)", {"cache": {**best, "anchor": "last"}}
+    wave = {"method": "icc", "interval": 4, "rank": 0.125}
+    for anchor in ("last", "line"):
+        for attention in ("recompute", "reuse", "forecast"):
+            cache = {**wave, "anchor": anchor, "attention": attention}
+            yield "attention", f"icc, anchor {anchor}, attention {attention}", {"cache": cache}
+    for attention in ("recompute", "reuse", "forecast"):
+        yield "attention", f"mixed, attention {attention}", {"cache": {**best, "attention": attention}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Mixed schedules beside pure caches at the same MACs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ditstack.quality import bootstrap
+from lines import head, line
+from results import latest
+
+Row = dict[str, Any]
+AT_BUDGET = ("control", "svdcache", "icc", "mixed")
+
+
+def mixed() -> str:
+    """Everything at a quarter of the MACs, and the best schedule's paired gain over it."""
+    data = latest("mixed")
+    rows = {(row["group"], row["name"]): row for row in data["rows"]}
+    best = rows["mixed", "searched"]
+    lines = head(["", "PSNR", "MACs", "the searched mixed schedule beside it"])
+    for (group, name), row in rows.items():
+        if group in AT_BUDGET:
+            gain = "" if row is best else _gain(best, row)
+            lines.append(line([f"{group}: {name}", f"{row['psnr'][0]:.1f}", _macs(row), gain]))
+    where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
+    schedule = f"The searched schedule is `{best['cache']['schedule']}`."
+    return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where}). {schedule}"])
+
+
+def mixed_parts() -> str:
+    """What each part of the best schedule contributes."""
+    data = latest("mixed")
+    best = next(row for row in data["rows"] if (row["group"], row["name"]) == ("mixed", "searched"))
+    lines = head(["instead", "PSNR", "MACs", "change"])
+    lines += [
+        line([row["name"], f"{row['psnr'][0]:.1f}", _macs(row), _gain(row, best)])
+        for row in data["rows"]
+        if row["group"] == "parts"
+    ]
+    return "\n".join(lines)
+
+
+def mixed_attention() -> str:
+    """Attention on calibrated steps: computed anew, used again, or extrapolated."""
+    rows = {row["name"]: row for row in latest("mixed")["rows"] if row["group"] == "attention"}
+    lines = head(["", "PSNR", "MACs", "change"])
+    for name, row in rows.items():
+        anew = rows[f"{name.rpartition(' ')[0]} recompute"]
+        change = "" if row is anew else _gain(row, anew)
+        lines.append(line([name, f"{row['psnr'][0]:.1f}", _macs(row), change]))
+    return "\n".join(lines)
+
+
+def _macs(row: Row) -> str:
+    return f"{100 * row['macs_ratio']:.1f} %"
+
+
+def _gain(row: Row, other: Row) -> str:
+    pairs = zip(row["psnr_each"], other["psnr_each"], strict=True)
+    mean, low, high = bootstrap([a - b for a, b in pairs])
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
