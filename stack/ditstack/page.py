@@ -79,6 +79,11 @@ class Column:
     note: str = ""
 
     @property
+    def detail(self) -> bool:
+        """Whether it is one part of a measure, such as "agreement.colour": for the open cell, not for the table."""
+        return self.key.count(".") == 2 and not self.key.endswith(".all")
+
+    @property
     def label(self) -> str:
         unit = f" ({self.unit})" if self.unit else ""
         note = f" {self.note}" if self.note else ""
@@ -160,8 +165,20 @@ class View:
         }
 
     def title(self, cell: Cell) -> str:
-        """The words of a cell that say something."""
-        return " · ".join(word for word in cell.words.values() if word != PLAIN) or "plain"
+        """The words of a cell that do something."""
+        twin = self.twins.get(cell.words.get("distill", PLAIN))
+        idle = {stage: word for stage, word in twin.words.items() if stage != "distill"} if twin else {}
+        acting = [word for stage, word in cell.words.items() if word not in (PLAIN, idle.get(stage))]
+        return " · ".join(acting) or "plain"
+
+    @cached_property
+    def twins(self) -> dict[str, Cell]:
+        """The plain cell of each LoRA: the first whose pictures equal the unaccelerated twin's."""
+        found: dict[str, Cell] = {}
+        for cell in self.matrix.cells:
+            if cell.pictures and "psnr" in cell.to_twin and cell.to_twin["psnr"].mean == math.inf:
+                found.setdefault(cell.words.get("distill", PLAIN), cell)
+        return found
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         figures = {one.key: self.figure(cell, one.key) for one in self.columns}
@@ -176,13 +193,8 @@ class View:
             "figures": {key: [one.value, one.text, one.interval] for key, one in figures.items() if one.value},
             "interaction": self._interaction(cell),
             "pictures": [self._source(file) for file in cell.pictures[: self.shown]],
-            "twin": self._twin(cell),
+            "twin": twin.name if (twin := self.twins.get(cell.words.get("distill", PLAIN))) else None,
         }
-
-    def _twin(self, cell: Cell) -> str | None:
-        """The name of the plain cell with the same LoRA."""
-        words = {stage: word if stage == "distill" else PLAIN for stage, word in cell.words.items()}
-        return next((one.name for one in self.matrix.cells if one.words == words and one.pictures), None)
 
     def _interaction(self, cell: Cell) -> dict[str, Any] | None:
         """What the parts alone predict, and what came."""
@@ -257,6 +269,7 @@ def _short(value: float, sign: bool = False) -> str:
     """Three significant digits and no exponent."""
     if math.isinf(value):
         return "exact" if value > 0 else "-∞"
-    digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    rounded = abs(float(f"{value:.3g}"))
+    digits = 0 if rounded == 0 else max(0, 2 - math.floor(math.log10(rounded)))
     text = f"{value:{'+' if sign else ''}.{min(digits, 4)}f}"
     return text.replace("-", "\N{MINUS SIGN}") if value < 0 else text

@@ -38,7 +38,8 @@
 
   function pictures(cell) {
     const twin = data.cells[cell.twin];
-    if (!cell.pictures.length || !twin) return [];
+    if (!twin) return cell.pictures.map((at, place) => make("img", { className: "alone", src: data.sources[at], alt: cell.title + ": " + data.pictured[place] }));
+    if (!cell.pictures.length) return [];
     const plain = make("img"), stacked = make("img", { className: "stacked" });
     const pair = make("div", { className: "pair" }, plain, stacked, make("span", { textContent: "plain" }), make("span", { textContent: "stacked" }));
     const choose = make("select", {}, ...data.pictured.map((prompt, at) => make("option", { value: at, textContent: prompt })));
@@ -198,8 +199,8 @@
 
   function paretoFront(points) {
     const [x, y] = [data.columns[across.value], data.columns[up.value]];
-    const gain = (axis, a, b) => (axis.higher ? a - b : b - a);
-    const better = (a, b) => gain(x, a.x, b.x) >= 0 && gain(y, a.y, b.y) >= 0 && (gain(x, a.x, b.x) > 0 || gain(y, a.y, b.y) > 0);
+    const gain = (axis, a, b) => (a === b ? 0 : a > b === axis.higher ? 1 : -1);
+    const better = (a, b) => Math.min(gain(x, a.x, b.x), gain(y, a.y, b.y)) >= 0 && (a.x !== b.x || a.y !== b.y);
     return points.filter((one) => !points.some((other) => better(other, one))).sort((a, b) => a.x - b.x || a.y - b.y);
   }
 
