@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +16,8 @@ from ditstack.build import build
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint, prefix
 from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe, Sampler
-from ditstack.sample import sample
-
-Tell = Callable[[str], None]
-
-SEED = 10_000_000
-"""Calibration seeds start here, far from those that pictures are made with."""
-
-
-@dataclass
-class Rehearsal:
-    """Calibration prompts that can be run on a pipe again and again, always from the same noise."""
-
-    pipe: Pipe
-    prompts: Sequence[str]
-    sampler: Sampler
-    tell: Tell
-
-    def latents(self, places: range | None = None) -> Tensor:
-        """The final latents of some of the prompts, with the cache as it stands now."""
-        chosen = places or range(len(self.prompts))
-        prompts, seeds = [self.prompts[place] for place in chosen], [SEED + place for place in chosen]
-        return sample(self.pipe, prompts, seeds, self.sampler).latents
-
-    def uncached_latents(self, places: range | None = None) -> Tensor:
-        """The same without the cache: what its forecasts aim at."""
-        with self.pipe.without_cache():
-            return self.latents(places)
+from ditstack.recipe import Recipe
+from ditstack.rehearsal import Bar, Partial, Rehearsal, Tell
 
 
 def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
@@ -92,11 +65,13 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
                 adapter.take(pipe, factors.of(stage))
             pipe.factors = factors
             return
-    _fit(recipe, pipe, current, recipe.calibration, tell).save(file)
+    _fit(recipe, pipe, recipe.calibration, file, tell)
 
 
-def calibrate(recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: Tell) -> Path:
-    """Build the recipe, fit its factors on `prompts`, and write them.
+def calibrate(
+    recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: Tell, bar: Bar = lambda part, done, count: None
+) -> Path:
+    """Build the recipe, fit its factors on `prompts`, and write them. Killed, it goes on when it is called again.
 
     Returns:
         The file written.
@@ -106,24 +81,62 @@ def calibrate(recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: T
     pipe = build(recipe)
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
-    factors = _fit(recipe, pipe, conditions(recipe, pipe), prompts, tell)
     target = file or factors_file(recipe)
-    factors.save(target)
+    earlier = _earlier(target)
+    _fit(recipe, pipe, prompts, target, tell, bar)
+    if pipe.cadence is not None:
+        _tell_change(Rehearsal(pipe, prompts, recipe.sampler, tell), earlier)
     return target
 
 
-def _fit(recipe: Recipe, pipe: Pipe, current: Mapping[str, str], prompts: Sequence[str], tell: Tell) -> Factors:
-    """Fit every stage that wants it, in their order: each sees what those before it fitted."""
+def _fit(
+    recipe: Recipe,
+    pipe: Pipe,
+    prompts: Sequence[str],
+    file: Path,
+    tell: Tell,
+    bar: Bar = lambda part, done, count: None,
+) -> None:
+    """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file."""
+    current = conditions(recipe, pipe)
+    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": _digest(list(prompts))})
+    rehearsal = Rehearsal(pipe, prompts, recipe.sampler, tell, bar, partial)
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
-        with pipe.uncompiled():
-            found = adapter.fit(pipe, Rehearsal(pipe, prompts, recipe.sampler, tell))
-        # laid out as a file gives them back, so that pictures are equal to the last bit
-        fitted = {name: one.contiguous() for name, one in found.items()}
+        fitted = partial.fitted(stage)
+        if not fitted:
+            with pipe.uncompiled():
+                found = adapter.fit(pipe, rehearsal)
+            # laid out as a file gives them back, so that pictures are equal to the last bit
+            fitted = {name: one.contiguous() for name, one in found.items()}
+            partial.finish(stage, fitted)
         adapter.take(pipe, fitted)
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
-    pipe.factors = Factors(tensors, dict(current))
-    return pipe.factors
+    pipe.factors = Factors(tensors, current)
+    pipe.factors.save(file)
+    partial.drop()
+
+
+def _earlier(file: Path) -> Factors:
+    """The factors that will be replaced; none where there is no whole file."""
+    try:
+        return Factors.load(file)
+    except BadFile:
+        return Factors({}, {})
+
+
+def _tell_change(rehearsal: Rehearsal, earlier: Factors) -> None:
+    """Say how far the cache leads from the uncached run, with the new factors and, where they fit, with the former."""
+    pipe = rehearsal.pipe
+    new, former = pipe.factors, earlier.of("cache")
+    assert new is not None
+    said = f"cache: final latents are {rehearsal.miss():.2%} from the uncached ones"
+    sizes = {name: one.shape for name, one in new.of("cache").items()}
+    if sizes and sizes == {name: one.shape for name, one in former.items()}:
+        pipe.factors = Factors({**new.tensors, **former}, {})
+        said += f"; with the factors before, {rehearsal.miss():.2%}"
+        pipe.factors = new
+    rehearsal.tell(said)
 
 
 def _lasting(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,17 +69,22 @@ def fit_compensation(pipe: Pipe, rehearsal: Rehearsal, rank: int | float) -> dic
         seen = x @ errors[name].to(x).mT if wide[name] else x
         return seen, seen
 
-    grams = Grams(wanted)
-    for place in range(len(rehearsal.prompts)):
-        with seeing(linears, grams):
-            rehearsal.uncached_latents(range(place, place + 1))
-        rehearsal.tell(f"rounding errors: calibration prompt {place + 1} of {len(rehearsal.prompts)}")
-    out = {}
-    for name, gram in grams.sums.items():
+    sums: dict[str, Tensor] = {}
+
+    def run(place: range) -> None:
+        with seeing(linears, Grams(wanted, sums)):
+            rehearsal.uncached_latents(place)
+
+    rehearsal.gather("rounding errors", sums, run)
+    out, back = {}, []
+    for name, gram in sums.items():
         error = errors[name].to(gram)
         size = rank if isinstance(rank, int) else max(1, round(rank * min(error.shape)))
-        pair = regress(error, gram).cut(size)
-        out |= {f"{name}.up": pair.up, f"{name}.down": pair.down}
+        pair = regress(error, gram)
+        back.append(float(pair.energy[:size].sum() / pair.energy.sum().clamp_min(1e-30)))
+        out |= {f"{name}.up": pair.up[:, :size], f"{name}.down": pair.down[:size]}
+    share = sum(back) / max(1, len(back))
+    rehearsal.tell(f"rounding errors: {share:.0%} of their energy is taken back, over {len(back)} linears")
     return {name: one.to(errors[name.rpartition(".")[0]].dtype).contiguous().cpu() for name, one in out.items()}
 
 

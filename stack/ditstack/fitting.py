@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
 SENSED = 2
-"""How many prompts are run again with gradients."""
+"""How many prompts are run beforehand, and again with gradients."""
 
 
 @dataclass
@@ -51,13 +50,13 @@ class Fit:
         self.pipe, self.linears, self.rehearsal, self.wish = pipe, increments.linears, rehearsal, wish
         self.order = increments.order
         self.survey = Survey()
-        self._spent = 0
+        self.replay = Replay(pipe)
         self.metrics: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """The factors, as `increments.read_corrections` reads them."""
+        self._look()
         pair = self._gather()
-        self.survey.finish()
         ranks = self._ranks(pair)
         out = {}
         for members in self.survey.groups():
@@ -72,39 +71,38 @@ class Fit:
         """Run what must be run; what comes back fits one linear."""
         by = self.wish.by
         if by == "svd":
-            self._run(self.survey, range(1))
             return lambda name: truncate(self._weight(name))
         if by in ("ca", "cd"):
             channels = Channels()
-            self._run(channels if by == "ca" else Since(self.pipe, channels, None))
+            see = channels if by == "ca" else Since(self.pipe, channels, None)
+            self._run("activity of channels", see, channels.rows)
             return lambda name: self._scaled(name, channels)
         return self._regression()
 
     def _scaled(self, name: str, channels: Channels) -> Pair:
-        left, right = channel_scale(torch.cat(channels.y[name])), channel_scale(torch.cat(channels.x[name]))
+        left, right = channel_scale(channels.rows[f"{name}/y"]), channel_scale(channels.rows[f"{name}/x"])
         return truncate(self._weight(name), left, right)
 
     def _regression(self) -> Callable[[str], Pair]:
         observed = self.wish.by == "rrr_observed"
-        gram = Grams(self._moment)
-        cross = Grams(lambda name, x, y: (y, x) if observed else None)
+        sums: dict[str, Tensor] = {}
+        gram = Grams(self._moment, sums)
+        cross = Grams(lambda name, x, y: (y, x) if observed else None, sums, "observed ")
 
         def see(name: str, dx: Tensor, dy: Tensor) -> None:
             gram(name, dx, dy)
             cross(name, dx, dy)
 
-        replay = Replay(self.pipe)
-        self._run(Since(self.pipe, see, self.order), replay=replay if self.wish.weighted else None)
+        self._run("increments", Since(self.pipe, see, self.order), sums)
         if self.wish.weighted:
-            self.rehearsal.tell(f"sensitivity of the output: {len(replay.calls)} passes with gradients")
-            self.metrics = replay.sensitivity(self.linears)
+            self.rehearsal.gather("sensitivity of the output", self.metrics, self._sense, count=1)
 
         def fitted(name: str) -> Pair:
             source = self.survey.inputs[name] if self._by_input(name) else name
-            moment = gram.sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64))
+            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64))
             weight = self._weight(name).to(moment)
-            if name in cross.sums:
-                weight = observed_map(weight, moment, cross.sums[name])
+            if f"observed {name}" in sums:
+                weight = observed_map(weight, moment, sums[f"observed {name}"].to(moment))
             return regress(weight, moment, self.metrics.get(name))
 
         return fitted
@@ -122,19 +120,26 @@ class Fit:
             return dy, dy
         return (dx, dx) if self.survey.inputs[name] == name else None
 
-    def _run(self, see: See, places: range | None = None, replay: Replay | None = None) -> None:
-        """Run the prompts one by one without the cache, seeing every linear."""
-        count = len(self.rehearsal.prompts) if places is None else len(places)
-        for place in range(count):
-            with ExitStack() as stack:
-                if replay is not None and place < SENSED:
-                    stack.enter_context(replay.recording())
-                if see is not self.survey:
-                    stack.enter_context(seeing(self.linears, self.survey))
-                stack.enter_context(seeing(self.linears, see))
+    def _look(self) -> None:
+        """Which linears read tokens, and what calls are run again with gradients: a few prompts tell."""
+        self._spent = 0
+        for place in range(min(SENSED, len(self.rehearsal.prompts))):
+            with self.replay.recording(), seeing(self.linears, self.survey):
                 self.rehearsal.uncached_latents(range(place, place + 1))
             self._spent += self.pipe.spent
-            self.rehearsal.tell(f"calibration prompt {place + 1} of {count}")
+        self.survey.finish()
+
+    def _sense(self, _place: range) -> None:
+        self.metrics.update(self.replay.sensitivity(self.linears))
+
+    def _run(self, part: str, see: See, sums: dict[str, Tensor]) -> None:
+        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered."""
+
+        def run(place: range) -> None:
+            with seeing(self.linears, see):
+                self.rehearsal.uncached_latents(place)
+
+        self.rehearsal.gather(part, sums, run)
 
     def _ranks(self, pair: Callable[[str], Pair]) -> dict[str, int]:
         shapes = self.survey.shapes

@@ -99,13 +99,15 @@ def principal_bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: 
     grams: dict[str, Tensor] = {}
 
     def watch(site: str, feature: Tensor) -> None:
-        grams[site] = grams.get(site, torch.zeros(())) + gram(feature).sum(0)
+        grams[site] = grams.get(site, torch.zeros(())).to(feature.device) + gram(feature).sum(0)
 
-    assert pipe.cadence is not None
+    def run(place: range) -> None:
+        rehearsal.latents(place)
+
     pipe.factors = Factors({"gains": torch.tensor([PLAIN])}, {})
     pipe.listeners.append(watch)
     try:
-        rehearsal.latents()
+        rehearsal.gather("principal directions", grams, run)
     finally:
         pipe.listeners.remove(watch)
     return {f"{site}.basis": principal(total, rank, energy) for site, total in grams.items()}

@@ -125,18 +125,26 @@ class Channels:
 
 
 class Grams:
-    """Second moments, summed in fp64. Each `wanted` says what to take of a call; None takes nothing."""
+    """Second moments, summed in fp64. Each `wanted` says what to take of a call; None takes nothing.
 
-    def __init__(self, wanted: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None]) -> None:
-        self.wanted = wanted
-        self.sums: dict[str, Tensor] = {}
+    Args:
+        sums: where they are added up, under the linear's name after `prefix`.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None],
+        sums: dict[str, Tensor],
+        prefix: str = "",
+    ) -> None:
+        self.wanted, self.sums, self.prefix = wanted, sums, prefix
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         if (pair := self.wanted(name, x_BTI, y_BTO)) is None:
             return
         a, b = (one.flatten(0, -2).float() for one in pair)
-        product = (a.mT @ b).double()
-        self.sums[name] = self.sums[name].to(product).add_(product) if name in self.sums else product
+        product, key = (a.mT @ b).double(), self.prefix + name
+        self.sums[key] = self.sums[key].to(product).add_(product) if key in self.sums else product
 
 
 class Replay:

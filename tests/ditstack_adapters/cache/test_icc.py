@@ -146,6 +146,25 @@ def test_the_lean_form_equals_its_plain_twin_and_keeps_less() -> None:
     assert lean_size < max(sizes)
 
 
+def test_it_keeps_at_most_nine_widths_and_six_ranks_for_each_token_and_block() -> None:
+    stack = stand(rank=8, factors_by="svd")
+    transformer = stack.pipe.transformers["transformer"]
+    sizes: list[int] = []
+    stack.pipe.clock.on_tick.append(lambda *_: sizes.append(kept(stack.pipe.store)))
+    tokens: list[int] = []
+    rows = stack.pipe.blocks["transformer"][-1].module.register_forward_pre_hook(
+        lambda _module, args, kwargs: tokens.append(
+            sum(one.shape[1] for name, one in kwargs.items() if "hidden" in name)
+        ),
+        with_kwargs=True,
+    )
+    run(stack, P[:1])
+    rows.remove()
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim  # pyright: ignore
+    blocks = len(stack.pipe.blocks["transformer"])
+    assert 0 < max(sizes) <= tokens[0] * blocks * (9 * width + 6 * 8)
+
+
 def kept(store: Any) -> int:
     tensors = [one for memory in store.memories.values() for one in memory.tensors()]
     return sum({one.data_ptr(): one.numel() for one in tensors}.values())
