@@ -66,7 +66,9 @@ class Bench:
         self.base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
         self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
         self.rows: list[Row] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
-        self.reference = self.pictures(load(self.recipe({})))
+        plain = load(self.recipe({}))
+        self.reference = self.pictures(plain)
+        self.uncached = plain.pipe.spent
         self._plain: dict[str, Factors] = {}
 
     def recipe(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Recipe:
@@ -119,7 +121,7 @@ class Bench:
             "psnr": quality.bootstrap(psnr),
             "steps": pipe.steps_by_kind(),
             "macs": pipe.spent,
-            "macs_ratio": stack.report().macs_ratio,
+            "macs_of_uncached": pipe.spent / self.uncached,
             "calibrated_share": calibrated_share(stack),
             "psnr_each": psnr,
         }
@@ -184,7 +186,7 @@ def factors(bench: Bench, interval: int, group: str) -> Iterator[Case]:
         fields = {**cache, "macs": round(ours["calibrated_share"], 4)}
         yield Case(group, f"{label}: rrr, allocated", lambda fields=fields: bench.stack(fields), f"{label}: rrr")
         # a whole number of steps, with at least the MACs
-        same = math.ceil(bench.steps * ours["macs_ratio"])
+        same = math.ceil(bench.steps * ours["macs_of_uncached"])
         yield Case(
             group,
             f"{label}: control, {same} full steps",

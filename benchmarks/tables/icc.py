@@ -1,0 +1,51 @@
+"""ICC: its factors beside the controls, and what each part of recalibration brings on rounded weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lines import head, line
+from results import latest
+
+Row = dict[str, Any]
+
+
+def icc_factors() -> str:
+    """PSNR and MACs of every kind of factors, with the paired gain over the row that each is compared with."""
+    return _groups("PSNR of the factors", lambda group: group.startswith("N="))
+
+
+def icc_quantized() -> str:
+    """The same for stacks on rounded weights: what compensation and the refit of ICC bring, each alone and both."""
+    return _groups("PSNR on rounded weights", lambda group: "bit" not in group and " N=" in group)
+
+
+def icc_predictor() -> str:
+    """The same for SVD-Cache's basis and gains."""
+    return _groups("PSNR of SVD-Cache", lambda group: group.endswith("SVD-Cache"))
+
+
+def _groups(title: str, wanted: Any) -> str:
+    data = latest("icc")
+    lines = head([title, "dB", "gain, 95 % interval", "over", "MACs of an uncached run", "a calibrated step's share"])
+    for row in data["rows"]:
+        if wanted(row["group"]):
+            lines.append(line(_cells(row)))
+    where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
+    note = f"{data['calibration']} other prompts; gains are paired over prompts."
+    return "\n".join(
+        [*lines, "", f"PSNR to the unquantized, uncached pictures ({where}). Factors were fitted on {note}"]
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    gain, share = row.get("gain"), row["calibrated_share"]
+    said = f"{gain[0]:+.2f} ({gain[1]:+.2f} to {gain[2]:+.2f})" if gain else ""
+    return [
+        f"{row['group']}, {row['name']}",
+        f"{row['psnr'][0]:.2f}",
+        said,
+        row.get("against", ""),
+        f"{row['macs_of_uncached']:.2f}",
+        f"{share:.2f}" if share else "",
+    ]
