@@ -96,11 +96,7 @@ def summary(row: dict[str, Any]) -> str:
 def entries(field: Field, count: int) -> Iterator[tuple[str, str, Iterable[tuple[str, Run]]]]:
     """Everyone at one number of full steps: a name, its kind, and settings to choose from."""
     steps = field.steps
-    for solver, kind in (
-        ("Euler", None),
-        ("DPM-Solver++ 2M", SOLVER["scheduler"]),
-        ("UniPC", "UniPCMultistepScheduler"),
-    ):
+    for solver, kind in SOLVERS.items():
         yield f"fewer {solver} steps", "control", [("", field.fewer(count, kind))]
     reuse = {"schedule": list(even(steps, count)), "predictor": "reuse"}
     yield "reuse (FORA)", "control", [("even", field.ours(reuse))]

@@ -56,14 +56,17 @@ def fbcache(count: int, ran: Callable[[Setting], float]) -> Iterator[tuple[str, 
 def magcache(
     steps: int, count: int, ratios: list[float], ran: Callable[[Setting], float]
 ) -> Iterator[tuple[str, Setting]]:
-    """Thresholds that give `count` full steps, with as many first steps full as is worth trying."""
+    """Thresholds that come nearest to `count` full steps, with as many first steps full as is worth trying."""
+    found = []
     for first in (1, 3, 5):
         for longest in (steps // count + 2, 2 * steps // count):
             fields = {"method": "magcache", "ratios": ratios, "retention": first / steps, "max_skip": longest}
-            found = _threshold(count, lambda threshold, fields=fields: ran({**fields, "threshold": threshold}))
-            setting = {**fields, "threshold": found}
-            if ran(setting) == count:
-                yield f"threshold {found:.4f}, max_skip {longest}, first {first} full", setting
+            threshold = _threshold(count, lambda one, fields=fields: ran({**fields, "threshold": one}))
+            setting = {**fields, "threshold": threshold}
+            label = f"threshold {threshold:.4f}, max_skip {longest}, first {first} full"
+            found.append((abs(ran(setting) - count), label, setting))
+    nearest = min(away for away, _, _ in found)
+    yield from ((label, setting) for away, label, setting in found if away == nearest)
 
 
 def magnitudes(generate: Callable[[Any], None], steps: int) -> list[float]:

@@ -272,4 +272,4 @@ def _short(value: float, sign: bool = False) -> str:
     rounded = abs(float(f"{value:.3g}"))
     digits = 0 if rounded == 0 else max(0, 2 - math.floor(math.log10(rounded)))
     text = f"{value:{'+' if sign else ''}.{min(digits, 4)}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if value < 0 else text
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("+-")
