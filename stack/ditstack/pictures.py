@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,24 +38,49 @@ def save_all(images: Tensor, prompts: list[str], folder: Path, fps: int = 0) -> 
         words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60]
         paths.append(folder / f"{place:03d}-{words or 'picture'}.png")
         if one.ndim == 4:
-            video(one, paths[-1].with_suffix(".mp4"), fps or FPS)
+            video(one, paths[-1].with_suffix(".mp4"), fps)
         (strip(one) if one.ndim == 4 else image(one)).save(paths[-1])
     return paths
 
 
-def video(frames_FCHW: Tensor, path: Path, fps: int) -> None:
-    """An MP4 of float frames in [0, 1].
+def video(frames_FCHW: Tensor, path: Path, fps: int, comment: str = "") -> None:
+    """An MP4 of float frames in [0, 1]; equal frames give equal bytes.
+
+    Args:
+        fps: frames per second; 0 takes FPS.
+        comment: what `comment_of` finds again.
 
     Raises:
-        BadFile: the packages that write it are missing.
+        BadFile: the package that writes it is missing.
     """
+    height, width = frames_FCHW.shape[-2:]
+    more = ["-threads", "1", "-fflags", "+bitexact", "-metadata", f"comment={comment}"]
+    form = {"fps": fps or FPS, "quality": 8, "macro_block_size": 2, "output_params": more}
+    writer = _ffmpeg().write_frames(str(path), (width, height), **form)
+    writer.send(None)
+    for frame in frames_FCHW:
+        writer.send(np.ascontiguousarray(image(frame)))
+    writer.close()
+
+
+def comment_of(path: Path) -> str:
+    """The comment inside an MP4.
+
+    Raises:
+        BadFile: the package that reads it is missing.
+    """
+    command = [_ffmpeg().get_ffmpeg_exe(), "-i", str(path), "-f", "ffmetadata", "-"]
+    told = subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout.decode()
+    found = re.search(r"^comment=(.*)$", told, re.MULTILINE)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
+
+
+def _ffmpeg() -> Any:
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise BadFile("an MP4 needs the package imageio-ffmpeg: pip install 'ditstack[video]'")
-    import imageio
+    import imageio_ffmpeg
 
-    with imageio.get_writer(path, format="FFMPEG", fps=fps, quality=8, macro_block_size=2) as writer:  # pyright: ignore[reportArgumentType]
-        for frame in frames_FCHW:
-            writer.append_data(np.asarray(image(frame)))  # pyright: ignore[reportAttributeAccessIssue]
+    return imageio_ffmpeg
 
 
 def strip(frames_FCHW: Tensor) -> Image.Image:

@@ -13,7 +13,7 @@ class CogVideoX(Model):
     transformer_class: ClassVar[str] = "CogVideoXTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     fps: ClassVar[int] = 8
-    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "THUDM/CogVideoX-2b"

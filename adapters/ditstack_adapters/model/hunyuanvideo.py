@@ -13,7 +13,7 @@ class HunyuanVideo(Model):
     transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     fps: ClassVar[int] = 15
-    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "hunyuanvideo-community/HunyuanVideo"

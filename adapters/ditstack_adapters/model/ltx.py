@@ -13,7 +13,7 @@ class LTX(Model):
     transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     fps: ClassVar[int] = 25
-    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "Lightricks/LTX-Video"

@@ -13,7 +13,7 @@ class Wan(Model):
     transformer_class: ClassVar[str] = "WanTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("blocks",)
     fps: ClassVar[int] = 16
-    packages: ClassVar[tuple[str, ...]] = ("imageio", "imageio_ffmpeg")
+    packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"

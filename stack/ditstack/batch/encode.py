@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ditstack.errors import BadFile
-from ditstack.pictures import image
+from ditstack.pictures import comment_of, image, video
 
 Format = Literal["png", "jpg", "webp", "mp4"]
 _NAME = "ditstack"
@@ -27,13 +29,13 @@ def encode(picture: Tensor, format: Format, note: dict[str, Any], fps: int = 0) 
     Raises:
         BadFile: a video is asked for in a picture's format, or the other way round.
     """
-    video = picture.ndim == 4
-    if video != (format == "mp4"):
-        found, wanted = ("videos", "mp4") if video else ("pictures", "png, jpg or webp")
+    moves = picture.ndim == 4
+    if moves != (format == "mp4"):
+        found, wanted = ("videos", "mp4") if moves else ("pictures", "png, jpg or webp")
         raise BadFile(f"this model makes {found}; write --format {wanted}")
     text = json.dumps(note, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     if format == "mp4":
-        return _mp4(picture, text, fps or 8)
+        return _mp4(picture, text, fps)
     out = io.BytesIO()
     if format == "png":
         info = PngImagePlugin.PngInfo()
@@ -49,8 +51,10 @@ def encode(picture: Tensor, format: Format, note: dict[str, Any], fps: int = 0) 
 def read_note(data: bytes) -> dict[str, Any]:
     """The note inside a picture or video that `encode` made."""
     if data[4:8] == b"ftyp":
-        with _av().open(io.BytesIO(data)) as file:
-            return json.loads(file.metadata["comment"])
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "video.mp4"
+            path.write_bytes(data)
+            return json.loads(comment_of(path))
     with Image.open(io.BytesIO(data)) as picture:
         if picture.format == "PNG":
             return json.loads(picture.info[_NAME])
@@ -58,21 +62,7 @@ def read_note(data: bytes) -> dict[str, Any]:
 
 
 def _mp4(frames_FCHW: Tensor, text: str, fps: int) -> bytes:
-    av, out = _av(), io.BytesIO()
-    height, width = frames_FCHW.shape[-2:]
-    with av.open(out, "w", format="mp4") as file:
-        file.metadata["comment"] = text
-        stream = file.add_stream("libx264", rate=fps, options={"crf": "17"})
-        stream.width, stream.height, stream.pix_fmt, stream.codec_context.thread_count = width, height, "yuv420p", 1
-        for frame in frames_FCHW:
-            file.mux(stream.encode(av.VideoFrame.from_image(image(frame))))
-        file.mux(stream.encode())
-    return out.getvalue()
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise BadFile("writing mp4 needs PyAV: pip install 'ditstack[video]'") from None
-    return av
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        video(frames_FCHW, path, fps, text)
+        return path.read_bytes()

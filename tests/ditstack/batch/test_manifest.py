@@ -157,8 +157,10 @@ def test_a_picture_carries_its_note(format: str) -> None:
 
 
 def test_a_video_carries_its_note_and_a_picture_is_no_video() -> None:
-    note = {"prompt": "ein Bär 🐻", "seed": 3}
-    assert read_note(encode(PICTURE.expand(3, 3, 16, 16), "mp4", note, 8)) == note
+    note = {"prompt": 'ein Bär 🐻 sagt "a = b; # c \\ d"\n' * 100, "seed": 3}
+    data = encode(PICTURE.expand(3, 3, 16, 16), "mp4", note, 8)
+    assert read_note(data) == note
+    assert encode(PICTURE.expand(3, 3, 16, 16), "mp4", note, 8) == data
     with pytest.raises(BadFile, match="this model makes videos; write --format mp4"):
         encode(PICTURE.expand(3, 3, 16, 16), "png", note)
     with pytest.raises(BadFile, match="this model makes pictures; write --format png, jpg or webp"):
