@@ -49,7 +49,7 @@ def qkv(sharp: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("fields", [{"keep": 0.25}, {"mass": 0.5}])
-def test_text_sees_and_is_seen_by_everything_and_the_rest_is_thinned(fields: dict[str, float]) -> None:
+def test_text_sees_and_is_seen_by_everything_and_the_rest_is_thinned(fields: dict[str, Any]) -> None:
     kept = chosen(*qkv(), **fields)
     assert kept.kept[..., :2].all()
     assert kept.kept[..., :2, :].all()
@@ -65,7 +65,8 @@ def test_keep_is_the_share_of_blocks_without_text_and_a_calibrated_head_has_its_
 
 def test_an_item_decides_for_itself() -> None:
     q, k, v = qkv()
-    for fields in ({"keep": 0.4}, {"mass": 0.6}):
+    rules: list[dict[str, Any]] = [{"keep": 0.4}, {"mass": 0.6}]
+    for fields in rules:
         assert torch.equal(chosen(q, k, v, **fields).kept[:1], chosen(q[:1], k[:1], v[:1], **fields).kept)
 
 
