@@ -43,6 +43,7 @@ FITS = {
     "cd": {"factors_by": "cd"},
     "rrr, unweighted": {"weighting": "none"},
     "rrr": {},
+    "rrr, increments from a line": {"anchor": "line"},
 }
 Row = dict[str, Any]
 
@@ -208,6 +209,11 @@ def rounded(bench: Bench, scheme: str, interval: int, group: str) -> Iterator[Ca
     yield Case(group, "ICC refitted", lambda: bench.stack(cache, plain), naive)
     yield Case(group, "compensated", lambda: bench.naive(cache, better), naive)
     yield Case(group, "compensated, ICC refitted", lambda: bench.stack(cache, better), naive)
+    line = {**cache, "anchor": "line"}
+    on_line = "naive, increments from a line"
+    yield Case(group, on_line, lambda: bench.naive(line, plain), naive)
+    name = "compensated, ICC refitted, increments from a line"
+    yield Case(group, name, lambda: bench.stack(line, better), on_line)
 
 
 def predictors(bench: Bench, scheme: str, group: str) -> Iterator[Case]:
