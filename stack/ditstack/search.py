@@ -68,8 +68,8 @@ class Search:
         return self.conclude(start, best)
 
     def starts(self) -> Iterator[Choice]:
-        """The recipe's own schedule, if it is paid for; even and graded ones with as many full steps as are, or with one
-        fewer and calibrated steps for it.
+        """The recipe's own schedule; even and graded ones with as many full steps as are paid for, or with calibrated
+        steps in place of one.
         """
         steps = self.trials.recipe.sampler.steps
         own = self.trials.own()

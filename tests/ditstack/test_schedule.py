@@ -2,7 +2,7 @@
 
 import pytest
 
-from ditstack.schedule import ending, even, even_by_interval, graded, paper
+from ditstack.schedule import Word, ending, even, even_by_interval, graded, paper, spell
 
 
 @pytest.mark.parametrize(("interval", "full"), [(5, 12), (7, 9), (8, 8)])
@@ -41,3 +41,30 @@ def test_a_graded_schedule_has_its_count_and_gaps_that_grow() -> None:
             assert len(set(places)) == count
             assert places == tuple(sorted(places))
             assert places[-1] < steps
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "steps"),
+    [
+        ("FSCS FSS", "FSCSFSS", 7),
+        ("F 3(SCS)", "FSCSSCSSCS", 10),
+        ("F6S", "FSSSSSS", 7),
+        ("FSCS...", "FSCSFSCSF", None),
+        ("F (SCF)...", "FSCFSCFSC", None),
+        ("F 2(SC) F...", "FSCSCFFSCS", None),
+    ],
+)
+def test_a_word_is_spelt_out_or_goes_on_to_the_end(text: str, letters: str, steps: int | None) -> None:
+    word = Word.read(text)
+    assert word.letters(len(letters)) == letters
+    assert word.steps == steps
+
+
+@pytest.mark.parametrize("text", ["", "SF", "FX", "F(SC)", "...", "f", "3"])
+def test_a_word_that_names_no_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="wanted F"):
+        Word.read(text)
+
+
+def test_full_steps_are_spelt_out() -> None:
+    assert spell((0, 2), 4, "forecast") == ("full", "forecast", "full", "forecast")
