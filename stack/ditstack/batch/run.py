@@ -46,6 +46,7 @@ class Job:
             Incompatible: Lightning is missing, or refuses this machine.
         """
         require_lightning()
+        _require_what_was_started(self.devices, self.nodes)
         import lightning as L
         from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -90,10 +91,10 @@ class Job:
         data = PromptData(self.order, self.stopping)
         bar = [Bar(data, writer, console)] if console and is_first() else []
         trainer = self.trainer([writer, *bar])
-        if is_first():
-            self.order.begin()
         self.stopping.listen()
         try:
+            if is_first():
+                self.order.begin()
             trainer.predict(DiffusionModule(self.order.recipe, self.make), data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
@@ -106,6 +107,7 @@ class Job:
         finally:
             self.stopping.end_children()
             self.stopping.leave()
+            self.order.ledger.leave()
         return writer.report
 
     @property
@@ -123,6 +125,16 @@ def require_lightning() -> None:
     """
     if importlib.util.find_spec("lightning") is None:
         raise Incompatible("a batch cannot run here:", ["it needs lightning: pip install 'ditstack[lightning]'"])
+
+
+def _require_what_was_started(devices: int, nodes: int) -> None:
+    """A launcher's processes that do not know of each other would all make the same pictures."""
+    known = {"torchrun": "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "", "srun": "SLURM_STEP_NUM_TASKS"}
+    for launcher, name in known.items():
+        started = int(os.environ.get(name) or 1)
+        if started not in (1, devices * nodes):
+            found = f"--devices {devices} on --nodes {nodes}"
+            raise Incompatible("a batch cannot run here:", [f"{launcher} started {started} processes; found {found}"])
 
 
 def _require_meeting_point(nodes: int) -> None:

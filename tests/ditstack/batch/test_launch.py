@@ -66,6 +66,18 @@ def test_the_slurm_line_builds_a_trainer_of_eight_processes(monkeypatch: pytest.
     assert not is_first()
 
 
+@pytest.mark.parametrize(
+    "known", [{"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "2"}], ids=["torchrun", "srun"]
+)
+def test_another_number_of_processes_than_was_started_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict[str, str]
+) -> None:
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Incompatible, match=r"run started 2 processes; found --devices 1 on --nodes 1"):
+        Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out")).trainer()
+
+
 @pytest.mark.parametrize("line", [TORCHRUN, SLURM])
 def test_the_readme_shows_the_lines_that_are_tested(line: str) -> None:
     readme = " ".join((Path(__file__).parents[3] / "README.md").read_text().replace("\\\n", " ").split())

@@ -1,5 +1,6 @@
 """Batch: real Lightning runs in this process, mostly with a stub that paints each item's seed."""
 
+import errno
 import json
 import os
 import signal
@@ -156,6 +157,38 @@ def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tm
     report = Job(order(tmp_path), make=paint).run()
     assert report is not None
     assert (report.complete, report.pictures) == (True, 5)
+
+
+@pytest.mark.parametrize("shards", [0, 2])
+@pytest.mark.parametrize("room", [0, 1, 2, 4, 5, 7, 8, 9])
+def test_a_disk_that_is_full_at_any_moment_is_one_sentence_and_the_run_goes_on_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, shards: int
+) -> None:
+    flush, left = os.fsync, [room]
+
+    def fill(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fill)
+        said = refusal(Job(order(tmp_path, shards=shards), make=paint))
+    assert said.endswith("cannot be written: No space left on device") == (left[0] < 0)
+    report = Job(order(tmp_path, shards=shards), make=paint).run()
+    assert report is not None
+    assert report.pictures == 5
+    assert sorted(line["number"] for line in lines(tmp_path)) == list(range(5))
+    assert not [path for path in (tmp_path / "out").rglob(".*")]
+
+
+def refusal(job: Job) -> str:
+    try:
+        job.run()
+    except BadFile as error:
+        return str(error)
+    return ""
 
 
 def test_shards_hold_every_picture_once_through_a_stop(tmp_path: Path) -> None:

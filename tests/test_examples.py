@@ -1,0 +1,24 @@
+"""The examples are short, and run as they stand."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_lightning_example_makes_its_pictures_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = EXAMPLES / "lightning_user.py"
+    assert example.read_text().count("\n") <= 30
+    (tmp_path / "prompts.csv").write_text("id,prompt\na,a red circle\nb,a blue star\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example), "prompts.csv", "out/pictures"])
+    for _ in range(2):
+        runpy.run_path(str(example), run_name="__main__")
+        lines = (tmp_path / "out" / "pictures" / "manifest.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
+    assert list((tmp_path / "out" / "logs").rglob("metrics.csv"))
