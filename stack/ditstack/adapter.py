@@ -74,7 +74,7 @@ class Adapter(BaseModel):
         return {}
 
     @property
-    def steps(self) -> int | None:
+    def schedule_steps(self) -> int | None:
         """The one number of steps that its schedule is written for; None where it serves any."""
         return None
 

@@ -60,7 +60,7 @@ class Mixed(Cache):
         return Word.read(self.schedule)
 
     @property
-    def steps(self) -> int | None:
+    def schedule_steps(self) -> int | None:
         return self.word.steps
 
     @property
@@ -84,7 +84,7 @@ class Mixed(Cache):
         from ditstack.predictors import Steered
         from ditstack.trunk import Store, cache_attentions, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, self.kinds, self.steps)
+        pipe.cadence = Cadence(pipe.clock, self.kinds, self.schedule_steps)
         cache_trunks(pipe, Store(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         Increments(pipe, order=self.anchor == "line", apart=apart)
@@ -95,9 +95,9 @@ class Mixed(Cache):
         Raises:
             BadPipeline: the schedule was written for another number of steps.
         """
-        if self.steps not in (steps, None):
+        if self.schedule_steps not in (steps, None):
             raise BadPipeline(
-                f"cache.schedule names {self.steps} steps, and this generation takes {steps}; "
+                f"cache.schedule names {self.schedule_steps} steps, and this generation takes {steps}; "
                 "write a letter for each, or end it with ... to go on to the end"
             )
         return self.word.kinds(steps)
