@@ -83,16 +83,20 @@ def check_fit(tensors: Mapping[str, Tensor], transformer: torch.nn.Module, path:
         The modules that it names and the transformer lacks.
 
     Raises:
-        BadFile: none of its modules is there, or most are of another width.
+        BadFile: most of its modules are not there, or are of another width.
     """
     kind, modules = type(transformer).__name__, dict(transformer.named_modules())
     named = {name: one for name, one in tensors.items() if name.startswith("transformer.") and _PART.search(name)}
     wanted = list(dict.fromkeys(_module(name) for name in named))
     missing = [name for name in wanted if name not in modules]
-    if len(missing) == len(wanted):
-        example = missing[0] if missing else next(iter(tensors), "nothing")
-        found = f"none of the {len(wanted)} modules that {path} names" if wanted else f"nothing that {path} names"
-        raise BadFile(f"distill.source: {found} is in the {kind} (it names {example!r}): it is for another model")
+    if not wanted:
+        first = next(iter(tensors), "nothing")
+        raise BadFile(f"distill.source: {path} holds nothing for the transformer; its first name is {first!r}")
+    if 2 * len(missing) > len(wanted):
+        raise BadFile(
+            f"distill.source: {len(missing)} of the {len(wanted)} modules that {path} names are not in the {kind}, "
+            f"such as {missing[0]!r}: it is for another model"
+        )
     misfits = [text for name, one in named.items() if (text := _misfit(name, one, modules.get(_module(name))))]
     if 2 * len(misfits) > len(named):
         raise BadFile(f"distill.source: {path} is for a model of another width: {misfits[0]}")

@@ -146,7 +146,7 @@ def small_call(pipeline: Any) -> dict[str, Any]:
     """Arguments with which a pipeline makes a small picture, as far as its class tells."""
     known = inspect.signature(type(pipeline).__call__).parameters
     side = SIDE * getattr(pipeline, "vae_scale_factor", getattr(pipeline, "vae_scale_factor_spatial", 8))
-    wanted = {**SMALL, "prompt": ["a picture"], "height": side, "width": side}
+    wanted = {**SMALL, "prompt": ["a picture"], "height": side, "width": side, "max_area": side * side}
     wanted["generator"] = [torch.Generator().manual_seed(0)]
     return {name: value for name, value in wanted.items() if name in known}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as tiny
 from ditstack import apply, load
@@ -21,10 +21,15 @@ def test_one_of_zeros_is_refused_before_the_model_is_loaded(write: Write) -> Non
 
 
 def test_one_for_other_module_names_is_refused(write: Write) -> None:
+    others = (MODULES[0], "layers.0.to_q", "layers.1.to_q")
     with pytest.raises(
-        BadFile, match=r"none of the 1 modules that .* is in the FluxTransformer2DModel .*'layers.0.to_q'"
+        BadFile, match=r"2 of the 3 modules .* not in the Flux\w+, such as 'layers.0.to_q'"
     ):
-        apply(tiny.flux(), recipe(write(modules=("layers.0.to_q",))))
+        apply(tiny.flux(), recipe(write(modules=others)))
+    tensors = load_file(write())
+    save_file({f"text_encoder.{name}": one for name, one in tensors.items()}, source := write("text.safetensors"))
+    with pytest.raises(BadFile, match=r"text\.safetensors holds nothing for the transformer"):
+        apply(tiny.flux(), recipe(source))
 
 
 def test_a_part_that_is_not_here_is_told(write: Write) -> None:
