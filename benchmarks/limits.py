@@ -90,13 +90,14 @@ def ceilings(device: torch.device) -> Ceilings:
     dtypes = [torch.float32, torch.bfloat16, torch.int8]
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
         dtypes.append(torch.float8_e4m3fn)
-    rates = {
-        str(dtype).removeprefix("torch."): 2 * size**3 / _fastest(_product(dtype, size, device)) for dtype in dtypes
-    }
+    fastest = {str(dtype).removeprefix("torch."): _fastest(_product(dtype, size, device)) for dtype in dtypes}
     source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     moved = 2 * source.numel() * source.element_size()
-    return Ceilings(rates, moved / _fastest(lambda: target.copy_(source)))
+    return Ceilings(
+        {name: 2 * size**3 / seconds for name, seconds in fastest.items()},
+        moved / _fastest(lambda: target.copy_(source)),
+    )
 
 
 def _product(dtype: torch.dtype, size: int, device: torch.device) -> Callable[[], Any]:

@@ -27,7 +27,13 @@ def write(case: str, data: dict[str, Any]) -> Path:
 
 def latest(case: str) -> dict[str, Any]:
     """The newest figures of a case."""
-    found = sorted(RESULTS.glob(f"*/{case}.json"), key=lambda path: path.parent.name.rpartition("_")[2])
-    if not found:
+    found = newest(case)
+    if found is None:
         raise SystemExit(f"no results of {case} under {RESULTS}; run benchmarks/{case}.py")
-    return json.loads(found[-1].read_text())
+    return found
+
+
+def newest(case: str) -> dict[str, Any] | None:
+    """The same, or None where it was never measured."""
+    found = sorted(RESULTS.glob(f"*/{case}.json"), key=lambda path: path.parent.name.rpartition("_")[2])
+    return json.loads(found[-1].read_text()) if found else None

@@ -1,0 +1,123 @@
+"""inductor: every kind of step in one piece of code a block, no graph breaks, nothing compiled twice."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_pipelines as tiny
+from ditstack import apply
+from ditstack.facts import Fact
+from ditstack.plan import plan
+from ditstack.recipe import Recipe
+from ditstack.stack import Stack
+from tiny_pipelines import call
+
+P = ["a red circle", "a blue star"]
+STEPS = 6
+CACHES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "forecast": {"cache": {"method": "svdcache", "interval": 3}},
+    "calibrated": {"cache": {"method": "icc", "interval": 3, "factors_by": "svd", "calibrate": "auto"}},
+    "mixed": {"cache": {"method": "mixed", "schedule": "FCFSCC", "calibrate": "auto"}},
+}
+PIECES = {"full": 3, "forecast": 3, "calibrated": 6, "mixed": 12}
+"""Most pieces of code: one for a kind of block, its layout, its kind of step, and what is kept by then."""
+BENEATH: dict[str, dict[str, Any]] = {
+    "torchao int8dq": {"quantize": {"method": "torchao", "scheme": "int8dq"}},
+    "bitsandbytes nf4": {"quantize": {"method": "bitsandbytes", "scheme": "nf4"}},
+    "int8qk": {"attention": {"method": "int8qk"}},
+    "sparse": {"attention": {"method": "sparse", "keep": 0.5, "block_size": 4}},
+}
+
+
+def recipe(stages: dict[str, Any], **fields: Any) -> Recipe:
+    sampler = {"steps": STEPS, "size": "16x16"}
+    compile_stage = {"method": "inductor", "backend": "eager", **fields}
+    data = {"model": {"method": "flux", "device": "cpu"}, "sampler": sampler, **stages}
+    return Recipe.parse({**data, "calibration": ["a red star", "a blue ring"], "compile": compile_stage}, "compiled")
+
+
+def run(stack: Stack, prompts: list[str] = P) -> torch.Tensor:
+    return call(stack.pipeline, prompts, STEPS, output_type="latent", true_cfg_scale=3.0)
+
+
+def compiled_twice(stages: dict[str, Any], most: int, **fields: Any) -> Stack:
+    """A stack that compiled at most so many pieces in its first generation, none in its second, and paints as before.
+
+    `before` is as written: the same stack, its blocks not compiled.
+    """
+    stack = apply(tiny.flux(), recipe(stages, **fields))
+    run(stack)
+    assert 0 < (stack.report().compiled or 0) <= most
+    out = run(stack)
+    assert stack.report().compiled == 0
+    with stack.pipe.uncompiled():
+        torch.testing.assert_close(out, run(stack), rtol=1e-3, atol=1e-3)
+    return stack
+
+
+@pytest.mark.parametrize("kind", CACHES)
+def test_every_kind_of_step_is_compiled_once_and_paints_the_same(kind: str) -> None:
+    kinds = compiled_twice(CACHES[kind], PIECES[kind]).pipe.steps_by_kind()
+    assert kind == "mixed" or kind in kinds
+
+
+@pytest.mark.parametrize("name", BENEATH)
+def test_what_stands_beneath_is_compiled_with_it(name: str) -> None:
+    compiled_twice({**BENEATH[name], **CACHES["forecast"]}, PIECES["forecast"])
+
+
+def test_a_whole_transformer_is_one_piece_of_code() -> None:
+    compiled_twice({}, 1, region="whole")
+
+
+def test_another_size_is_compiled_anew_and_known_thereafter() -> None:
+    stack = compiled_twice({}, PIECES["full"])
+    run(stack, P[:1])
+    assert stack.report().compiled
+    run(stack)
+    run(stack, P[:1])
+    assert stack.report().compiled == 0
+
+
+def test_a_lora_beside_its_base_is_compiled_with_it() -> None:
+    from peft import LoraConfig
+
+    pipeline = tiny.flux()
+    pipeline.transformer.add_adapter(LoraConfig(r=4, target_modules=["to_q", "to_k"], init_lora_weights=False))
+    stack = apply(pipeline, recipe({}))
+    want = run(stack)
+    assert torch.equal(run(stack), want)
+    assert stack.report().compiled == 0
+    pipeline.transformer.disable_adapters()
+    with stack.pipe.uncompiled():
+        assert not torch.equal(run(stack), want)
+
+
+@pytest.mark.slow
+def test_code_is_made_where_a_compiler_is_and_paints_the_same() -> None:
+    """The one test that waits for the real compiler, which lays results out in ways of its own: one piece more."""
+    compiled_twice(CACHES["forecast"], PIECES["forecast"] + 1, backend="inductor")
+
+
+@pytest.mark.parametrize(
+    ("stages", "fields", "fact"),
+    [
+        (CACHES["forecast"], {"region": "whole"}, Fact.FREE_TRUNK),
+        ({"cache": {"method": "svdcache", "granularity": "block"}}, {}, Fact.TRACEABLE),
+        ({"cache": {"method": "taylorseer"}}, {}, Fact.TRACEABLE),
+        (CACHES["calibrated"], {"mode": "reduce-overhead"}, Fact.PASSING),
+        ({}, {"mode": "max-autotune"}, Fact.CUDA),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(stages: dict[str, Any], fields: dict[str, Any], fact: Fact) -> None:
+    reasons = plan(recipe(stages, **fields))[-1].reasons
+    assert any(f"compile inductor needs that {fact.value}" in reason for reason in reasons)
+
+
+def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    (reason,) = plan(recipe({}, backend="inductor"))[-1].reasons
+    assert Fact.COMPILER.value in reason
