@@ -120,8 +120,13 @@ def check(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]) -
     twin = trial(recipe.plain(), prompts)
     tell(f"{len(prompts)} pictures of {recipe.name}")
     outcome = Pair(recipe, trial(recipe, prompts), twin).outcome(recipe.quality)
-    write_atomically(file_of(recipe), outcome.model_dump_json(indent=1).encode())
+    remember(recipe, outcome)
     return outcome
+
+
+def remember(recipe: Recipe, outcome: Outcome) -> None:
+    """Keep an outcome for later runs of the recipe."""
+    write_atomically(file_of(recipe), outcome.model_dump_json(indent=1).encode())
 
 
 def verdicts(gate: Gate, found: dict[str, Estimate], left_out: list[str]) -> list[Verdict]:
