@@ -77,7 +77,9 @@ def main() -> None:
     hush_loading()
     bench = Bench(wanted)
     for group, name, changes in rows():
-        if not any((row["group"], row["name"]) == (group, name) for row in bench.rows):
+        known = next((row for row in bench.rows if (row["group"], row["name"]) == (group, name)), None)
+        if known is None or known.get("cache") != changes.get("cache"):
+            bench.rows = [row for row in bench.rows if row is not known]
             bench.measure(group, name, changes)
             write("mixed", {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base, "rows": bench.rows})
 
@@ -86,16 +88,18 @@ def rows() -> Iterator[tuple[str, str, Row]]:
     """Every row: its group, its name, and what it changes of the embedded model's recipe."""
     yield "control", f"{FULL} Euler steps", {"steps": FULL}
     svd: Row = {"method": "svdcache"}
-    for name, full in (("even", even(STEPS, FULL)), ("graded", graded(STEPS, FULL))):
-        yield "svdcache", f"{name}, order 1", {"cache": {**svd, "schedule": list(full)}}
-        yield "svdcache", f"{name}, fitted gains", {"cache": {**svd, "schedule": list(full), "predictor": "fitted"}}
+    spread = {"even": list(even(STEPS, FULL)), "graded": list(graded(STEPS, FULL))}
+    for name, full in spread.items():
+        yield "svdcache", f"{name}, order 1", {"cache": {**svd, "schedule": full}}
+    best = Recipe.read(BEST).resolved()["cache"]
+    best = {key: best[key] for key in ("method", "schedule", "rank", "macs", "trust")}
+    yield "mixed", "searched, F and S only", {"cache": {"method": "mixed", "schedule": SEARCHED}}
+    yield "mixed", "searched", {"cache": best}
     # as many calibrated steps as fit, at the rank that the budget leaves them
     for interval, macs in ((7, 0.127), (10, 0.16), (14, 0.194)):
         yield "icc", f"interval {interval}", {"cache": {"method": "icc", "interval": interval, "macs": macs}}
-    yield "mixed", "searched, F and S only", {"cache": {"method": "mixed", "schedule": SEARCHED}}
-    best = Recipe.read(BEST).resolved()["cache"]
-    best = {key: best[key] for key in ("method", "schedule", "rank", "macs", "trust")}
-    yield "mixed", "searched", {"cache": best}
+    for name, full in spread.items():
+        yield "svdcache", f"{name}, fitted gains", {"cache": {**svd, "schedule": full, "predictor": "fitted"}}
     yield "parts", "its C turned into S", {"cache": {**best, "schedule": best["schedule"].replace("C", "S")}}
     yield "parts", "everything that C finds believed (trust 1)", {"cache": {**best, "trust": 1.0}}
     yield "parts", "increments from the last full step (anchor last)", {"cache": {**best, "anchor": "last"}}

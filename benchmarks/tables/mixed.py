@@ -18,10 +18,11 @@ def mixed() -> str:
     rows = {(row["group"], row["name"]): row for row in data["rows"]}
     best = rows["mixed", "searched"]
     lines = head(["", "PSNR", "MACs", "the searched mixed schedule beside it"])
-    for (group, name), row in rows.items():
-        if group in AT_BUDGET:
-            gain = "" if row is best else _gain(best, row)
-            lines.append(line([f"{group}: {name}", f"{row['psnr'][0]:.1f}", _macs(row), gain]))
+    for wanted in AT_BUDGET:
+        for (group, name), row in rows.items():
+            if group == wanted:
+                gain = "" if row is best else _gain(best, row)
+                lines.append(line([f"{group}: {name}", f"{row['psnr'][0]:.1f}", _macs(row), gain]))
     where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
     schedule = f"The searched schedule is `{best['cache']['schedule']}`."
     return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where}). {schedule}"])

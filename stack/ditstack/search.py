@@ -41,7 +41,7 @@ class Search:
     """Local moves from good starts; a candidate that loses on the first prompts runs on no others.
 
     Args:
-        budget: the whole run's MACs, as a share of the uncached run's.
+        budget: what the whole run may cost, as a share of the uncached one.
         tries: how many candidates are looked at.
     """
 
@@ -93,32 +93,37 @@ class Search:
 
     def neighbour(self, choice: Choice) -> Choice:
         """A choice near by that the budget pays for: letters moved, exchanged for others, or another size."""
-        while True:
+        for _ in range(1000):
             trial = choice
             for _ in range(self.rng.choice((1, 1, 2))):
                 trial = self._moved(trial)
             if trial != choice and self.affords(trial) and trial.letters[0] == "F":
                 return trial
+        return choice
 
     def _moved(self, choice: Choice) -> Choice:
-        letters, at = choice.letters, self.rng.choice([i for i, one in enumerate(choice.letters) if i and one in "FC"])
-        move = self.rng.choice(("step", "step", "step", "swap", "cheaper", "dearer", "size"))
+        letters, rng = choice.letters, self.rng
+        at = rng.choice([i for i, one in enumerate(letters) if i and one in "FC"] or [len(letters) - 1])
+        move = rng.choice(("step", "step", "step", "swap", "cheaper", "dearer", "rest", "size"))
         if move == "step":
-            to = at + self.rng.choice((-2, -1, 1, 2))
+            to = at + rng.choice((-2, -1, 1, 2))
             return _set(choice, {at: letters[to], to: letters[at]}) if 0 < to < len(letters) else choice
         if move == "swap":
-            to = self.rng.randrange(1, len(letters))
+            to = rng.randrange(1, len(letters))
             return _set(choice, {at: letters[to], to: letters[at]})
         if move == "cheaper":
-            others = self.rng.sample(range(1, len(letters)), self.rng.choice((0, 1, 2, 3)))
-            return _set(
-                choice, {at: "S" if letters[at] == "C" else "C", **{i: "C" for i in others if letters[i] in "SR"}}
-            )
+            others = {
+                i: "C" for i in rng.sample(range(1, len(letters)), rng.choice((0, 1, 2, 3))) if letters[i] in "SR"
+            }
+            return _set(choice, {at: "S" if letters[at] == "C" else "C", **others})
         if move == "dearer":
             spared = [i for i, one in enumerate(letters) if one == "C" and i != at]
-            taken = self.rng.sample(spared, min(len(spared), self.rng.choice((1, 2, 3))))
+            taken = rng.sample(spared, min(len(spared), rng.choice((1, 2, 3))))
             return _set(choice, {at: "F", **dict.fromkeys(taken, "S")})
-        return Choice(letters, self.rng.choice(self.sizes))
+        if move == "rest":
+            skipped = rng.choice([i for i, one in enumerate(letters) if one in "SR"] or [at])
+            return _set(choice, {skipped: "S" if letters[skipped] == "R" else "R"})
+        return Choice(letters, rng.choice(self.sizes))
 
     def affords(self, choice: Choice) -> bool:
         return self.trials.cost(choice) <= self.budget
@@ -132,9 +137,9 @@ class Search:
     def conclude(self, start: Choice, best: Choice) -> Found:
         """Fit the winner's factors on its own schedule, and ask the prompts that the search never saw."""
         trials = self.trials
-        seen = self.unseen[0].start
         before = [one for part in self.unseen for one in trials.scores(start, part)]
-        after = [one for part in self.unseen for one in trials.refitted(best, seen, part)]
+        trials.refit(best, prompts=self.unseen[0].start)
+        after = [one for part in self.unseen for one in trials.scores(best, part)]
         gain = bootstrap([a - b for a, b in zip(after, before, strict=True)])
         return Found(with_schedule(trials.recipe, best), start, best, gain, trials.cost(best))
 

@@ -11,11 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from torch import Tensor
 
 from ditstack.build import build
+from ditstack.clock import now
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint
 from ditstack.files import write_atomically
@@ -71,9 +73,14 @@ class Notes:
 
 
 class Trials:
-    """The cached run as a function of a choice, on one pipe."""
+    """The cached run as a function of a choice, on one pipe.
 
-    def __init__(self, recipe: Recipe, prompts: Sequence[str], notes: Path | None = None) -> None:
+    Args:
+        timed: whether a step costs its seconds, not its multiply-accumulates.
+    """
+
+    def __init__(self, recipe: Recipe, prompts: Sequence[str], notes: Path | None = None, timed: bool = False) -> None:
+        self.timed = timed
         self.recipe, self.size = recipe, recipe.resolved().get("cache", {}).get(sized_by(recipe), 0)
         self.pipe = build(with_schedule(recipe, Choice("F" * recipe.sampler.steps, self.size)))
         self.rehearsal = Rehearsal(self.pipe, prompts, recipe.sampler, _quiet)
@@ -99,27 +106,45 @@ class Trials:
 
     def follow(self, choice: Choice) -> None:
         """Let the pipe run like this."""
-        assert self.pipe.cadence is not None
-        cache: Any = with_schedule(self.recipe, choice).adapters["cache"]
-        self.pipe.cadence.follow(cache.kinds)
         self.pipe.factors = self._fitted(choice.size) if "C" in choice.letters else Factors({}, {})
+        self._schedule(choice)
 
     def shares(self, size: int | float) -> dict[str, float]:
         """What a step of each letter costs of an uncached one; a full one also projects what calibrated ones need."""
-        key = f"shares {size}"
+        key = f"{'seconds' if self.timed else 'macs'} {size}"
         if key not in self.notes.known:
             steps = self.recipe.sampler.steps
-            self.follow(Choice(("FFCS" + "S" * steps)[:steps], size))
+            self.follow(Choice(("FF" + "CSCSF" * steps)[:steps], size))
             self.pipe.macs.clear()
-            with self.pipe.without_cache():
-                self.rehearsal.latents(range(1))
-            self.rehearsal.latents(range(1))
-            costs: dict[str, int] = {}
-            for (_, kind, _), macs in self.pipe.macs.items():
-                costs[kind] = costs.get(kind, 0) + macs
+            uncached, cached = self._seconds(cached=False), self._seconds(cached=True)
+            costs = {**cached, "off": uncached["full"]} if self.timed else self._macs()
             self.notes.add(key, [costs.get(KINDS[letter], 0) / costs["off"] for letter in "FCS"])
         full, calibrated, forecast = self.notes.known[key]
         return {"F": full, "C": calibrated, "S": forecast, "R": forecast}
+
+    def _macs(self) -> dict[str, float]:
+        """Of one step, by its kind."""
+        costs: dict[str, float] = {}
+        for (_, kind, _), macs in self.pipe.macs.items():
+            costs[kind] = costs.get(kind, 0) + macs
+        return costs
+
+    def _seconds(self, cached: bool) -> dict[str, float]:
+        """The median of a step of one generation, by its kind."""
+        took: dict[str, list[float]] = {}
+        times: list[float] = []
+
+        def tick(done: int, steps: int) -> None:
+            times.append(now())
+            if len(times) > 1:
+                took.setdefault(self.pipe.step_kinds[done - 1], []).append(times[-1] - times[-2])
+
+        self.pipe.clock.on_tick.append(tick)
+        try:
+            (self.rehearsal.latents if cached else self.rehearsal.uncached_latents)(range(1))
+        finally:
+            self.pipe.clock.on_tick.remove(tick)
+        return {kind: median(seconds) for kind, seconds in took.items()}
 
     def cost(self, choice: Choice) -> float:
         """Of the whole run, as a share of the uncached one."""
@@ -128,11 +153,11 @@ class Trials:
             shares = {**shares, "F": 1.0}
         return sum(shares[letter] for letter in choice.letters) / len(choice.letters)
 
-    def refitted(self, choice: Choice, prompts: int, places: range) -> list[float]:
-        """The scores with factors fitted on the choice's own schedule."""
+    def refit(self, choice: Choice, prompts: int) -> None:
+        """From now on factors fitted on this choice's own schedule; what it scored with others is forgotten."""
         self._factors[choice.size] = self._fit(choice, prompts)
-        self.notes.known.pop(_key(choice, places), None)
-        return self.scores(choice, places)
+        known, start = self.notes.known, _key(choice, range(0)).removesuffix("0-0")
+        self.notes.known = {key: values for key, values in known.items() if not key.startswith(start)}
 
     def _fitted(self, size: int | float) -> Factors:
         if size not in self._factors:
@@ -140,11 +165,16 @@ class Trials:
         return self._factors[size]
 
     def _fit(self, choice: Choice, prompts: int) -> Factors:
+        cache = self._schedule(choice)
+        few = Rehearsal(self.pipe, self.rehearsal.prompts[:prompts], self.recipe.sampler, _quiet)
+        return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
+
+    def _schedule(self, choice: Choice) -> Any:
+        """Let the pipe's steps run as these letters say; the cache that would have them from its recipe."""
         assert self.pipe.cadence is not None
         cache: Any = with_schedule(self.recipe, choice).adapters["cache"]
         self.pipe.cadence.follow(cache.kinds)
-        few = Rehearsal(self.pipe, self.rehearsal.prompts[:prompts], self.recipe.sampler, _quiet)
-        return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
+        return cache
 
     def _aim(self, places: range) -> Tensor:
         if places not in self._aims:

@@ -30,8 +30,8 @@ class Scored(Trials):
     def shares(self, size: float) -> dict[str, float]:
         return {"F": 1.0, "C": 0.25, "S": 0.0, "R": 0.0}
 
-    def refitted(self, choice: Choice, prompts: int, places: range) -> list[float]:
-        return self.scores(choice, places)
+    def refit(self, choice: Choice, prompts: int) -> None:
+        pass
 
 
 def recipe(**cache: Any) -> Recipe:
@@ -60,19 +60,25 @@ def test_a_candidate_that_loses_on_the_first_prompts_runs_on_no_others(monkeypat
 
 
 def test_a_killed_search_goes_on_and_ends_where_it_would_have(tmp_path: Path) -> None:
-    started = Trials(recipe(rank=4), PROMPTS, tmp_path / "notes")
+    started = Trials(recipe(rank=0), PROMPTS, tmp_path / "notes")
 
     def stop(done: int, count: int, score: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Search(started, 0.5, [4], 2).run(stop)
-    noted = Trials(recipe(rank=4), PROMPTS, tmp_path / "notes")
+        Search(started, 0.5, [0], 2).run(stop)
+    noted = Trials(recipe(rank=0), PROMPTS, tmp_path / "notes")
     assert noted.notes.known == started.notes.known
     with pytest.raises(KeyboardInterrupt):
-        Search(noted, 0.5, [4], 2).run(stop)
+        Search(noted, 0.5, [0], 2).run(stop)
     assert noted.pipe.clock.generation == 0  # nothing ran twice
     assert Trials(recipe(rank=8), PROMPTS, tmp_path / "notes").notes.known == {}
+
+
+def test_steps_cost_what_was_measured_on_a_schedule_with_all_of_them() -> None:
+    shares = Trials(recipe(rank=4), PROMPTS[:2], timed=True).shares(4)
+    assert 0 < shares["S"] < shares["C"] < 3
+    assert 0 < shares["S"] < shares["F"] < 3
 
 
 def test_what_costs_more_than_the_budget_is_refused() -> None:

@@ -18,7 +18,10 @@ LEAST = 6
 def search(
     recipe: RecipeName,
     target: Annotated[Path, typer.Option("--out", help="The recipe to write; its notes lie beside it until then.")],
-    macs: Annotated[float, typer.Option(min=0.01, max=1, help="What a run may cost, of an uncached one.")] = 0.25,
+    macs: Annotated[
+        float, typer.Option(min=0.01, max=1, help="What a run may cost, of an uncached one's MACs.")
+    ] = 0.25,
+    seconds: Annotated[float | None, typer.Option("--time", min=0.01, max=1, help="The same, of its time.")] = None,
     prompts: PromptsFile = None,
     samples: Annotated[int, typer.Option(min=LEAST, help="How many prompts to use at most.")] = 36,
     tries: Annotated[int, typer.Option(min=1, help="How many candidates to look at.")] = 100,
@@ -35,7 +38,7 @@ def search(
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
         raise BadFile(f"found {len(wanted)} prompts; wanted at least {LEAST}: give --prompts FILE")
-    trials = Trials(read, wanted, target.with_name(f"{target.name}.search"))
+    trials = Trials(read, wanted, target.with_name(f"{target.name}.search"), timed=seconds is not None)
     sizes = [int(one) if one >= 1 else one for one in size] or [trials.size]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err) as bar:
@@ -44,10 +47,10 @@ def search(
         def progress(done: int, count: int, score: float) -> None:
             bar.update(task, completed=done, total=count, description=f"candidates, best {score:.2f} dB")
 
-        found = Search(trials, macs, sizes, tries).run(progress)
+        found = Search(trials, seconds or macs, sizes, tries).run(progress)
     write_atomically(target, found.recipe.to_yaml().encode())
     trials.notes.drop()
     gain = "{:+.2f} dB ({:+.2f} to {:+.2f})".format(*found.gain)
     out.print(f"from {found.start.letters} to {found.best.letters}, {found.best.size:g}", soft_wrap=True)
-    out.print(f"on prompts set aside: {gain} of the final latent, at {found.cost:.3f} of the uncached MACs")
+    out.print(f"on prompts set aside: {gain} of the final latent, at {found.cost:.3f} of the uncached run's cost")
     out.print(f"wrote {target}; fit its factors with `ditstack calibrate {target}`", soft_wrap=True)
