@@ -61,6 +61,6 @@ def test_the_table_names_who_is_not_beaten_and_by_how_much(monkeypatch: pytest.M
     text = peers.peers_short()
     assert "| first | **41.0** |" in text, "our best is chosen on seen prompts, not on those of the table"
     assert "| worse | 31.0 (+10.0; +10.0 to +10.0) |" in text
-    assert "does not clearly beat: better at 7 full steps (-1.0 dB; -1.0 to -1.0); better at 7" in text
+    assert "does not clearly beat: at 7 full steps better in PSNR (-1.0; -1.0 to -1.0), better in SSIM" in text
     rows.remove(rows[1])
     assert "beats every peer and control" in peers.peers_short()

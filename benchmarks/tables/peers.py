@@ -21,10 +21,8 @@ def peers_short() -> str:
     for name in dict.fromkeys(name for name, _ in rows if name not in LEFT_TO_DOCS):
         lines.append(line([name, *(_cell(rows, name, count, "psnr") for count in counts)]))
     where = f"{data['prompts']} unseen prompts, guidance {data['resolved']['sampler']['guidance']:g}, {data['machine']}"
-    note = (
-        f"To the uncached pictures ({where}). In brackets: our best cache (bold) minus this row, paired, with its 95 %"
-    )
-    return "\n".join([*lines, "", f"{note}\ninterval. {_verdict(rows, counts)}"])
+    note = "In brackets: our best cache (bold) minus this row, paired over prompts, with its 95 % interval."
+    return "\n".join([*lines, "", f"To the uncached pictures ({where}).", note, _verdict(rows, counts)])
 
 
 def peers_full() -> str:
@@ -95,18 +93,18 @@ def _ran(row: dict[str, Any]) -> str:
 
 def _verdict(rows: Rows, counts: list[int]) -> str:
     """Says plainly which peers and controls our best cache does not beat, and by how much."""
-    unbeaten = [text for count in counts for text in _unbeaten(rows, count)]
-    if not unbeaten:
+    said = {count: list(_unbeaten(rows, count)) for count in counts}
+    if not any(said.values()):
         return "Our best cache beats every peer and control, in PSNR and in SSIM, with intervals that exclude zero."
-    return f"Our best cache does not clearly beat: {'; '.join(unbeaten)}."
+    clauses = [f"at {count} full steps {', '.join(names)}" for count, names in said.items() if names]
+    return f"Our best cache does not clearly beat: {'; '.join(clauses)}. It beats every other row in PSNR and SSIM."
 
 
 def _unbeaten(rows: Rows, count: int) -> Iterator[str]:
     best = best_of_ours(rows.values(), count)
     others = [(name, row) for (name, at), row in rows.items() if at == count and row["kind"] != "ours"]
     for name, row in others:
-        for measure, unit, digits in (("psnr", " dB", 1), ("ssim", " SSIM", 4)):
+        for measure, label, digits in (("psnr", "PSNR", 1), ("ssim", "SSIM", 4)):
             mean, low, high = gain(best, row, measure)
             if low <= 0:
-                figures = f"{mean:+.{digits}f}{unit}; {low:+.{digits}f} to {high:+.{digits}f}"
-                yield f"{name} at {count} full steps ({figures})"
+                yield f"{name} in {label} ({mean:+.{digits}f}; {low:+.{digits}f} to {high:+.{digits}f})"
