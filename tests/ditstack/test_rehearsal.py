@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import loras
 import tiny_pipelines as tiny
 from ditstack.build import build
 from ditstack.calibrate import calibrate, conditions, provide_factors
@@ -101,6 +102,18 @@ def test_another_quantizer_rank_step_count_or_attention_is_noticed(tmp_path: Pat
         changed = recipe(**{"cache": {**recipe().resolved()["cache"], "factors": str(tmp_path / "f")}, **change})
         with pytest.raises(StaleFactors, match=f"another {named};"):
             provide_factors(changed, build(changed))
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "beside"])
+def test_another_lora_is_noticed_even_under_the_same_name(tmp_path: Path, fuse: bool) -> None:
+    found = []
+    for size in (0.03, 0.05):
+        named = loras.recipe(loras.writer(tmp_path)(size=size), fuse=fuse)
+        found.append(conditions(named, build(named)))
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == ["weights"]
+    stronger = loras.recipe(str(tmp_path / "one.safetensors"), fuse=fuse, scale=0.5)
+    now = conditions(stronger, build(stronger))
+    assert [name for name in now if now[name] != found[1][name]][-1] == "distill"
 
 
 def test_one_flipped_weight_is_noticed() -> None:
