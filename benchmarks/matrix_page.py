@@ -30,7 +30,7 @@ SIZE: Any = {"width": 1180, "height": 900}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--open", default="int8-native-svdcache", help="the cell that the picture shows")
+    parser.add_argument("--open", default="none-int8-native-svdcache", help="the cell that the picture shows")
     wanted = parser.parse_args()
     matrix = read(wanted.folder / "matrix.json")
     matrix.peers = peers(latest("peers"))
@@ -88,7 +88,7 @@ def shoot(file: Path, name: str) -> None:
     sheet = Image.new("RGB", (sum(one.width for one in both), both[0].height))
     for place, one in enumerate(both):
         sheet.paste(one, (place * one.width, 0))
-    sheet.quantize(128).save(PICTURE, optimize=True)
+    sheet.save(PICTURE, optimize=True)
     for path in shots:
         path.unlink()
     print(f"wrote {PICTURE}")
