@@ -100,7 +100,7 @@ class LoRA(Adapter):
         name = fields.get("preset")
         if name is None:
             return fields
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"preset: unknown; {suggest(str(name), list(PRESETS))}")
         known = PRESETS[name]
         if "source" in fields:

@@ -104,6 +104,7 @@ def test_a_family_without_a_loader_is_refused_by_a_fact(write: Write) -> None:
     [
         ({"source": "a/b", "scale": 0.0}, "scale 0 changes nothing"),
         ({"preset": "hyper-flux"}, "did you mean 'hyper-flux-8step'"),
+        ({"preset": ["hyper-flux"]}, "preset: unknown"),
         ({}, "distill.source"),
         ({"source": "a/b", "also": [{"source": "c/d", "size": 1}]}, "unknown key"),
     ],
