@@ -7,7 +7,7 @@ from typing import Any
 from ditstack import plan
 from ditstack.adapter import STAGES
 from ditstack.errors import BadPipeline
-from ditstack.pipe import Pipe
+from ditstack.pipe import Pipe, execution_device
 from ditstack.recipe import Recipe
 
 
@@ -21,13 +21,15 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         Incompatible: before any weight is loaded.
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
-    plan.check(recipe, None if pipeline is None else str(pipeline.device))
+    plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
     for _, adapter in recipe.stages():
         adapter.inspect()
     model = recipe.model
     loaded = model.load() if pipeline is None else pipeline
     set_scheduler(loaded, recipe)
     pipe = model.wrap(loaded)
+    if pipeline is None:
+        pipe.on_weights.append(lambda: model.settle(loaded))
     for stage in STAGES[1:]:
         if stage in recipe.adapters:
             recipe.adapters[stage].apply(pipe)

@@ -19,6 +19,7 @@ class Fact(enum.Enum):
     DENSE_WEIGHTS = "linear weights can be read as a dense tensor"
     LORAS = "the pipeline can load a LoRA"
     FLOAT_WEIGHTS = "linear weights are plain floating-point tensors"
+    MOVED_WHOLE = "weights stay in place or move with their whole model (offload: none or model)"
     FREE_ATTENTION = "the attention kernel can be replaced"
     FREE_TRUNK = "no other cache sits on the transformer"
     TRACEABLE = "a compiler can follow what runs inside a block"

@@ -26,6 +26,7 @@ GIVES = frozenset(
         Fact.FREE_ATTENTION,
         Fact.FREE_TRUNK,
         Fact.LORAS,
+        Fact.MOVED_WHOLE,
         Fact.PASSING,
         Fact.TRACEABLE,
     }
@@ -57,7 +58,7 @@ class Model(Adapter):
 
     @property
     def gives(self) -> frozenset[Fact]:
-        return GIVES
+        return GIVES - {Fact.MOVED_WHOLE} if self.by_tensor else GIVES
 
     def place(self) -> torch.device:
         """Where the model runs: what `device` says, or a GPU if there is one."""
@@ -106,18 +107,22 @@ class Model(Adapter):
             )
         except (OSError, ValueError, KeyError) as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
-        self._offload(pipeline)
+        if self.place().type == "cpu" or self.offload == "none":
+            pipeline.to(self.place())
+        elif self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=self.place())
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def _offload(self, pipeline: Any) -> None:
-        place = self.place()
-        if self.offload == "none" or place.type == "cpu":
-            pipeline.to(place)
-        elif self.offload == "model":
-            pipeline.enable_model_cpu_offload(device=place)
-        else:
-            pipeline.enable_group_offload(onload_device=place, offload_type="leaf_level", use_stream=True)
+    def settle(self, pipeline: Any) -> None:
+        """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
+        if self.by_tensor:
+            pipeline.enable_group_offload(onload_device=self.place(), offload_type="leaf_level", use_stream=True)
+
+    @property
+    def by_tensor(self) -> bool:
+        """Whether weights are moved tensor by tensor; a model that runs on a CPU is there already."""
+        return self.offload == "group" and self.place().type != "cpu"
 
     def loader(self) -> str:
         """The diffusers class that loads the pipeline."""

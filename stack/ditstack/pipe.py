@@ -90,7 +90,8 @@ class Pipe:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.transformers.values())).device  # pyright: ignore[reportReturnType]
+        """Where it runs; offloaded weights may lie elsewhere."""
+        return execution_device(self.pipeline)
 
     @contextmanager
     def without_cache(self) -> Iterator[None]:
@@ -189,6 +190,11 @@ class Witness(Protocol):
     def saw(self) -> str:
         """How the pass that has just ended ran."""
         ...
+
+
+def execution_device(pipeline: Any) -> torch.device:
+    """Where a pipeline runs, its weights being moved there or not."""
+    return pipeline._execution_device
 
 
 def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:

@@ -48,7 +48,8 @@ class BitsAndBytes(Adapter):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
+        # its scales lie beside the weights' tensors and would stay behind
+        return frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS, Fact.MOVED_WHOLE})
 
     @property
     def drops(self) -> frozenset[Fact]:
