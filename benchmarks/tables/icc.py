@@ -49,3 +49,17 @@ def _cells(row: Row) -> list[str]:
         f"{row['macs_of_uncached']:.2f}",
         f"{share:.2f}" if share else "",
     ]
+
+
+def icc_memory() -> str:
+    """What ICC keeps for each token and block, and what a calibrated step multiplies."""
+    data = latest("icc_memory")
+    width, rank, blocks = data["width"], data["rank"], data["blocks"]
+    sizes = f"{blocks}-block FLUX, width D = {width}, {data['tokens']} tokens, rank r = {rank}"
+    lines = head([sizes, "values kept a token and block", "9 D + 6 r", "a calibrated step's share of MACs"])
+    for row in data["rows"]:
+        name = row["dtype"].removeprefix("torch.")
+        lines.append(line([name, f"{row['kept']:.0f}", f"{data['allowed']}", f"{row['calibrated_share']:.3f}"]))
+    return "\n".join(
+        [*lines, "", "Values are counted in the model's dtype; B C(x) is kept in fp32 also beside bfloat16."]
+    )
