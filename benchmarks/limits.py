@@ -91,7 +91,7 @@ def ceilings(device: torch.device) -> Ceilings:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
         dtypes.append(torch.float8_e4m3fn)
     fastest = {str(dtype).removeprefix("torch."): _fastest(_product(dtype, size, device)) for dtype in dtypes}
-    source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
+    source = torch.ones(2**28 if device.type == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
     moved = 2 * source.numel() * source.element_size()
     return Ceilings(

@@ -60,9 +60,8 @@ def point(kind: str, top: Ceilings, tokens: int = 1024, batch: int = 1, rank: in
     fields = CACHES[kind] | ({"rank": rank} if kind == "calibrated" else {})
     recipe = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "cache": fields}, kind)
     pipe = build(recipe, flux(WIDTH, 1, 2))
-    side = 16 * math.isqrt(tokens)
-    size = {"height": 16 * (tokens // (side // 16)), "width": side}
-    call = {**embeddings(pipe.pipeline, TEXT, batch), **size}
+    wide = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
+    call = {**embeddings(pipe.pipeline, TEXT, batch), "height": 16 * tokens // wide, "width": 16 * wide}
     if kind == "calibrated":
         pipe.factors = random_factors(pipe, call, rank)
     floor = floors(pipe, lambda: generate(pipe, call, STEPS), top)
@@ -152,14 +151,16 @@ def plot(rows: list[dict[str, Any]]) -> None:
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     figure, places = pyplot.subplots(2, len(axes), figsize=(4 * len(axes), 6.5), squeeze=False, sharex="col")
     for column, axis in enumerate(axes):
-        for kind in CACHES:
+        for kind, color in zip(CACHES, ("C0", "C1"), strict=True):
             mine = [row for row in rows if (row["axis"], row["kind"]) == (axis, kind)]
             x = [row["value"] for row in mine]
             if not mine:
                 continue
-            places[0][column].loglog(x, [row["step"] for row in mine], "o-", label=f"{kind} step")
-            places[0][column].loglog(x, [row["own"] for row in mine], "o:", label=f"{kind}: our own work")
-            places[1][column].loglog(x, [row["kept_bytes"] / 2**20 for row in mine], "o-", label=f"{kind}: kept")
+            places[0][column].loglog(x, [row["step"] for row in mine], "o-", color=color, label=f"{kind} step")
+            places[0][column].loglog(x, [row["own"] for row in mine], "o:", color=color, label=f"{kind}: our own work")
+            places[1][column].loglog(
+                x, [row["kept_bytes"] / 2**20 for row in mine], "o-", color=color, label=f"{kind}: kept"
+            )
         full = [row for row in rows if row["axis"] == axis and row["kind"] == "calibrated"]
         places[0][column].loglog([row["value"] for row in full], [row["full"] for row in full], "k-", label="full step")
         places[1][column].set_xlabel(axis)
