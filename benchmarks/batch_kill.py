@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     wanted = parser.parse_args()
     settings = {name: getattr(wanted, name) for name in ("prompts", "kills", "steps", "batch_size", "seed")}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell inherits none
     case = Case(wanted.out, **settings)
     case.prepare(settings)
     for name in wanted.cases:
