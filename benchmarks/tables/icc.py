@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lines import head, line
@@ -17,7 +18,7 @@ def icc_factors() -> str:
 
 def icc_quantized() -> str:
     """The same for stacks on rounded weights: what compensation and the refit of ICC bring, each alone and both."""
-    return _groups("PSNR on rounded weights", lambda group: "bit" not in group and " N=" in group)
+    return _groups("PSNR on rounded weights", lambda group: " N=" in group)
 
 
 def icc_predictor() -> str:
@@ -25,7 +26,7 @@ def icc_predictor() -> str:
     return _groups("PSNR of SVD-Cache", lambda group: group.endswith("SVD-Cache"))
 
 
-def _groups(title: str, wanted: Any) -> str:
+def _groups(title: str, wanted: Callable[[str], bool]) -> str:
     data = latest("icc")
     lines = head([title, "dB", "gain, 95 % interval", "over", "MACs of an uncached run", "a calibrated step's share"])
     for row in data["rows"]:
