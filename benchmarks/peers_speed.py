@@ -1,6 +1,6 @@
 """What our cache costs beside its peers at the same number of full steps: seconds of denoising, interleaved.
 
-    python benchmarks/peers_speed.py [--models tiny flux] [--rounds 7]
+    python benchmarks/peers_speed.py [--models tiny flux]
 
 Each round runs everyone once, in an order that turns; a warm-up comes first. Ratios are of times within one round, with
 the median and a 95 % interval over rounds. Writes benchmarks/results/<machine>_<date>/peers_speed.json.
@@ -29,8 +29,8 @@ from ditstack.stack import Stack
 from rehearse import arguments, denoise, pipeline
 from results import write
 
-STEPS = {"tiny": (50, 12), "flux": (12, 3)}
-"""Steps and full steps; few where a step is long."""
+RACES = {"tiny": (50, 12, 15), "flux": (12, 3, 5)}
+"""Steps, full steps and rounds of a model: few where a step is long."""
 OURS = "svdcache"
 
 Run = Callable[[], float]
@@ -39,18 +39,15 @@ Run = Callable[[], float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=list(STEPS), default=list(STEPS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", nargs="+", choices=list(RACES), default=list(RACES))
     wanted = parser.parse_args()
     hush()
     hush_loading()
-    models = {name: race(name, wanted.rounds) for name in wanted.models}
-    write("peers_speed", {"rounds": wanted.rounds, "models": models})
+    write("peers_speed", {"models": {name: race(name, *RACES[name]) for name in wanted.models}})
 
 
-def race(model: str, rounds: int) -> dict[str, Any]:
+def race(model: str, steps: int, full: int, rounds: int) -> dict[str, Any]:
     """Everyone's seconds on one model, round by round, and their ratios to ours."""
-    steps, full = STEPS[model]
     runners, ran = starters(model, steps, full)
     for run in runners.values():
         run()
@@ -70,7 +67,13 @@ def race(model: str, rounds: int) -> dict[str, Any]:
         for name, times in seconds.items()
     }
     share = median_interval([a / b for a, b in zip(seconds[OURS], seconds["no cache"], strict=True)])
-    return {"steps": steps, "full": full, "ours_over_full_share": [one * steps / full for one in share], "rows": rows}
+    return {
+        "steps": steps,
+        "full": full,
+        "rounds": rounds,
+        "ours_over_full_share": [one * steps / full for one in share],
+        "rows": rows,
+    }
 
 
 def starters(model: str, steps: int, full: int) -> tuple[dict[str, Run], dict[str, float]]:

@@ -56,7 +56,8 @@ def peers_speed() -> str:
         middle, low, high = one["ours_over_full_share"]
         share = f"Ours takes {middle:.3f} ({low:.3f} to {high:.3f}) x (full steps / steps) of the time without a cache."
         out += ["", share, ""]
-    note = f"Medians of {data['rounds']} interleaved rounds on {data['machine']}, with 95 % intervals over rounds."
+    rounds = ", ".join(f"{one['rounds']} ({MODELS[name]})" for name, one in data["models"].items())
+    note = f"Medians over interleaved rounds, {rounds}, on {data['machine']}, with 95 % intervals over rounds."
     return "\n".join([*out, note])
 
 
