@@ -21,7 +21,7 @@ from ditstack.errors import BadFile
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 2**26
+MOST_PIXELS = 2**24
 Side = Annotated[int, Field(ge=16, le=16_384)]
 Text = Annotated[str, Field(max_length=5_000)]
 
