@@ -59,7 +59,11 @@ class Search:
             raise BadPipeline(
                 f"a budget of {self.budget:.3g} of the uncached run's cost pays for no schedule; give more"
             )
-        start = best = max(starts, key=self.score)
+        start = starts[0]
+        for one in starts:
+            start = max(start, one, key=self.score)
+            progress(0, self.tries, self.score(start))
+        best = start
         for done in range(self.tries):
             trial = self.neighbour(best)
             if self.promising(trial, best) and self.score(trial) > self.score(best):

@@ -34,6 +34,8 @@ def search(
     from ditstack.search import Search
     from ditstack.trials import Trials
 
+    if target.exists():
+        raise BadFile(f"{target} is there already; remove it, or give another --out")
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
