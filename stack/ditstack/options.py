@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,8 @@ class Option:
         Raises:
             RecipeError: it cannot be read.
         """
-        layered = Layered.plain(f"{base.name}: {self}", base.resolved())
+        name = re.sub(r"[^a-z0-9]+", "-", f"{base.name} {self}".lower()).strip("-")
+        layered = Layered.plain(name, base.resolved())
         layered.add({**dict.fromkeys(STAGES), **self.changes}, "tune")
         return Recipe.check(layered)
 
