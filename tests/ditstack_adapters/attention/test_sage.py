@@ -28,8 +28,8 @@ def qkv(queries: int, keys: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def kernel() -> Callable[..., Tensor]:
     """sageattention 1.x's function on CPU tensors: its check of the device is lifted, the rest is as installed."""
-    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
-    core = pytest.importorskip("sageattention.core", reason="sageattention is not installed")
+    pytest.importorskip("triton", reason="pip install 'ditstack[test-kernels]'")
+    core = pytest.importorskip("sageattention.core", reason="pip install 'ditstack[test-kernels]'")
     source = inspect.getsource(core.sageattn)
     assert "assert q.is_cuda" in source, "these tests know sageattention 1.x only"
     exec(source.replace("assert q.is_cuda", "assert True"), vars(core))
