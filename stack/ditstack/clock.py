@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
@@ -21,8 +21,9 @@ from ditstack.hooks import run_original
 
 HOOK = "ditstack_clock"
 
-_CLOCKS: WeakKeyDictionary[Any, Clock] = WeakKeyDictionary()
-"""Which clock listens to which scheduler; a deep copy of a scheduler has none."""
+_CLOCKS: WeakKeyDictionary[Any, ReferenceType[Clock]] = WeakKeyDictionary()
+"""Which clock listens to which scheduler; a deep copy of a scheduler has none. A clock holds its pipeline, so that it
+must not be held here."""
 
 
 class Clock:
@@ -172,9 +173,14 @@ def noise_shares(scheduler: Any) -> list[float]:
     return [1 - index / count for index in range(count)]
 
 
+def _listener(scheduler: Any) -> Clock | None:
+    found = _CLOCKS.get(scheduler)
+    return found() if found is not None else None
+
+
 def _listen(scheduler: Any, clock: Clock) -> None:
     """Let `clock` hear a scheduler. Its class is swapped for a subclass of the same name, so that copies stay whole."""
-    _CLOCKS[scheduler] = clock
+    _CLOCKS[scheduler] = ref(clock)
     kind = type(scheduler)
     if getattr(kind, "_heard", False):
         return
@@ -182,13 +188,13 @@ def _listen(scheduler: Any, clock: Clock) -> None:
     @functools.wraps(kind.set_timesteps)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         kind.set_timesteps(self, *args, **kwargs)
-        if (listener := _CLOCKS.get(self)) is not None:
+        if (listener := _listener(self)) is not None:
             listener._begin()
 
     @functools.wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         out = kind.step(self, *args, **kwargs)
-        if (listener := _CLOCKS.get(self)) is not None:
+        if (listener := _listener(self)) is not None:
             listener._tick(out)
         return out
 

@@ -1,6 +1,8 @@
 """The clock is right for every way of sampling, shown by the blocks that really ran."""
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import diffusers
@@ -192,6 +194,15 @@ def test_a_copied_scheduler_is_whole_and_unheard() -> None:
     assert len(twin.timesteps) == 5
     assert pipe.clock.generation == generation
     assert type(twin).__name__ == "FlowMatchEulerDiscreteScheduler"
+
+
+def test_a_pipeline_that_nobody_holds_any_more_is_freed() -> None:
+    pipe = cached(tiny.dit())
+    call(pipe.pipeline, P, 2)
+    transformer = weakref.ref(pipe.pipeline.transformer)
+    del pipe
+    gc.collect()
+    assert transformer() is None
 
 
 def test_a_transformer_called_outside_a_generation_runs_plainly() -> None:
