@@ -168,3 +168,21 @@ def test_the_command_is_installed() -> None:
     done = execute([str(Path(sys.executable).with_name("ditstack")), "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "calibrate" in done.stdout
+
+
+def test_a_search_writes_a_recipe_within_its_budget_and_replaces_none(call: Call, recipe: Path, tmp_path: Path) -> None:
+    prompts, found = tmp_path / "prompts.txt", tmp_path / "found.yaml"
+    prompts.write_text("\n".join(f"a {colour} circle" for colour in ("red", "blue", "green", "pink", "black", "white")))
+    text = recipe.read_text().replace("{method: svdcache, interval: 2}", "{method: mixed, rank: 0}")
+    recipe.write_text(text)
+    words = ("search", recipe, "--macs", 0.6, "--prompts", prompts, "--tries", 2, "--out", found)
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert "on prompts set aside" in out
+    letters = Recipe.read(found).resolved()["cache"]["schedule"]
+    assert len(letters) == 4
+    assert letters.count("F") <= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.yaml", "mine.yaml", "prompts.txt"]
+    code, out, err = call(*words)
+    assert code == 2
+    assert "is there already" in err
