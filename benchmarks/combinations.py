@@ -69,7 +69,8 @@ def main() -> None:
                 if wanted.log:
                     with wanted.log.open("a") as log:
                         log.write(f"{name}: {cells[name]}\n")
-    write("combinations", {"cells": cells})
+    names = [" ".join((family, *words)) for family in MODELS for words in WORDS]
+    write("combinations", {"cells": {name: cells[name] for name in names if name in cells}})
 
 
 def _logged(log: Path | None) -> dict[str, str]:
