@@ -1,10 +1,8 @@
 """Batch: real Lightning runs in this process, mostly with a stub that paints each item's seed."""
 
-import errno
-import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +20,8 @@ from ditstack.errors import BadFile, BadPipeline, Unfinished
 from ditstack.recipe import Recipe
 from ditstack.sample import Pictures
 from ditstack.stack import load
+from stub_batch import RECIPE, files, lines, order, paint
 from tiny_pipelines import flux
-
-RECIPE = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 2, "size": "16x16"}}, "stub")
-Make = Callable[[Sequence[Item]], Pictures]
-
-
-def paint(items: Sequence[Item]) -> Pictures:
-    shades = torch.tensor([item.seed % 251 / 251 for item in items])
-    images = shades.view(-1, 1, 1, 1).expand(len(items), 3, 16, 16)
-    return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
-
-
-def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> Order:
-    prompts = folder / name
-    prompts.write_text(text)
-    return Order(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
-
-
-def lines(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out" / name).read_text().splitlines()]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "out" / "pictures").iterdir())}
 
 
 def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path: Path) -> None:
@@ -157,38 +133,6 @@ def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tm
     report = Job(order(tmp_path), make=paint).run()
     assert report is not None
     assert (report.complete, report.pictures) == (True, 5)
-
-
-@pytest.mark.parametrize("shards", [0, 2])
-@pytest.mark.parametrize("room", [0, 1, 2, 4, 5, 7, 8, 9])
-def test_a_disk_that_is_full_at_any_moment_is_one_sentence_and_the_run_goes_on_once_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, shards: int
-) -> None:
-    flush, left = os.fsync, [room]
-
-    def fill(handle: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(handle)
-
-    with monkeypatch.context() as full:
-        full.setattr(os, "fsync", fill)
-        said = refusal(Job(order(tmp_path, shards=shards), make=paint))
-    assert said.endswith("cannot be written: No space left on device") == (left[0] < 0)
-    report = Job(order(tmp_path, shards=shards), make=paint).run()
-    assert report is not None
-    assert report.pictures == 5
-    assert sorted(line["number"] for line in lines(tmp_path)) == list(range(5))
-    assert not [path for path in (tmp_path / "out").rglob(".*")]
-
-
-def refusal(job: Job) -> str:
-    try:
-        job.run()
-    except BadFile as error:
-        return str(error)
-    return ""
 
 
 def test_shards_hold_every_picture_once_through_a_stop(tmp_path: Path) -> None:

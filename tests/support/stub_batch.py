@@ -1,0 +1,35 @@
+"""A batch whose pictures are painted by a stub: each item's seed as a shade of grey."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ditstack.batch.batches import Item
+from ditstack.batch.order import Order
+from ditstack.recipe import Recipe
+from ditstack.sample import Pictures
+
+RECIPE = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 2, "size": "16x16"}}, "stub")
+
+
+def paint(items: Sequence[Item]) -> Pictures:
+    shades = torch.tensor([item.seed % 251 / 251 for item in items])
+    images = shades.view(-1, 1, 1, 1).expand(len(items), 3, 16, 16)
+    return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
+
+
+def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> Order:
+    prompts = folder / name
+    prompts.write_text(text)
+    return Order(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
+
+
+def lines(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out" / name).read_text().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "out" / "pictures").iterdir())}
