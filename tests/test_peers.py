@@ -52,7 +52,7 @@ def test_the_table_names_who_is_not_beaten_and_by_how_much(monkeypatch: pytest.M
     rows = [
         row("worse", "peer", [30.0, 31.0, 32.0]),
         row("better", "control", [41.0, 42.0, 43.0]),
-        row("second", "ours", [45.0, 45.0, 45.0], on_seen=1.0),
+        row("svdcache (default)", "ours", [45.0, 45.0, 45.0], on_seen=1.0),
         row("first", "ours", [40.0, 41.0, 42.0], on_seen=2.0),
     ]
     sampler = {"sampler": {"guidance": 3.0}}
@@ -62,5 +62,6 @@ def test_the_table_names_who_is_not_beaten_and_by_how_much(monkeypatch: pytest.M
     assert "| first | **41.0** |" in text, "our best is chosen on seen prompts, not on those of the table"
     assert "| worse | 31.0 (+10.0; +10.0 to +10.0) |" in text
     assert "does not clearly beat: at 7 full steps better in PSNR (-1.0; -1.0 to -1.0), better in SSIM" in text
+    assert "The default, as it ships, beats every peer and control" in text
     rows.remove(rows[1])
-    assert "beats every peer and control" in peers.peers_short()
+    assert "Our best cache beats every peer and control" in peers.peers_short()

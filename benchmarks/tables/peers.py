@@ -10,6 +10,7 @@ from peers_rows import best_of_ours, gain
 from results import latest
 
 Rows = dict[tuple[str, int], dict[str, Any]]
+DEFAULT = "svdcache (default)"
 LEFT_TO_DOCS = ("reuse (FORA)", "fewer UniPC steps", "cache-dit DBCache + FoCa", "cache-dit DBCache + DMD")
 
 
@@ -93,19 +94,26 @@ def _ran(row: dict[str, Any]) -> str:
 
 
 def _verdict(rows: Rows, counts: list[int]) -> str:
-    """Says plainly which peers and controls our best cache does not beat, and by how much."""
-    said = {count: list(_unbeaten(rows, count)) for count in counts}
+    """Says plainly which peers and controls our best cache and our default do not beat, and by how much."""
+    best = {count: best_of_ours(rows.values(), count) for count in counts}
+    shipped = {count: rows[DEFAULT, count] for count in counts}
+    return "\n".join(
+        ["", _judged("Our best cache", rows, best), "", _judged("The default, as it ships,", rows, shipped)]
+    )
+
+
+def _judged(who: str, rows: Rows, ours: dict[int, dict[str, Any]]) -> str:
+    said = {count: list(_unbeaten(rows, count, row)) for count, row in ours.items()}
     if not any(said.values()):
-        return "Our best cache beats every peer and control, in PSNR and in SSIM, with intervals that exclude zero."
+        return f"{who} beats every peer and control, in PSNR and in SSIM, with intervals that exclude zero."
     clauses = [f"at {count} full steps {', '.join(names)}" for count, names in said.items() if names]
-    return f"Our best cache does not clearly beat: {'; '.join(clauses)}. It beats every other row in PSNR and SSIM."
+    return f"{who} does not clearly beat: {'; '.join(clauses)}. It beats every other row in PSNR and SSIM."
 
 
-def _unbeaten(rows: Rows, count: int) -> Iterator[str]:
-    best = best_of_ours(rows.values(), count)
+def _unbeaten(rows: Rows, count: int, ours: dict[str, Any]) -> Iterator[str]:
     others = [(name, row) for (name, at), row in rows.items() if at == count and row["kind"] != "ours"]
     for name, row in others:
         for measure, label, digits in (("psnr", "PSNR", 1), ("ssim", "SSIM", 4)):
-            mean, low, high = gain(best, row, measure)
+            mean, low, high = gain(ours, row, measure)
             if low <= 0:
                 yield f"{name} in {label} ({mean:+.{digits}f}; {low:+.{digits}f} to {high:+.{digits}f})"
