@@ -1,0 +1,48 @@
+"""The committed matrix of the embedded model: a fixed part of it is measured again, and must agree."""
+
+from pathlib import Path
+
+import pytest
+
+from ditstack.cell import Bench
+from ditstack.files import write_atomically
+from ditstack.matrix import Cell, Matrix, read
+from ditstack.recipe import Recipe
+from ditstack.survey import Survey
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+AGAIN = ("lora-int8-native-none", "lora-none-native-reuse")
+"""Four passes a picture: cheap enough for all the prompts."""
+
+
+def committed() -> Matrix:
+    found = sorted(RESULTS.glob("*/matrix/matrix.json"), key=lambda path: path.parts[-3].rpartition("_")[2])
+    if not found:
+        pytest.skip("no matrix is committed under benchmarks/results")
+    return read(found[-1])
+
+
+def test_what_is_declared_agrees_with_what_was_measured() -> None:
+    matrix = committed()
+    assert not [f"{cell.name}: {cell.contradiction}" for cell in matrix.cells if cell.contradiction]
+    assert len(matrix.prompts) >= 32
+    assert all(cell.interaction is not None for cell in matrix.cells if cell.parts)
+
+
+def test_a_fixed_part_of_the_matrix_is_measured_again_and_agrees(tmp_path: Path) -> None:
+    matrix = committed()
+    survey = Survey.of(Recipe.read(matrix.model), matrix.axes, matrix.prompts)
+    write_atomically(tmp_path / "work" / "survey.json", survey.model_dump_json().encode())
+    bench = Bench(tmp_path / "work")
+    for cell in matrix.cells:
+        if cell.name in AGAIN:
+            agree(bench.record(cell.words).cell, cell)
+
+
+def agree(now: Cell, then: Cell) -> None:
+    """Within what another processor's sums may differ by."""
+    assert (now.status, now.steps, now.recipe) == (then.status, then.steps, then.recipe)
+    assert now.macs_ratio == pytest.approx(then.macs_ratio, rel=1e-6)
+    assert now.to_twin["psnr"].mean == pytest.approx(then.to_twin["psnr"].mean, abs=0.2)
+    assert now.to_twin["ssim"].mean == pytest.approx(then.to_twin["ssim"].mean, abs=2e-3)
+    assert now.own["agreement.all"].mean == pytest.approx(then.own["agreement.all"].mean, abs=1 / 32 + 1e-9)

@@ -1,0 +1,144 @@
+"""The matrix: killed and continued it is the same; a crash is a failed cell; what is declared must agree with it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ditstack import cell, plan
+from ditstack.adapter import find
+from ditstack.cell import Bench, Record, tasks
+from ditstack.combine import Job
+from ditstack.errors import BadFile
+from ditstack.facts import Fact
+from ditstack.files import write_atomically
+from ditstack.matrix import Cell, Matrix
+from ditstack.recipe import Recipe
+from ditstack.survey import Survey, name_of
+
+AXES = {"quantize": ["none", "int8"], "cache": ["none", "reuse"]}
+QUIET = Console(quiet=True)
+
+
+def survey(axes: dict[str, list[str]] = AXES, steps: int = 4) -> Survey:
+    base = Recipe.read("tiny", [f"sampler.steps={steps}", "sampler.guidance=1.0", "quality.psnr_min=40"])
+    return Survey.of(base, axes, list(base.prompts[:2]))
+
+
+def timeless(matrix: Matrix) -> Matrix:
+    """Without what differs from run to run."""
+    for one in matrix.cells:
+        one.seconds = one.speedup = one.peak_memory = None
+    return matrix
+
+
+def bench(folder: Path, asked: Survey) -> Bench:
+    write_atomically(folder / "survey.json", asked.model_dump_json().encode())
+    return Bench(folder)
+
+
+def test_a_matrix_killed_on_its_way_and_continued_is_the_same(tmp_path: Path) -> None:
+    asked, whole, cut = survey(), Job(survey(), tmp_path / "whole"), Job(survey(), tmp_path / "cut")
+    for job in (whole, cut):
+        write_atomically(job.work / "survey.json", asked.model_dump_json(indent=1).encode())
+    running = subprocess.Popen([sys.executable, "-m", "ditstack.cell", str(cut.work)], stderr=subprocess.DEVNULL)
+    while not (first := list(cut.work.glob("none-*.json"))):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    stamps = {path: path.stat().st_mtime_ns for path in first}
+    assert len(list(cut.work.glob("*-*.json"))) < 5
+    for job in (whole, cut):
+        cell.main(job.work)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was finished is kept"
+    matrix = timeless(cut.matrix())
+    assert matrix == timeless(whole.matrix())
+    assert [one.status for one in matrix.cells] == ["ok", "ok", "degraded", "degraded"]
+    both = matrix.cells[-1]
+    assert (both.name, both.parts, both.interaction is not None) == ("int8-reuse", ["int8-none", "none-reuse"], True)
+    assert all((cut.folder / picture).is_file() for one in matrix.cells for picture in one.pictures)
+    assert {(row.steps, row.cache, row.equal_steps) for row in matrix.few_steps} == {(4, "reuse", 2)}
+
+
+def test_a_crash_is_a_failed_red_cell_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = survey({"cache": ["none", "reuse"]})
+    job = Job(asked, tmp_path)
+    died: list[str] = []
+    start = subprocess.Popen
+
+    def worker(words: list[str], **_: object) -> subprocess.Popen[bytes]:
+        """Writes the records that are missing, and dies of the first `reuse` that it meets."""
+        for name, chosen in tasks(asked):
+            if (job.work / f"{name}.json").is_file() or not isinstance(chosen, dict):
+                continue
+            (job.work / "now").write_text(name)
+            if name == "reuse":
+                died.append(name)
+                return start([sys.executable, "-c", "import os; os.abort()"])
+            record = Record(cell=Cell(name=name, words=chosen, status="ok"))
+            write_atomically(job.work / f"{name}.json", record.model_dump_json().encode())
+        for name, _ in tasks(asked):
+            write_atomically(job.work / f"{name}.json", b'{"rows": []}') if "steps" in name else None
+        return start([sys.executable, "-c", ""])
+
+    monkeypatch.setattr("ditstack.combine.subprocess.Popen", worker)
+    monkeypatch.setattr("ditstack.combine.POLL", 0.01)
+    matrix = job.run(QUIET)
+    plain, crashed = matrix.cells
+    assert (plain.status, crashed.status, died) == ("ok", "failed", ["reuse"])
+    assert crashed.reasons == ["killed by SIGABRT"]
+    assert "declared fine" in crashed.contradiction
+    assert "**failed**" in (tmp_path / "matrix.md").read_text()
+    job.run(QUIET)
+    assert died == ["reuse", "reuse"], "what failed is tried again"
+
+
+def test_a_refusal_is_shown_with_its_reason_and_is_red_if_the_stack_works_when_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"quantize": ["none", "fp8dq"], "cache": ["none", "reuse"]}
+    machine = bench(tmp_path / "a", survey(axes)).record({"quantize": "fp8dq", "cache": "none"}).cell
+    assert machine.status == "refused"
+    assert "compute capability" in machine.reasons[0]
+    assert machine.contradiction == "", "what the machine lacks cannot be forced"
+    reuse = find("cache", "reuse")
+    monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({Fact.FLOAT_WEIGHTS})))
+    asked = survey({"quantize": ["none", "int8"], "cache": ["none", "reuse"]}, steps=2)
+    wrong = bench(tmp_path / "b", asked).record({"quantize": "int8", "cache": "reuse"}).cell
+    assert wrong.status == "refused"
+    assert wrong.contradiction == "refused, but it works when it is forced"
+
+
+def test_nothing_is_refused_only_while_it_is_forced() -> None:
+    refused = Recipe.read("tiny", ["quantize={method: torchao, scheme: fp8dq}"])
+    if any(step.reasons for step in plan.plan(refused)):
+        with plan.forced():
+            plan.check(refused)
+        with pytest.raises(Exception, match="cannot be stacked"):
+            plan.check(refused)
+
+
+def test_the_parts_of_a_cell_are_its_stages_alone_on_the_same_lora() -> None:
+    axes = {
+        "distill": ["none", "lora"],
+        "quantize": ["none", "int8"],
+        "attention": ["native"],
+        "cache": ["none", "icc"],
+    }
+    asked = survey(axes)
+    parts = asked.parts({"distill": "lora", "quantize": "int8", "attention": "native", "cache": "icc"})
+    assert [name_of(part) for part in parts] == ["lora-int8-native-none", "lora-none-native-icc"]
+    assert asked.parts({"distill": "lora", "quantize": "none", "attention": "native", "cache": "icc"}) == []
+    assert asked.few() == [("none", 4), ("lora", 4)]
+    names = [name_of(one) for one in asked.combinations()]
+    assert names[:2] == ["none-none-native-none", "none-int8-native-none"], "references come first"
+
+
+def test_a_folder_with_another_survey_is_refused(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "work" / "survey.json", b"{}")
+    with pytest.raises(BadFile, match="holds another matrix"):
+        Job(survey(), tmp_path).run(QUIET)
