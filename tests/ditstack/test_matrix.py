@@ -70,7 +70,7 @@ def test_a_crash_is_a_failed_red_cell_and_the_others_go_on(tmp_path: Path, monke
     died: list[str] = []
     start = subprocess.Popen
 
-    def worker(words: list[str], **_: object) -> subprocess.Popen[bytes]:
+    def worker(words: list[str], **how: object) -> subprocess.Popen[bytes]:
         """Writes the records that are missing, and dies of the first `reuse` that it meets."""
         for name, chosen in tasks(asked):
             if (job.work / f"{name}.json").is_file() or not isinstance(chosen, dict):

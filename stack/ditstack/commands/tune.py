@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditstack.errors import BadFile
 from ditstack.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, err, out
+
+if TYPE_CHECKING:
+    from ditstack.recipe import Recipe
 
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -34,11 +37,7 @@ def tune(
 ) -> None:
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
     from ditstack import words
-    from ditstack.check import remember
-    from ditstack.files import write_atomically
-    from ditstack.quiet import hush_loading
     from ditstack.recipe import Recipe
-    from ditstack.tune import Tuner, written
 
     limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}
     limits |= {"speedup_min": speedup_min}
@@ -50,14 +49,26 @@ def tune(
     if target.exists() and not overwrite:
         raise BadFile(f"{target} is there already; name another file with --out, or add --overwrite")
     axes = words.parse([word for text in methods for word in text.split()])
+    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
+
+
+def _tune(
+    base: Recipe, prompts: list[str], axes: dict[str, list[str]], max_memory: int, extends: str, target: Path
+) -> None:
+    from ditstack.check import remember
+    from ditstack.files import write_atomically
+    from ditstack.quiet import hush_loading
+    from ditstack.recipe import Recipe
+    from ditstack.tune import Tuner, written
+
     hush_loading()
     with err.status("") as status:
-        tuner = Tuner(base, base.quality, chosen_prompts(base, prompts), axes, size_of(max_memory), status.update)
+        tuner = Tuner(base, base.quality, prompts, axes, max_memory, status.update)
         choice = tuner.choose()
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
-    write_atomically(target, written(choice, base, model).encode())
+    write_atomically(target, written(choice, base, extends).encode())
     remember(Recipe.read(target), choice.run.outcome)
     out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
 
