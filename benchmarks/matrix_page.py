@@ -16,9 +16,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from ditstack import page
 from ditstack.files import write_atomically
-from ditstack.matrix import Estimate, Peer, read
+from ditstack.matrix import page
+from ditstack.matrix.schema import Estimate, Peer, read
 from peers_rows import best_of_ours, gain
 from results import latest
 

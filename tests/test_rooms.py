@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STACK = sorted((ROOT / "stack" / "ditstack").rglob("*.py"))
+HOUSE = ROOT / "stack" / "ditstack"
+STACK = sorted(HOUSE.rglob("*.py"))
 ADAPTERS = sorted((ROOT / "adapters" / "ditstack_adapters").rglob("*.py"))
 SOURCES = [*STACK, *ADAPTERS]
 ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
@@ -50,11 +51,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": set(),
     "pretrained": {"quality"},
     "metrics": {"pretrained", "quality", "report"},
-    "matrix": {"report"},
-    "words": {"adapter", "errors", "layers", "recipe"},
-    "survey": {"adapter", "layers", "recipe", "report", "words"},
-    "matrix_text": {"matrix"},
-    "page": {"errors", "files", "matrix"},
+    "matrix.schema": {"report"},
+    "matrix.words": {"adapter", "errors", "layers", "recipe"},
+    "matrix.survey": {"adapter", "layers", "recipe", "report", "matrix.words"},
+    "matrix.markdown": {"matrix.schema"},
+    "matrix.page": {"errors", "files", "matrix.schema"},
     "pictures": {"errors"},
     "build": {"adapter", "errors", "pipe", "plan", "recipe"},
     "sample": {"clock", "errors", "pipe", "recipe"},
@@ -79,10 +80,13 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if node in typing_only or not isinstance(node, ast.ImportFrom) or node.module is None:
             continue
-        if node.module == "ditstack":
-            found |= {alias.name for alias in node.names}
-        elif node.module.startswith("ditstack"):
-            found.add(node.module.removeprefix("ditstack."))
+        root, _, room = node.module.partition(".")
+        if root == "ditstack" and (HOUSE / room.replace(".", "/")).is_dir():
+            found |= {f"{room}.{alias.name}".lstrip(".") for alias in node.names}
+        elif root == "ditstack":
+            found.add(room)
+        elif root.startswith("ditstack"):
+            found.add(root.removeprefix("ditstack"))
     return found
 
 
@@ -90,8 +94,9 @@ def imports(path: Path) -> set[str]:
 def test_a_room_of_the_stack_imports_only_what_it_may(path: Path) -> None:
     found = imports(path)
     assert not any(name.startswith("_adapters") for name in found), "only adapter.find reaches the adapters"
-    if path.parent.name == "ditstack" and path.stem in MAY_IMPORT:
-        assert found <= MAY_IMPORT[path.stem]
+    room = ".".join(path.relative_to(HOUSE).with_suffix("").parts)
+    if room in MAY_IMPORT:
+        assert found <= MAY_IMPORT[room]
     if path.parent.name != "commands" and path.stem != "cli":
         assert not {room.split(".")[0] for room in found} & {"cli", "commands", "terminal"}
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ditstack import plan, words
+from ditstack import plan
 from ditstack.adapter import find, methods
 from ditstack.errors import RecipeError
 from ditstack.layers import Layered
+from ditstack.matrix import words
 from ditstack.recipe import Recipe
 
 STAGES = ("quantize", "attention", "cache")

@@ -26,10 +26,10 @@ def matrix(
     as_json: AsJson = False,
 ) -> None:
     """Measure every combination of methods: speed, memory, quality with intervals, and what pairs do to each other."""
-    from ditstack import words
-    from ditstack.combine import Job
+    from ditstack.matrix import words
+    from ditstack.matrix.combine import Job
+    from ditstack.matrix.survey import Survey
     from ditstack.recipe import Recipe
-    from ditstack.survey import Survey
 
     base = Recipe.read(model, changes)
     axes = words.parse([word for text in methods for word in text.split()])

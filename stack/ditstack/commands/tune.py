@@ -36,7 +36,7 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
-    from ditstack import words
+    from ditstack.matrix import words
     from ditstack.recipe import Recipe
 
     limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}

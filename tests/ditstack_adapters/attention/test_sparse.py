@@ -112,7 +112,7 @@ def test_blocks_are_chosen_on_full_steps_and_held_on_the_calibrated_ones_between
 
 
 def measured(stack: Stack, prompts: list[str]) -> dict[str, Tensor]:
-    """What each head would lose on the calibration's prompts and seeds, at worst, with its blocks chosen as they are."""
+    """What each head would lose on the calibration's prompts and seeds, at worst, its blocks chosen as they are."""
     assert stack.pipe.attention is not None
     lost: dict[str, Tensor] = {}
     answer = stack.pipe.attention.answer

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ditstack import quality, words
+from ditstack import quality
 from ditstack.bench import Trial
 from ditstack.errors import DitstackError, RecipeError
-from ditstack.matrix import FewSteps
+from ditstack.matrix import words
+from ditstack.matrix.schema import FewSteps
 from ditstack.metrics import estimate
 from ditstack.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ditstack.cell import Bench
+    from ditstack.matrix.cell import Bench
 
 SLACK = 0.01
 """Of all multiply-accumulates: what a skipped step may cost and still count as skipped."""

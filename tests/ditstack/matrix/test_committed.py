@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ditstack.cell import Bench
 from ditstack.files import write_atomically
-from ditstack.matrix import Cell, Matrix, read
+from ditstack.matrix.cell import Bench
+from ditstack.matrix.schema import Cell, Matrix, read
+from ditstack.matrix.survey import Survey
 from ditstack.recipe import Recipe
-from ditstack.survey import Survey
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 AGAIN = ("lora-int8-native-none", "lora-none-native-reuse")
 """Four passes a picture: cheap enough for all the prompts."""
 

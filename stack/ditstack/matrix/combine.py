@@ -15,15 +15,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ditstack import matrix_text, page
-from ditstack.cell import NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.errors import BadFile, Unfinished
 from ditstack.facts import describe_machine
 from ditstack.files import write_atomically
-from ditstack.matrix import Cell, Matrix
+from ditstack.matrix import markdown, page
+from ditstack.matrix.cell import NOW, SURVEY, FewRecord, Record, tasks
+from ditstack.matrix.schema import Cell, Matrix
+from ditstack.matrix.survey import Survey, name_of
 from ditstack.metrics import estimate
 from ditstack.report import versions
-from ditstack.survey import Survey, name_of
 
 QUADRATURE = (
     "relative L2 of the final latents in quadrature, prompt by prompt: error(A+B) - sqrt(error(A)^2 + error(B)^2), "
@@ -59,7 +59,7 @@ class Job:
                 self._go_on(lambda: bar.update(task, completed=len(every) - len(self._missing())))
         matrix = self.matrix()
         write_atomically(self.folder / "matrix.json", (matrix.model_dump_json(indent=1) + "\n").encode())
-        write_atomically(self.folder / "matrix.md", matrix_text.render(matrix).encode())
+        write_atomically(self.folder / "matrix.md", markdown.render(matrix).encode())
         page.write(matrix, self.folder)
         return matrix
 
@@ -105,7 +105,7 @@ class Job:
         (self.work / NOW).unlink(missing_ok=True)
         with (self.work / "log.txt").open("w+") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "ditstack.cell", str(self.work)],
+                [sys.executable, "-m", "ditstack.matrix.cell", str(self.work)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "DITSTACK_HOME": str(self.work / "home")},

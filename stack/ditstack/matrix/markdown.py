@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ditstack.matrix import STATUSES, Cell, Estimate, Matrix
+from ditstack.matrix.schema import STATUSES, Cell, Estimate, Matrix
 
 LEAD = ("psnr", "ssim", "frechet", "agreement.all")
 """Measures that have a column; matrix.json has them all."""

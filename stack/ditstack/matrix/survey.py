@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack import words
 from ditstack.adapter import STAGES
 from ditstack.layers import Layered
+from ditstack.matrix import words
 from ditstack.recipe import Gate, Recipe
 from ditstack.report import FILED
 

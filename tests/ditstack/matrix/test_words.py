@@ -2,8 +2,8 @@
 
 import pytest
 
-from ditstack import words
 from ditstack.errors import RecipeError
+from ditstack.matrix import words
 from ditstack.recipe import Recipe
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ditstack.errors import BadFile
 from ditstack.files import write_atomically
-from ditstack.matrix import PLAIN, STATUSES, Cell, Estimate, FewSteps, Matrix, Peer, Unit
+from ditstack.matrix.schema import PLAIN, STATUSES, Cell, Estimate, FewSteps, Matrix, Peer, Unit
 
 NAME = "matrix.html"
 _FILES = Path(__file__).parent / "page_files"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ditstack import page
 from ditstack.errors import BadFile
-from ditstack.matrix import Cell, Estimate, FewSteps, Matrix, Peer, Unit
+from ditstack.matrix import page
+from ditstack.matrix.schema import Cell, Estimate, FewSteps, Matrix, Peer, Unit
 
 EVIL = "<script>alert('&')</script>"
 RECIPE = f'model: {{method: tiny}}\nprompts: ["{EVIL}"]\n'

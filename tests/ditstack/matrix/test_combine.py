@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ditstack import cell, plan
+from ditstack import plan
 from ditstack.adapter import find
-from ditstack.cell import Bench, Record, tasks
-from ditstack.combine import Job
 from ditstack.errors import BadFile
 from ditstack.facts import Fact
 from ditstack.files import write_atomically
-from ditstack.matrix import Cell, Matrix
+from ditstack.matrix import cell
+from ditstack.matrix.cell import Bench, Record, tasks
+from ditstack.matrix.combine import Job
+from ditstack.matrix.schema import Cell, Matrix
+from ditstack.matrix.survey import Survey, name_of
 from ditstack.recipe import Recipe
-from ditstack.survey import Survey, name_of
 
 AXES = {"quantize": ["none", "int8"], "cache": ["none", "reuse"]}
 QUIET = Console(quiet=True)
@@ -45,7 +46,7 @@ def test_a_matrix_killed_on_its_way_and_continued_is_the_same(tmp_path: Path) ->
     asked, whole, cut = survey(), Job(survey(), tmp_path / "whole"), Job(survey(), tmp_path / "cut")
     for job in (whole, cut):
         write_atomically(job.work / "survey.json", asked.model_dump_json(indent=1).encode())
-    running = subprocess.Popen([sys.executable, "-m", "ditstack.cell", str(cut.work)], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([sys.executable, "-m", "ditstack.matrix.cell", str(cut.work)], stderr=subprocess.DEVNULL)
     while not (first := list(cut.work.glob("none-*.json"))):
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
@@ -85,8 +86,8 @@ def test_a_crash_is_a_failed_red_cell_and_the_others_go_on(tmp_path: Path, monke
             write_atomically(job.work / f"{name}.json", b'{"rows": []}') if "steps" in name else None
         return start([sys.executable, "-c", ""])
 
-    monkeypatch.setattr("ditstack.combine.subprocess.Popen", worker)
-    monkeypatch.setattr("ditstack.combine.POLL", 0.01)
+    monkeypatch.setattr("ditstack.matrix.combine.subprocess.Popen", worker)
+    monkeypatch.setattr("ditstack.matrix.combine.POLL", 0.01)
     matrix = job.run(QUIET)
     plain, crashed = matrix.cells
     assert (plain.status, crashed.status, died) == ("ok", "failed", ["reuse"])

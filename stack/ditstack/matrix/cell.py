@@ -1,6 +1,6 @@
 """Cell: one combination of a matrix, measured beside its references, in a process that may die of it.
 
-    python -m ditstack.cell FOLDER
+    python -m ditstack.matrix.cell FOLDER
 
 goes through the survey in FOLDER, writes a record for every cell that has none, and says in `now` which one it is at.
 """
@@ -16,17 +16,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack import metrics, plan, words
+from ditstack import metrics, plan
 from ditstack.bench import Trial, trial
 from ditstack.check import verdicts
 from ditstack.errors import DitstackError
 from ditstack.files import write_atomically
-from ditstack.matrix import Cell, FewSteps
+from ditstack.matrix import words
+from ditstack.matrix.schema import Cell, FewSteps
+from ditstack.matrix.survey import Survey, name_of
 from ditstack.pictures import image, strip
 from ditstack.quality import relative_l2
 from ditstack.recipe import Recipe
 from ditstack.report import FILED, Estimate, Unit
-from ditstack.survey import Survey, name_of
 
 SURVEY, NOW = "survey.json", "now"
 LOSSLESS_SIDE = 256
@@ -140,7 +141,7 @@ class Bench:
 
 def main(folder: Path) -> None:
     """Write every record that is not there yet; end early if whoever started this is gone."""
-    from ditstack.few_steps import rows
+    from ditstack.matrix.few_steps import rows
     from ditstack.quiet import hush, hush_loading
 
     hush()
