@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ditstack_adapters.model.embedded.judge import CLASSES, WEIGHTS, Classifier
 from ditstack_adapters.model.embedded.render import render

@@ -22,9 +22,7 @@ def test_one_of_zeros_is_refused_before_the_model_is_loaded(write: Write) -> Non
 
 def test_one_for_other_module_names_is_refused(write: Write) -> None:
     others = (MODULES[0], "layers.0.to_q", "layers.1.to_q")
-    with pytest.raises(
-        BadFile, match=r"2 of the 3 modules .* not in the Flux\w+, such as 'layers.0.to_q'"
-    ):
+    with pytest.raises(BadFile, match=r"2 of the 3 modules .* not in the Flux\w+, such as 'layers.0.to_q'"):
         apply(tiny.flux(), recipe(write(modules=others)))
     tensors = load_file(write())
     save_file({f"text_encoder.{name}": one for name, one in tensors.items()}, source := write("text.safetensors"))
