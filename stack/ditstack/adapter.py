@@ -158,4 +158,4 @@ def missing_packages(adapter: Adapter) -> list[str]:
 def suggest(word: str, known: list[str]) -> str:
     """'did you mean ...?' where something is near, else the words that there are."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none yet'}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

@@ -84,8 +84,3 @@ def test_the_plain_twin_keeps_model_sampler_and_seed_only() -> None:
     plain = Recipe.read("tiny-int8-native-svdcache", ["seed=5"]).plain()
     assert list(plain.adapters) == ["model"]
     assert plain.seed == 5
-
-
-def test_a_stage_without_any_method_yet_says_so(tmp_path: Path) -> None:
-    text = reasons("extends: tiny\ncompile: inductor", tmp_path)
-    assert "compile.method: unknown method 'inductor'; known: none" in text

@@ -189,7 +189,8 @@ def test_filters_narrow_the_table_and_the_plot_and_the_front_follows(browse: Any
     tab.locator("[data-stage=status]").select_option("failed")
     assert tab.locator("#none").is_visible()
     tab.get_by_role("button", name="Show all").click()
-    tab.wait_for_function("document.querySelectorAll('#table tbody tr:not([hidden])').length === 6")
+    tab.get_by_text("6 of 6 shown").wait_for()
+    assert len(names(tab)) == 6
 
 
 @in_browser
