@@ -164,10 +164,13 @@ def plot(rows: list[dict[str, Any]]) -> None:
         full = [row for row in rows if row["axis"] == axis and row["kind"] == "calibrated"]
         places[0][column].loglog([row["value"] for row in full], [row["full"] for row in full], "k-", label="full step")
         places[1][column].set_xlabel(axis)
+        sizes = [row["value"] for row in full]
+        places[1][column].set_xticks(sizes, [str(size) for size in sizes])
+        places[1][column].xaxis.minorticks_off()
     places[0][0].set_ylabel("seconds")
     places[1][0].set_ylabel("MiB kept")
-    places[0][0].legend(fontsize=7)
-    places[1][0].legend(fontsize=7)
+    places[0][0].legend(fontsize=7, loc="upper left")
+    places[1][0].legend(fontsize=7, loc="upper left")
     figure.tight_layout()
     figure.savefig(PLOT, dpi=110, metadata={"Software": None})
     print(f"wrote {PLOT}")
