@@ -193,7 +193,8 @@ class _Kept:
             return self
         # C(.) = z1 + (t - t1) / (t1 - t0) (z1 - z0)
         pairs = ((self.y, self.older.y), (self.base, self.older.base))
-        return _Kept(*(None if new is None or old is None else new + (new - old) * beyond for new, old in pairs))
+        y, base = (None if new is None or old is None else new + (new - old) * beyond for new, old in pairs)
+        return _Kept(y, base)
 
     def tensors(self) -> list[Tensor]:
         older = [] if self.older is None else self.older.tensors()

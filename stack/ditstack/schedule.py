@@ -77,10 +77,10 @@ class Word:
         """
         plain = "".join(text.split())
         endless = plain.endswith("...")
-        if endless and not (tail := re.fullmatch(r"(.*[A-Z)])?\(([^()]*)\)\.\.\.", plain)):
-            start, again = "", _unfold(plain.removesuffix("..."))
-        elif endless and tail:
+        if tail := re.fullmatch(r"(.*[A-Z)])?\(([^()]*)\)\.\.\.", plain):
             start, again = _unfold(tail[1] or ""), _unfold(tail[2])
+        elif endless:
+            start, again = "", _unfold(plain.removesuffix("..."))
         else:
             start, again = _unfold(plain), ""
         if not re.fullmatch("F[FCSR]*", start + again) or (endless and not again):

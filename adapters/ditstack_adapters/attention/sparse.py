@@ -128,6 +128,7 @@ class Sparse(Attention):
         else:
             place = order.new_ones(order.shape[-1]).cumsum(0) - 1
             most = self.keep if share is None else share[:, None, None]
+            assert most is not None
             first = (place < text.sum() + most * (~text).sum()).expand_as(order)
         return first.scatter(-1, order, first)
 
