@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ditstack.adapter import Adapter
 from ditstack.build import build
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint, prefix
+from ditstack.files import home
 from ditstack.pipe import Pipe
 from ditstack.recipe import Recipe
 from ditstack.rehearsal import Bar, Partial, Rehearsal, Tell
@@ -31,8 +31,7 @@ def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
 
 def default_file(recipe: Recipe) -> Path:
     """Where a recipe's factors are kept unless it names a file."""
-    home = Path(os.environ.get("DITSTACK_HOME") or Path.home() / ".cache" / "ditstack")
-    return home / "factors" / f"{recipe.name}.safetensors"
+    return home() / "factors" / f"{recipe.name}.safetensors"
 
 
 def factors_file(recipe: Recipe) -> Path:
