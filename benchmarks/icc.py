@@ -29,9 +29,9 @@ from ditstack.quiet import hush, hush_loading
 from ditstack.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import write
+from sampled import sampled
 from testbed import shapes
 
-BATCH = 16
 INTERVALS, RANKS = (2, 4), (0.125, 0.25)
 ROUNDED = {
     "int4": {"method": "torchao", "scheme": "int4"},
@@ -102,11 +102,7 @@ class Bench:
         return Stack(recipe, pipe, {})
 
     def pictures(self, stack: Stack) -> torch.Tensor:
-        made = []
-        for at in range(0, len(self.prompts), BATCH):
-            part = self.prompts[at : at + BATCH]
-            made.append(stack.sample(part, [1000 + at + i for i in range(len(part))]).images)
-        return torch.cat(made)
+        return sampled(stack, self.prompts)[0]
 
     def row(self, group: str, name: str) -> Row | None:
         return next((row for row in self.rows if (row["group"], row["name"]) == (group, name)), None)

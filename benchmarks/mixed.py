@@ -24,9 +24,10 @@ from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded
 from ditstack.stack import Stack, load
 from results import write
+from sampled import sampled
 from testbed import shapes
 
-BATCH, STEPS, FULL = 16, 28, 7
+STEPS, FULL = 28, 7
 BEST = "tiny-none-native-mixed"
 CALIBRATED = "FSCFSCSFSSCSFSSCSSSFSSSSSFSS"
 """The best that the search met with calibrated steps in it: one full step fewer pays for them."""
@@ -51,11 +52,7 @@ class Bench:
         return load(Recipe.parse(data, "benchmark"))
 
     def pictures(self, stack: Stack) -> torch.Tensor:
-        made = []
-        for at in range(0, len(self.prompts), BATCH):
-            part = self.prompts[at : at + BATCH]
-            made.append(stack.sample(part, [1000 + at + i for i in range(len(part))]).images)
-        return torch.cat(made)
+        return sampled(stack, self.prompts)[0]
 
     def measure(self, group: str, name: str, changes: Row) -> None:
         """One row: fidelity to the reference and MACs."""

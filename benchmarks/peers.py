@@ -32,7 +32,8 @@ from ditstack.stack import Stack, load
 from ditstack_adapters.model.embedded import shapes
 from rehearse import paint, pipeline
 from results import write
-from svdcache import BATCH, SOLVER, stacked
+from sampled import BATCH, sampled
+from svdcache import SOLVER, stacked
 
 TRIALS, FEW = 8, 4
 SOLVERS = {"Euler": None, "DPM-Solver++ 2M": SOLVER["scheduler"], "UniPC": "UniPCMultistepScheduler"}
@@ -207,9 +208,7 @@ class Field:
 
 def uncached(plain: Stack, prompts: list[str], first_seed: int) -> Prompts:
     seeds = [first_seed + place for place in range(len(prompts))]
-    places = range(0, len(prompts), BATCH)
-    made = [plain.sample(prompts[at : at + BATCH], seeds[at : at + BATCH]).images for at in places]
-    return Prompts(prompts, seeds, torch.cat(made))
+    return Prompts(prompts, seeds, sampled(plain, prompts, first_seed)[0])
 
 
 if __name__ == "__main__":

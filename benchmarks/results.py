@@ -33,6 +33,11 @@ def latest(case: str) -> dict[str, Any]:
     return found
 
 
+def matrix_file() -> Path:
+    """The newest committed matrix.json."""
+    return max(RESULTS.glob("*/matrix/matrix.json"), key=lambda path: path.parts[-3].rpartition("_")[2])
+
+
 def newest(case: str) -> dict[str, Any] | None:
     """The same, or None where it was never measured."""
     found = sorted(RESULTS.glob(f"*/{case}.json"), key=lambda path: path.parent.name.rpartition("_")[2])

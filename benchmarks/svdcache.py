@@ -16,17 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ditstack import quality
 from ditstack.quiet import hush_loading
 from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded, paper
-from ditstack.stack import Stack, load
+from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
 from results import write
+from sampled import sampled
 
-BATCH = 16
 SOLVER = {
     "scheduler": "DPMSolverMultistepScheduler",
     "settings": {
@@ -49,7 +47,7 @@ def main() -> None:
     hush_loading()
     prompts = shapes.unseen_prompts(wanted.prompts, 7)
     base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
-    reference = pictures(load(Recipe.parse(base, "reference")), prompts)
+    reference = sampled(load(Recipe.parse(base, "reference")), prompts)
     rows: list[dict[str, Any]] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
     for count in wanted.full:
         for name, changes in cases(wanted.steps, count):
@@ -94,7 +92,7 @@ def measure(
     """One row: fidelity to the uncached run, and the paired gain over the control."""
     told: list[str] = []
     stack = load(stacked(name, base), told.append)
-    made = pictures(stack, prompts)
+    made = sampled(stack, prompts)
     psnr, ssim = quality.psnr(made[0], reference[0]), quality.ssim(made[0], reference[0])
     steps = stack.pipe.steps_by_kind()
     gain = quality.bootstrap([a - b for a, b in zip(psnr, control, strict=True)]) if control else (0.0, 0.0, 0.0)
@@ -129,15 +127,6 @@ def stacked(name: str, base: dict[str, Any]) -> Recipe:
         changes |= {"calibrate": "auto", "factors": str(file)}
         data["calibration"] = shapes.seen_prompts(16, 3)
     return Recipe.parse({**data, "cache": {"method": "svdcache", **changes}}, name)
-
-
-def pictures(stack: Stack, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures and final latents of every prompt, in batches."""
-    made = [
-        stack.sample(prompts[at : at + BATCH], [1000 + at + i for i in range(len(prompts[at : at + BATCH]))])
-        for at in range(0, len(prompts), BATCH)
-    ]
-    return torch.cat([one.images for one in made]), torch.cat([one.latents for one in made])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predictors": set(),
     "schedule": set(),
     "macs": set(),
+    "quality": {"errors"},
     "quiet": set(),
     "hooks": set(),
     "clock": {"hooks"},
@@ -59,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": {"errors"},
     "build": {"adapter", "errors", "pipe", "plan", "recipe"},
     "sample": {"clock", "errors", "pipe", "recipe"},
-    "rehearsal": {"factors", "pipe", "recipe", "sample"},
+    "rehearsal": {"factors", "pipe", "quality", "recipe", "sample"},
 }
 """Rooms not named here are built upon all of these. Imports for type checkers only do not count."""
 

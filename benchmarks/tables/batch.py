@@ -50,5 +50,5 @@ def batch_throughput() -> str:
             f"{found['seconds_to_pass_over_all']:.0f} s and {found['mib_more_while_passing_over_all']:+.0f} MiB for all"
         )
         rows.append([f"{data['rows']:,} rows of `{kind}`", f"{start}; {end}"])
-    where = f"{data['prompts']} prompts, {data['steps']} steps, {data['machine']}, {data['threads']} threads"
+    where = f"{data['prompts']} prompts, {data['steps']} steps, {data['machine']}"
     return "\n".join([*head(["", where]), *map(line, rows)])

@@ -16,10 +16,9 @@ from ditstack.errors import BadFile
 from ditstack.facts import describe_machine
 from ditstack.files import home, write_atomically
 from ditstack.quality import bootstrap
-from ditstack.recipe import Gate, Recipe
+from ditstack.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import FILED, Estimate, versions
 
-PLAIN_STAGES = {"model", "distill"}
 DROP = "agreement_drop"
 
 
@@ -149,7 +148,7 @@ def verdicts(gate: Gate, found: dict[str, Estimate], left_out: list[str]) -> lis
 
 def unchecked(recipe: Recipe) -> str:
     """What a run must say of its recipe: it was never checked on this kind of machine, or it failed; else nothing."""
-    if recipe.adapters.keys() <= PLAIN_STAGES:
+    if recipe.adapters.keys() <= set(PLAIN_STAGES):
         return ""
     path, advice = file_of(recipe), f"ditstack check {recipe.name}"
     if not path.is_file():

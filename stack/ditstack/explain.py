@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ditstack.bench import Trial, trial
-from ditstack.check import PLAIN_STAGES, Outcome, Pair
+from ditstack.check import Outcome, Pair
 from ditstack.metrics import estimate
 from ditstack.quality import relative_l2
-from ditstack.recipe import Gate, Recipe
+from ditstack.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import Estimate
 
 

@@ -12,7 +12,7 @@ from ditstack.errors import Incompatible
 from ditstack.facts import Fact, machine
 from ditstack.recipe import Recipe
 
-OF_THE_MACHINE = frozenset({Fact.CUDA, Fact.SM80, Fact.SM89})
+OF_THE_MACHINE = frozenset({Fact.CUDA, Fact.SM80, Fact.SM89, Fact.COMPILER})
 _FORCED = ContextVar("forced", default=False)
 
 

@@ -16,6 +16,9 @@ from ditstack.model import Model
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
+PLAIN_STAGES = ("model", "distill")
+"""What a stack shares with its unaccelerated twin."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -117,7 +120,7 @@ class Recipe:
 
     def plain(self) -> Recipe:
         """The unaccelerated twin: the same model, LoRA, sampler and seed, nothing else."""
-        kept = {stage: adapter for stage, adapter in self.stages() if stage in ("model", "distill")}
+        kept = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
         return Recipe(f"{self.name} (plain)", kept, self._rest())
 
     def resolved(self) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from ditstack.factors import Factors
 from ditstack.pipe import Pipe
+from ditstack.quality import relative_l2
 from ditstack.recipe import Sampler
 from ditstack.sample import sample
 
@@ -23,6 +25,8 @@ SEED = 10_000_000
 """Calibration seeds start here, far from those that pictures are made with."""
 CHANGED = 2
 """How many prompts tell what a refit changed."""
+PAUSE = 20
+"""Writing what was gathered waits so many times as long as it took the last time."""
 
 
 class Partial:
@@ -48,7 +52,7 @@ class Partial:
         return dict(self._parts.get(part, {}))
 
     def keep(self, part: str, tensors: Mapping[str, Tensor], at_once: bool = False) -> None:
-        """Remember a part; written now, or where writing would take more than a twentieth of the time, with a later."""
+        """Remember a part; written now, or with a later one where the last was written just now."""
         if self.path is None:
             return
         self._parts[part] = dict(tensors)
@@ -75,7 +79,7 @@ class Partial:
         tensors = {f"{part}:{name}": one for part, inner in self._parts.items() for name, one in inner.items()}
         Factors(tensors, self.conditions).save(self.path)
         self._saved = time.monotonic()
-        self._pause = 20 * (self._saved - began)
+        self._pause = PAUSE * (self._saved - began)
 
 
 @dataclass
@@ -121,5 +125,5 @@ class Rehearsal:
     def miss(self) -> float:
         """How far the cache as it stands leads from the uncached final latents, relatively, over a few prompts."""
         places = range(min(CHANGED, len(self.prompts)))
-        aim = self.uncached_latents(places).flatten(1)
-        return float(((self.latents(places).flatten(1) - aim).norm(dim=1) / aim.norm(dim=1)).mean())
+        aim = self.uncached_latents(places)
+        return fmean(relative_l2(self.latents(places), aim))

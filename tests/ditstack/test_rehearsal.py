@@ -37,6 +37,8 @@ def recipe(**changes: Any) -> Recipe:
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+    # what a dying calibration has kept must not hang on how slow the disk is
+    monkeypatch.setattr("ditstack.rehearsal.PAUSE", 0)
 
 
 def fit(file: Path, die_at: int | None = None, fields: Recipe | None = None) -> tuple[dict[str, Tensor], list[str]]:
@@ -62,7 +64,7 @@ def test_a_killed_calibration_leaves_the_old_factors_whole_and_goes_on_to_the_sa
     file = tmp_path / "f"
     file.write_bytes(b"the old factors")
     # while rounding errors are gathered, and while ICC's increments are
-    assert [fit(file, die_at)[1][-1] for die_at in (2, 3)] == ["rounding errors 2/2", "increments 2/2"]
+    assert [fit(file, die_at=2)[1][-1] for _ in range(2)] == ["rounding errors 2/2", "increments 2/2"]
     assert file.read_bytes() == b"the old factors"
     resumed, after = fit(file)
     assert all(torch.equal(one, whole[name]) for name, one in resumed.items())

@@ -10,8 +10,8 @@ from ditstack_adapters.model.embedded.shapes import unseen_prompts
 from testbed.score import paint
 from testbed.words import WORDS, clip_tokenizer, t5_tokenizer
 
-EMBEDDED = Path(__file__).parents[2] / "adapters" / "ditstack_adapters" / "model" / "embedded"
-FOLDER = EMBEDDED / "tiny"
+ADAPTERS = Path(__file__).parents[2] / "adapters" / "ditstack_adapters"
+FOLDER = ADAPTERS / "model" / "embedded" / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_lora_brings_four_unguided_steps_near_the_guided_picture(pipe: FluxP
     prompts = unseen_prompts(4)
     guided = paint(pipe, prompts, steps=12, guidance=2.5, seed=0)
     before = paint(pipe, prompts, steps=4, guidance=1.0, seed=0)
-    pipe.load_lora_weights(str(EMBEDDED / "tiny-4step-lora"))
+    pipe.load_lora_weights(str(ADAPTERS / "distill" / "embedded" / "tiny-4step-lora"))
     after = paint(pipe, prompts, steps=4, guidance=1.0, seed=0)
     pipe.unload_lora_weights()
     assert ((after - guided) ** 2).mean() < ((before - guided) ** 2).mean() / 2

@@ -29,7 +29,7 @@ STILL = 1e-6
 HALF, SAME = 0.5, 0.9
 """The least share of the move that rounding must leave, and the cosine above which its direction is the same."""
 
-EMBEDDED = Path(__file__).parents[1] / "model" / "embedded"
+EMBEDDED = Path(__file__).parent / "embedded"
 WHERE = ("source", "weight_name", "revision")
 
 

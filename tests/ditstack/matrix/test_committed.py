@@ -9,17 +9,14 @@ from ditstack.matrix.cell import Bench
 from ditstack.matrix.schema import Cell, Matrix, read
 from ditstack.matrix.survey import Survey
 from ditstack.recipe import Recipe
+from results import matrix_file
 
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 AGAIN = ("lora-int8-native-none", "lora-none-native-reuse")
 """Four passes a picture: cheap enough for all the prompts."""
 
 
 def committed() -> Matrix:
-    found = sorted(RESULTS.glob("*/matrix/matrix.json"), key=lambda path: path.parts[-3].rpartition("_")[2])
-    if not found:
-        pytest.skip("no matrix is committed under benchmarks/results")
-    return read(found[-1])
+    return read(matrix_file())
 
 
 def test_what_is_declared_agrees_with_what_was_measured() -> None:
