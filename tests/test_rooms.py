@@ -19,7 +19,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predictors": set(),
     "schedule": set(),
     "macs": set(),
-    "quality": {"errors"},
     "quiet": set(),
     "hooks": set(),
     "clock": {"hooks"},
