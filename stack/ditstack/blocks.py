@@ -34,6 +34,7 @@ class Block:
     index: int | None = None
     parameters: list[str] = field(default_factory=list)
     others: tuple[tuple[str, int], ...] = ()
+    _continued: dict[int, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def places(self) -> dict[str, int]:
@@ -65,10 +66,22 @@ class Block:
         """
         if form == 0:
             return streams[self.hidden]
-        out = [self.argument("encoder_hidden_states", args, kwargs)] * form
-        for name, place in self.places.items():
-            out[place] = streams[name]
-        return tuple(out)
+        names = self.continued(form)
+        return tuple([streams[name] if name in streams else self.argument(name, args, kwargs) for name in names])
+
+    def through(self, args: tuple[Any, ...], kwargs: dict[str, Any], form: int) -> Any:
+        """What the block would return if it did nothing."""
+        given = [self.argument(name, args, kwargs) for name in self.continued(form or 1)]
+        return tuple(given) if form else given[0]
+
+    def continued(self, form: int) -> list[str]:
+        """The argument that each of `form` returned values continues."""
+        names = self._continued.get(form)
+        if names is None:
+            names = self._continued[form] = ["encoder_hidden_states"] * form
+            for name, place in self.places.items():
+                names[place] = name
+        return names
 
 
 def find_blocks(transformer: torch.nn.Module, stacks: tuple[str, ...] = ()) -> list[Block]:

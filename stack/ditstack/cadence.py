@@ -26,10 +26,10 @@ class Cadence:
         self._plans: dict[int, tuple[str, ...]] = {}
 
     def kind(self) -> str:
-        clock = self.clock
-        plan = self.plan(clock.steps)
-        due = max((step for step in range(clock.index + 1) if plan[step] == "full"), default=0)
-        return plan[clock.index] if self._ran.get(clock.branch, -1) >= due else "full"
+        index, plan = self.clock.index, self.plan(self.clock.steps)
+        since = self._ran.get(self.clock.branch)
+        missed = since is None or "full" in plan[since + 1 : index + 1]
+        return "full" if missed else plan[index]
 
     def plan(self, steps: int) -> tuple[str, ...]:
         if steps not in self._plans:

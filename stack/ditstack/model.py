@@ -42,6 +42,8 @@ class Model(Adapter):
     """What the transformer must be; empty takes any."""
     stacks: ClassVar[tuple[str, ...]] = ()
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
+    feeders: ClassVar[tuple[str, ...]] = ()
+    """The transformer's modules whose output only its blocks read, such as rotary positions and the text's projection."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
@@ -139,7 +141,7 @@ class Model(Adapter):
         self.check_family(pipeline)
         ask = functools.partial(self.ask, pipeline)
         pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
-        pipe.fps = self.fps
+        pipe.fps, pipe.feeders = self.fps, self.feeders
         return pipe
 
     def check_family(self, pipeline: Any) -> None:

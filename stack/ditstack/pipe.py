@@ -50,6 +50,8 @@ class Pipe:
     """Multiply-accumulates of the present pass that only a cache makes, for its later steps."""
     fps = 0
     """Frames per second of its videos."""
+    feeders: tuple[str, ...] = ()
+    """Modules of a transformer whose output only its blocks read: a cache that skips every block lets them rest."""
 
     def __init__(
         self,

@@ -69,6 +69,9 @@ def cache_trunks(pipe: Pipe, store: Store) -> list[str]:
         trunk = _Trunk(pipe, store, site, blocks[-1])
         for place, block in enumerate(blocks):
             _hook(block.module, _InTrunk(trunk, block, place == 0, place == len(blocks) - 1))
+    for transformer in pipe.transformers.values():
+        for path in pipe.feeders:
+            _hook(transformer.get_submodule(path), _Feeder(pipe))
     return list(pipe.trunks)
 
 
@@ -159,14 +162,35 @@ class _InTrunk(ModelHook):
         if self.first:
             self.trunk.enter(self.block.entering(args, kwargs))
         if kind not in (FULL, CALIBRATED):
-            streams = self.trunk.leave_skipped() if self.last else self.block.entering(args, kwargs)
-            return self.block.like(streams, args, kwargs, self.form)
+            if not self.last:
+                return self.block.through(args, kwargs, self.form)
+            return self.block.like(self.trunk.leave_skipped(), args, kwargs, self.form)
         out = run_original(self, args, kwargs)
         self.form = 0 if isinstance(out, Tensor) else len(out)
         if self.last and kind == CALIBRATED:
             return self.block.like(self.trunk.leave_calibrated(self.block.leaving(out)), args, kwargs, self.form)
         if self.last:
             self.trunk.leave_full(self.block.leaving(out))
+        return out
+
+
+class _Feeder(ModelHook):
+    """A module whose output only blocks read: it rests while they are skipped, and gives what it last gave."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__()
+        self.pipe = pipe
+        self.gave: dict[Hashable, Any] = {}
+        assert pipe.cadence is not None
+        pipe.cadence.on_forget.append(self.gave.clear)
+
+    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        branch = self.pipe.clock.branch
+        if self.pipe.kind not in (OFF, FULL, CALIBRATED):
+            return self.gave[branch]
+        out = run_original(self, args, kwargs)
+        if self.pipe.kind == FULL:
+            self.gave[branch] = out
         return out
 
 

@@ -23,6 +23,7 @@ class Flux(Model):
 
     transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    feeders: ClassVar[tuple[str, ...]] = ("pos_embed", "context_embedder")
 
     source: str = "black-forest-labs/FLUX.1-dev"
     task: Literal["text", "img2img", "fill", "kontext"] = "text"

@@ -13,6 +13,7 @@ class PixArt(Model):
 
     transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    feeders: ClassVar[tuple[str, ...]] = ("caption_projection",)
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 
     source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"

@@ -12,6 +12,7 @@ class QwenImage(Model):
 
     transformer_class: ClassVar[str] = "QwenImageTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    feeders: ClassVar[tuple[str, ...]] = ("pos_embed", "txt_norm", "txt_in")
     guidance: ClassVar[str] = "true_cfg_scale"
 
     source: str = "Qwen/Qwen-Image"

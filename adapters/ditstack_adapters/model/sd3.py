@@ -12,5 +12,6 @@ class SD3(Model):
 
     transformer_class: ClassVar[str] = "SD3Transformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    feeders: ClassVar[tuple[str, ...]] = ("context_embedder",)
 
     source: str = "stabilityai/stable-diffusion-3.5-medium"

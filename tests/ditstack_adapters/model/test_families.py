@@ -7,6 +7,8 @@ import torch
 
 import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
+from ditstack.hooks import put_beneath
+from ditstack.pipe import Pipe
 from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
 TRUNKS = {
@@ -82,6 +84,23 @@ def test_branches_of_blocks_are_skipped_too(family: str) -> None:
     alone = make(stack, family, slice(1))
     gap = (alone.latents - made.latents[:1]).abs().max()
     assert gap <= 1e-5 * made.latents.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("family", [name for name in MODELS if MODELS[name] not in ("auto", "dit", "cogvideox")])
+def test_what_only_feeds_the_blocks_rests_with_them_and_changes_nothing(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = stand(family, cache=SVDCACHE)
+    paths, ran = stack.pipe.feeders, []
+    for transformer in stack.pipe.transformers.values():
+        for path in paths:
+            put_beneath(
+                transformer.get_submodule(path), lambda run: lambda *args, **named: ran.append(1) or run(*args, **named)
+            )
+    made = make(stack, family)
+    assert len(ran) == stack.pipe.tally["full"] * len(paths) > 0
+    monkeypatch.setattr(Pipe, "feeders", property(lambda pipe: (), lambda pipe, given: None), raising=True)
+    assert torch.equal(make(stand(family, cache=SVDCACHE), family).images, made.images)
 
 
 @pytest.mark.parametrize("family", TRUNKS)
