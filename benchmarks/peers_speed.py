@@ -3,7 +3,8 @@
     python benchmarks/peers_speed.py [--models tiny flux]
 
 Each round runs everyone once, in an order drawn anew so that nobody always follows the same one; a warm-up comes first.
-Ratios are of times within one round, with the median and a 95 % interval over rounds. Writes benchmarks/results/<machine>_<date>/peers_speed.json.
+Ratios are of times within one round, with the median and a 95 % interval over rounds. Writes
+benchmarks/results/<machine>_<date>/peers_speed.json.
 """
 
 from __future__ import annotations

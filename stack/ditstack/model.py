@@ -43,13 +43,13 @@ class Model(Adapter):
     stacks: ClassVar[tuple[str, ...]] = ()
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
     feeders: ClassVar[tuple[str, ...]] = ()
-    """The transformer's modules whose output only its blocks read, such as rotary positions and the text's projection."""
+    """The transformer's modules whose output only its blocks read, such as the projection of the text."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
     """Further arguments of every call."""
-    fps: ClassVar[int] = 0
-    """Frames per second of its videos; 0 where it makes pictures."""
+    fps: ClassVar[int | None] = 0
+    """Frames per second of its videos; 0 where it makes pictures, None where only the loaded pipeline tells."""
 
     source: str = ""
     """A hub id, or a folder that `save_pretrained` wrote."""
@@ -141,7 +141,7 @@ class Model(Adapter):
         self.check_family(pipeline)
         ask = functools.partial(self.ask, pipeline)
         pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
-        pipe.fps, pipe.feeders = self.fps, self.feeders
+        pipe.fps, pipe.feeders = self.fps or 0, self.feeders
         return pipe
 
     def check_family(self, pipeline: Any) -> None:

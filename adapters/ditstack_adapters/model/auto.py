@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Auto(Model):
     """For families without a file of their own. What was found stands in the report's notes."""
+
+    fps: ClassVar[int | None] = None
 
     arguments: dict[str, Any] = Field(default={})
     """Further arguments of every call of the pipeline."""

@@ -13,7 +13,7 @@ class HunyuanVideo(Model):
     transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
     feeders: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
-    fps: ClassVar[int] = 15
+    fps: ClassVar[int | None] = 15
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 

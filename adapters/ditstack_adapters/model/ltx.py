@@ -13,7 +13,7 @@ class LTX(Model):
     transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     feeders: ClassVar[tuple[str, ...]] = ("rope", "caption_projection")
-    fps: ClassVar[int] = 25
+    fps: ClassVar[int | None] = 25
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 

@@ -13,7 +13,7 @@ class Wan(Model):
     transformer_class: ClassVar[str] = "WanTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("blocks",)
     feeders: ClassVar[tuple[str, ...]] = ("rope", "condition_embedder.text_embedder")
-    fps: ClassVar[int] = 16
+    fps: ClassVar[int | None] = 16
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 

@@ -19,6 +19,17 @@ _NAME = "ditstack"
 _EXIF, _COMMENT = 0x8769, 0x9286
 
 
+def check_format(moves: bool, format: Format) -> None:
+    """Refuse a video in a picture's format, and the other way round.
+
+    Raises:
+        BadFile: with the format to write.
+    """
+    if moves != (format == "mp4"):
+        found, wanted = ("videos", "mp4") if moves else ("pictures", "png, jpg or webp")
+        raise BadFile(f"this model makes {found}; write --format {wanted}")
+
+
 def encode(picture: Tensor, format: Format, note: dict[str, Any], fps: int = 0) -> bytes:
     """The file's bytes.
 
@@ -29,10 +40,7 @@ def encode(picture: Tensor, format: Format, note: dict[str, Any], fps: int = 0) 
     Raises:
         BadFile: a video is asked for in a picture's format, or the other way round.
     """
-    moves = picture.ndim == 4
-    if moves != (format == "mp4"):
-        found, wanted = ("videos", "mp4") if moves else ("pictures", "png, jpg or webp")
-        raise BadFile(f"this model makes {found}; write --format {wanted}")
+    check_format(picture.ndim == 4, format)
     text = json.dumps(note, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     if format == "mp4":
         return _mp4(picture, text, fps)

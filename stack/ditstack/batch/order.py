@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ditstack.batch.batches import Batch, cut, items_of, share
-from ditstack.batch.encode import Format
+from ditstack.batch.encode import Format, check_format
 from ditstack.batch.manifest import Ledger
 from ditstack.batch.rows import BadRow, GoodRow, read_rows
 from ditstack.batch.sources import Source, spool
@@ -141,6 +141,8 @@ class Order:
 
     def _open(self, source: Source) -> None:
         self.source = source
+        if (fps := self.recipe.model.fps) is not None:
+            check_format(fps > 0, self.format)
         if self.strict:
             self._refuse_bad_rows()
         self.ledger.open(self.terms(), self.resume)

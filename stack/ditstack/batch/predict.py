@@ -9,6 +9,7 @@ Devices, nodes, strategy, precision, loggers and launchers are the Trainer's. Th
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -208,7 +209,10 @@ class PictureWriter(BasePredictionWriter):
         self.report = summarise(order.recipe, totals, data.finished_before, order.size)
         if stack is not None:
             self.report.weights, self.report.notes = stack.weights, list(stack.pipe.notes)
-        write_atomically(order.folder / "report.json", self.report.model_dump_json(indent=2).encode())
+        file = order.folder / "report.json"
+        # a call that found nothing left to do does not hide how fast the pictures were made
+        if self.report.written or not file.is_file() or not json.loads(file.read_bytes())["complete"]:
+            write_atomically(file, self.report.model_dump_json(indent=2).encode())
 
     def _wait(self, data: PromptData) -> None:
         """Until all processes have left their totals; by file, since a device may be hours behind another."""

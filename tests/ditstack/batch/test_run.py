@@ -64,6 +64,21 @@ def test_what_is_finished_is_not_made_again_and_what_is_torn_is(tmp_path: Path) 
     assert files(tmp_path) == before
 
 
+def test_a_call_that_finds_nothing_to_do_keeps_the_report_of_the_one_that_worked(tmp_path: Path) -> None:
+    Job(order(tmp_path), make=paint).run()
+    told = (tmp_path / "out" / "report.json").read_bytes()
+    report = Job(order(tmp_path), make=paint).run()
+    assert report is not None
+    assert (report.written, report.pictures, report.complete) == (0, 5, True)
+    assert (tmp_path / "out" / "report.json").read_bytes() == told
+
+
+def test_a_video_of_a_model_that_makes_pictures_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="this model makes pictures; write --format png, jpg or webp"):
+        Job(order(tmp_path, format="mp4"), make=paint).run()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_recipe_or_prompts_file_is_refused(tmp_path: Path) -> None:
     Job(order(tmp_path), make=paint).run()
     other = Recipe.parse({**RECIPE.resolved(), "seed": 1}, "other")
