@@ -28,7 +28,7 @@ from ditstack.factors import Factors
 from ditstack.quiet import hush, hush_loading
 from ditstack.recipe import Recipe
 from ditstack.stack import Stack, load
-from results import write
+from results import kept_rows, write
 from sampled import sampled
 from testbed import shapes
 
@@ -66,7 +66,7 @@ class Bench:
         self.steps = wanted.steps
         self.base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
         self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
-        self.rows: list[Row] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
+        self.rows: list[Row] = kept_rows(wanted.resume)
         plain = load(self.recipe({}))
         self.reference = self.pictures(plain)
         self.uncached = plain.pipe.spent

@@ -10,7 +10,6 @@ benchmarks/results/<machine>_<date>/mixed.json after every row; gains are paired
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from ditstack.quiet import hush, hush_loading
 from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded
 from ditstack.stack import Stack, load
-from results import write
+from results import kept_rows, write
 from sampled import sampled
 from testbed import shapes
 
@@ -41,7 +40,7 @@ class Bench:
         self.prompts = shapes.unseen_prompts(wanted.prompts, 7)
         self.base = Recipe.read("tiny", [f"sampler.steps={STEPS}"]).resolved()
         self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
-        self.rows: list[Row] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
+        self.rows: list[Row] = kept_rows(wanted.resume)
         self.reference = self.pictures(self.stack({}))
 
     def stack(self, changes: Row) -> Stack:

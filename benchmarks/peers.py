@@ -1,15 +1,14 @@
 """Our caches beside their peers and controls: the same prompts, seeds and number of full steps, on the embedded model.
 
-    python benchmarks/peers.py [--prompts 64] [--steps 50] [--full 12 9 7] [--resume peers.json [--again svdcache]]
+    python benchmarks/peers.py [--prompts 64] [--steps 50] [--full 12 9 7] [--resume peers.json [--again WORD ...]]
 
-Pictures are compared with the uncached ones. Settings, of ours and of peers, are chosen by PSNR on prompts that were
-seen in training; figures are on unseen ones. Writes benchmarks/results/<machine>_<date>/peers.json.
+Pictures are compared with the uncached ones. Settings of peers are chosen by PSNR on prompts that were seen in training;
+ours are not chosen at all. Figures are on unseen prompts. Writes benchmarks/results/<machine>_<date>/peers.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +30,7 @@ from ditstack.schedule import even, graded
 from ditstack.stack import Stack, load
 from ditstack_adapters.model.embedded import shapes
 from rehearse import paint, pipeline
-from results import write
+from results import AGAIN, kept_rows, write
 from sampled import BATCH, sampled
 from svdcache import SOLVER, stacked
 
@@ -71,15 +70,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
     parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
-    parser.add_argument("--again", help="rows of --resume whose name holds this word are measured again")
+    parser.add_argument("--again", nargs="+", default=[], help=AGAIN)
     wanted = parser.parse_args()
     hush()
     hush_loading()
     base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}"]).resolved()
     field = Field(base, wanted.steps, shapes.unseen_prompts(wanted.prompts, 7))
     told = {"prompts": wanted.prompts, "steps": wanted.steps, "resolved": base, "not_run": NOT_RUN}
-    rows: list[dict[str, Any]] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
-    rows = [row for row in rows if not (wanted.again and wanted.again in row["name"])]
+    rows = kept_rows(wanted.resume, wanted.again)
     for count in wanted.full:
         known = {row["name"] for row in rows if row["asked"] == count}
         for name, kind, candidates in entries(field, count):
@@ -108,13 +106,10 @@ def entries(field: Field, count: int) -> Iterator[tuple[str, str, Iterable[tuple
     for forecast, label in ((None, ""), ("taylorseer", " + TaylorSeer"), ("foca", " + FoCa"), ("dmd", " + DMD")):
         yield f"cache-dit DBCache{label}", "peer", field.by_cachedit(settings.cachedit(steps, count, forecast))
     on_even, on_graded = {"schedule": list(even(steps, count))}, {"schedule": list(graded(steps, count))}
+    fitted = {**on_graded, "predictor": "fitted"}
     yield "svdcache (default)", "ours", [("graded, order 1", field.ours(on_graded))]
     yield "svdcache, even", "ours", [("even, order 1", field.ours(on_even))]
-    fitted = [
-        (label, field.ours({**schedule, "predictor": "fitted"}))
-        for label, schedule in (("graded", on_graded), ("even", on_even))
-    ]
-    yield "svdcache, fitted gains", "ours", fitted
+    yield "svdcache, fitted gains", "ours", [("graded", field.ours(fitted))]
 
 
 def measure(field: Field, candidates: Iterable[tuple[str, Run]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ditstack.files import write_atomically
 from ditstack.report import versions
 
 RESULTS = Path(__file__).parent / "results"
+AGAIN = "rows of --resume whose name holds one of these words are measured again"
 
 
 def write(case: str, data: dict[str, Any]) -> Path:
@@ -23,6 +25,12 @@ def write(case: str, data: dict[str, Any]) -> Path:
     write_atomically(path, (json.dumps(full, indent=1) + "\n").encode())
     print(f"wrote {path}")
     return path
+
+
+def kept_rows(file: Path | None, again: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of an earlier results file, without those whose name holds one of some words; none without a file."""
+    rows = json.loads(file.read_text())["rows"] if file else []
+    return [row for row in rows if not any(word in row["name"] for word in again)]
 
 
 def latest(case: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ benchmarks/results/<machine>_<date>/svdcache.json; every row has a paired 95 % i
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded, paper
 from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
-from results import write
+from results import AGAIN, kept_rows, write
 from sampled import sampled
 
 SOLVER = {
@@ -42,13 +41,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
     parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
+    parser.add_argument("--again", nargs="+", default=[], help=AGAIN)
     parser.add_argument("--set", dest="changes", nargs="*", default=[])
     wanted = parser.parse_args()
     hush_loading()
     prompts = shapes.unseen_prompts(wanted.prompts, 7)
     base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
     reference = sampled(load(Recipe.parse(base, "reference")), prompts)
-    rows: list[dict[str, Any]] = json.loads(wanted.resume.read_text())["rows"] if wanted.resume else []
+    rows = kept_rows(wanted.resume, wanted.again)
     for count in wanted.full:
         for name, changes in cases(wanted.steps, count):
             known = {row["name"]: row for row in rows if row["full"] == count}

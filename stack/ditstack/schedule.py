@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 KINDS = {"F": "full", "C": "calibrated", "S": "forecast", "R": "reused"}
 
-GRADE = 1.15
-"""Chosen on calibration prompts of the embedded model, at 12, 9 and 7 full steps of 50."""
+START, GRADE, CUT = 0.83, 1.15, 0.5
+"""Of a graded schedule: its first gaps as a share of even ones, how the others grow, and how much the last one lacks.
+Chosen on calibration prompts of the embedded model, at 5 to 17 full steps of 20 to 50."""
 
 
 def paper(steps: int, interval: int, first_enhance: int) -> tuple[int, ...]:
@@ -28,16 +29,21 @@ def even(steps: int, count: int) -> tuple[int, ...]:
     return tuple(round(place * steps / count) for place in range(count))
 
 
-def graded(steps: int, count: int, grade: float = GRADE) -> tuple[int, ...]:
-    """`count` full steps whose gaps grow: the i-th is at steps (i / count)^grade, the first step among them.
+def graded(steps: int, count: int) -> tuple[int, ...]:
+    """`count` full steps, the first step among them: two short and equal gaps, then gaps that grow, the last cut short.
 
-    Pictures are decided early, and a forecast needs two full steps before it has a slope.
+    Pictures are decided early, and a forecast needs two full steps before it has a slope, which it must not stretch
+    over a gap longer than the one that it was found in. Fewer than four are spread evenly.
     """
+    if count < 4:
+        return even(steps, count)
     count = min(count, steps)
-    full: list[int] = []
-    for place in range(count):
-        wanted = round(steps * (place / count) ** grade)
-        full.append(max(wanted, full[-1] + 1) if full else 0)
+    first = max(1, round(START * steps / count))
+    full = [0, first, 2 * first]
+    for place in range(1, count - 2):
+        full.append(round(full[2] + (steps - full[2]) * (place / (count - 2 - CUT)) ** GRADE))
+    for place in range(1, count):
+        full[place] = min(max(full[place], full[place - 1] + first), steps - (count - place))
     return tuple(full)
 
 

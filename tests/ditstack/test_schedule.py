@@ -30,10 +30,15 @@ def test_fewer_steps_than_asked_for_run_all() -> None:
     assert ending((0, 4), 6, 2) == (0, 4, 5)
 
 
-def test_a_graded_schedule_has_its_count_and_gaps_that_grow() -> None:
-    full = graded(50, 9)
-    assert full == (0, 4, 9, 14, 20, 25, 31, 37, 44)
-    assert graded(28, 7) == (0, 3, 7, 11, 15, 19, 23)
+def test_a_graded_schedule_has_its_count_two_equal_gaps_and_then_longer_ones() -> None:
+    assert graded(50, 9) == (0, 5, 10, 15, 20, 26, 33, 40, 46)
+    assert graded(28, 7) == (0, 3, 6, 10, 15, 20, 25)
+    assert graded(28, 3) == even(28, 3)
+    for steps, count in ((28, 7), (28, 14), (50, 12), (50, 25), (8, 5)):
+        full = graded(steps, count)
+        gaps = [after - before for before, after in zip(full, full[1:], strict=False)]
+        assert gaps[0] == gaps[1]
+        assert min(gaps[:-1]) == gaps[0]
     assert graded(5, 5) == graded(5, 9) == (0, 1, 2, 3, 4)
     for steps in range(1, 60):
         for count in range(1, steps + 1):
