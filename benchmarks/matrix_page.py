@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 from ditstack.files import write_atomically
 from ditstack.matrix import page
 from ditstack.matrix.schema import Estimate, Peer, read
-from peers_rows import best_of_ours, gain
+from peers_rows import gain, ours
 from results import latest
 
 PICTURE = Path(__file__).parents[1] / "docs" / "matrix.png"
@@ -40,11 +40,10 @@ def main() -> None:
 
 def peers(data: dict[str, Any]) -> list[Peer]:
     """The rows of peers.json as the matrix keeps them."""
-    best = {count: best_of_ours(data["rows"], count) for count in {row["asked"] for row in data["rows"]}}
     rows = []
     for row in sorted(data["rows"], key=lambda row: -row["asked"]):
-        ours = best[row["asked"]]
-        gains = [None if row is ours else _estimate(gain(ours, row, measure)) for measure in ("psnr", "ssim")]
+        default = ours(data["rows"], row["asked"])
+        gains = [None if row is default else _estimate(gain(default, row, measure)) for measure in ("psnr", "ssim")]
         rows.append(
             Peer(
                 name=row["name"],

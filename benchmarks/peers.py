@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py [--prompts 64] [--steps 50] [--full 12 9 7] [--resume peers.json [--again WORD ...]]
 
-Pictures are compared with the uncached ones. Settings of peers are chosen by PSNR on prompts that were seen in training;
-ours are not chosen at all. Figures are on unseen prompts. Writes benchmarks/results/<machine>_<date>/peers.json.
+Pictures are compared with the uncached ones. Peers have the best of several settings, by PSNR on prompts that were seen
+in training; ours are not chosen. Figures are on unseen prompts. Writes benchmarks/results/<machine>_<date>/peers.json.
 """
 
 from __future__ import annotations

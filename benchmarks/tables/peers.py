@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lines import head, line
-from peers_rows import best_of_ours, gain
+from peers_rows import gain, ours
 from results import latest
 
 Rows = dict[tuple[str, int], dict[str, Any]]
-DEFAULT = "svdcache (default)"
 LEFT_TO_DOCS = ("reuse (FORA)", "fewer UniPC steps", "cache-dit DBCache + FoCa", "cache-dit DBCache + DMD")
 
 
@@ -22,7 +21,7 @@ def peers_short() -> str:
     for name in dict.fromkeys(name for name, _ in rows if name not in LEFT_TO_DOCS):
         lines.append(line([name, *(_cell(rows, name, count, "psnr") for count in counts)]))
     where = f"{data['prompts']} unseen prompts, guidance {data['resolved']['sampler']['guidance']:g}, {data['machine']}"
-    note = "In brackets: our best cache (bold) minus this row, paired over prompts, with its 95 % interval."
+    note = "In brackets: our default (bold) minus this row, paired over prompts, with its 95 % interval."
     return "\n".join([*lines, "", f"To the uncached pictures ({where}).", note, _verdict(rows, counts)])
 
 
@@ -66,7 +65,7 @@ MODELS = {"tiny": "embedded model", "flux": "12-block FLUX, width 768, 1100 toke
 
 
 def _rows(data: dict[str, Any]) -> Rows:
-    """Rows by name and number of full steps, the best of ours first."""
+    """Rows by name and number of full steps, ours first."""
     order = ("ours", "peer", "control")
     found = sorted(data["rows"], key=lambda row: order.index(row["kind"]))
     return {(row["name"], row["asked"]): row for row in found}
@@ -81,10 +80,10 @@ def _cell(rows: Rows, name: str, count: int, measure: str) -> str:
         return ""
     row, digits = rows[name, count], 1 if measure == "psnr" else 4
     value = f"{row[measure][0]:.{digits}f}"
-    best = best_of_ours(rows.values(), count)
-    if row is best:
+    default = ours(rows.values(), count)
+    if row is default:
         return f"**{value}**"
-    mean, low, high = gain(best, row, measure)
+    mean, low, high = gain(default, row, measure)
     return f"{value} ({mean:+.{digits}f}; {low:+.{digits}f} to {high:+.{digits}f})"
 
 
@@ -94,26 +93,18 @@ def _ran(row: dict[str, Any]) -> str:
 
 
 def _verdict(rows: Rows, counts: list[int]) -> str:
-    """Says plainly which peers and controls our best cache and our default do not beat, and by how much."""
-    best = {count: best_of_ours(rows.values(), count) for count in counts}
-    shipped = {count: rows[DEFAULT, count] for count in counts}
-    return "\n".join(
-        ["", _judged("Our best cache", rows, best), "", _judged("The default, as it ships,", rows, shipped)]
-    )
-
-
-def _judged(who: str, rows: Rows, ours: dict[int, dict[str, Any]]) -> str:
-    said = {count: list(_unbeaten(rows, count, row)) for count, row in ours.items()}
+    """Says plainly which peers and controls our default does not beat, and by how much."""
+    said = {count: list(_unbeaten(rows, count)) for count in counts}
     if not any(said.values()):
-        return f"{who} beats every peer and control, in PSNR and in SSIM, with intervals that exclude zero."
+        return "\nOur default beats every peer and control, in PSNR and in SSIM, with intervals that exclude zero."
     clauses = [f"at {count} full steps {', '.join(names)}" for count, names in said.items() if names]
-    return f"{who} does not clearly beat: {'; '.join(clauses)}. It beats every other row in PSNR and SSIM."
+    return f"\nOur default does not clearly beat: {'; '.join(clauses)}. It beats every other row in PSNR and SSIM."
 
 
-def _unbeaten(rows: Rows, count: int, ours: dict[str, Any]) -> Iterator[str]:
+def _unbeaten(rows: Rows, count: int) -> Iterator[str]:
     others = [(name, row) for (name, at), row in rows.items() if at == count and row["kind"] != "ours"]
     for name, row in others:
         for measure, label, digits in (("psnr", "PSNR", 1), ("ssim", "SSIM", 4)):
-            mean, low, high = gain(ours, row, measure)
+            mean, low, high = gain(ours(rows.values(), count), row, measure)
             if low <= 0:
                 yield f"{name} in {label} ({mean:+.{digits}f}; {low:+.{digits}f} to {high:+.{digits}f})"

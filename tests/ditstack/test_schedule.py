@@ -1,5 +1,7 @@
 """Schedules: the counts that the papers and the tables state."""
 
+from itertools import pairwise
+
 import pytest
 
 from ditstack.schedule import Word, ending, even, even_by_interval, graded, paper, spell
@@ -36,7 +38,7 @@ def test_a_graded_schedule_has_its_count_two_equal_gaps_and_then_longer_ones() -
     assert graded(28, 3) == even(28, 3)
     for steps, count in ((28, 7), (28, 14), (50, 12), (50, 25), (8, 5)):
         full = graded(steps, count)
-        gaps = [after - before for before, after in zip(full, full[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(full)]
         assert gaps[0] == gaps[1]
         assert min(gaps[:-1]) == gaps[0]
     assert graded(5, 5) == graded(5, 9) == (0, 1, 2, 3, 4)

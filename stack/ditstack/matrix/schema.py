@@ -94,7 +94,7 @@ class Peer(_Row):
     psnr: Estimate | None = None
     ssim: Estimate | None = None
     gain_psnr: Estimate | None = None
-    """Paired difference: our best cache minus this row, at the same number of full steps."""
+    """Paired difference: our default cache minus this row, at the same number of full steps."""
     gain_ssim: Estimate | None = None
     seconds: float | None = None
     macs_ratio: float | None = None
