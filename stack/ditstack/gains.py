@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLAIN = (1.0, 0.0, 1.0, 0.0)
 NUDGE, ROUNDS, DAMPINGS = 0.1, 2, (1e-3, 1e-2, 1e-1)
+TINY = 1e-12
 
 
 def tune_gains(
@@ -64,9 +65,12 @@ class _Loop:
         return self.rehearsal.latents(places)
 
     def linearise(self, gains_K4: Tensor, places: range, aim: Tensor, split: bool) -> tuple[Tensor, Tensor]:
-        """The change of the latents per gain, by finite differences, and what is missing to the aim; both relative."""
-        scale = aim.flatten(1).norm(dim=1, keepdim=True)
+        """The change of the latents per gain, by finite differences, and what is missing to the aim.
+
+        Both are relative to what each prompt misses now: it is decibels that count, not the hardest prompt.
+        """
         start = self.run(gains_K4, places)
+        scale = (aim - start).flatten(1).norm(dim=1, keepdim=True).clamp_min(TINY)
         columns = []
         for row in range(1, len(gains_K4)):
             for group in ((0,), (1,), (2,), (3,)) if split else ((0, 2), (1, 3)):
@@ -87,9 +91,9 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
 
 
 def _miss(latents: Tensor, aim: Tensor) -> float:
-    """Root mean square, over prompts, of the relative L2 error."""
+    """Geometric mean, over prompts, of the relative L2 error."""
     gap = (latents - aim).flatten(1).norm(dim=1) / aim.flatten(1).norm(dim=1)
-    return float(gap.square().mean().sqrt())
+    return float(gap.clamp_min(TINY).log().mean().exp())
 
 
 def principal_bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:
