@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "increments": {"factors", "hooks", "pipe"},
     "moments": {"increments", "pipe", "predictors"},
     "compensation": {"errors", "hooks", "increments", "lowrank", "moments", "pipe", "weights"},
-    "gains": {"factors", "lowrank", "pipe"},
+    "gains": {"factors", "lowrank", "pipe", "quality"},
     "quality": {"errors"},
     "report": set(),
     "pretrained": {"quality"},

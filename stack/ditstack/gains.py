@@ -2,11 +2,13 @@
 
 Fitting each forecast by itself on an uncached trajectory shrinks it and makes the picture worse; the errors feed back.
 So a few scalars are moved by damped Gauss-Newton steps from plain first order, and kept only where prompts that were
-not fitted to agree.
+not fitted to gain clearly: with a 95 % interval that excludes zero.
 """
 
 from __future__ import annotations
 
+import math
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from ditstack.factors import Factors
 from ditstack.lowrank import gram, principal
 from ditstack.pipe import Pipe
+from ditstack.quality import bootstrap, relative_l2
 
 if TYPE_CHECKING:
     from ditstack.calibrate import Rehearsal
@@ -39,18 +42,20 @@ def tune_gains(
     gains = torch.tensor(PLAIN).repeat(kept_steps, 1)
     aims = [rehearsal.uncached_latents(part) for part in (fitting, deciding)]
     loop = _Loop(pipe, rehearsal, tensors)
-    best = before = _miss(loop.run(gains, deciding), aims[1])
+    plain, best = gains, _decibels(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
         jacobian, gap = loop.linearise(gains, fitting, aims[0], split)
         trials = [gains + _solve(jacobian, gap, damping, gains) for damping in DAMPINGS]
-        scored = [(_miss(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
-        score, trial = min(scored, key=lambda pair: pair[0])
-        rehearsal.tell(f"round {turn + 1}: final latents' error on prompts not fitted to: {best:.5f} -> {score:.5f}")
-        if score >= best:
+        scored = [(_decibels(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
+        score, trial = max(scored, key=lambda pair: fmean(pair[0]))
+        mean, low, high = bootstrap([a - b for a, b in zip(score, best, strict=True)])
+        told = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
+        rehearsal.tell(f"round {turn + 1}: final latents of prompts not fitted to are nearer by {told}")
+        if low <= 0:
             break
         best, gains = score, trial
-    verdict = "kept" if best < before else "no better than plain first order, which stays"
-    rehearsal.tell(f"gains {verdict}: {before:.5f} -> {best:.5f}")
+    verdict = "no clear gain over plain first order, which stays" if gains is plain else "gains kept"
+    rehearsal.tell(verdict)
     return {**tensors, "gains": gains}
 
 
@@ -90,10 +95,9 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
     return torch.cat([torch.zeros(1, 4), rows])
 
 
-def _miss(latents: Tensor, aim: Tensor) -> float:
-    """Geometric mean, over prompts, of the relative L2 error."""
-    gap = (latents - aim).flatten(1).norm(dim=1) / aim.flatten(1).norm(dim=1)
-    return float(gap.clamp_min(TINY).log().mean().exp())
+def _decibels(latents: Tensor, aim: Tensor) -> list[float]:
+    """How far each prompt's error lies below its aim."""
+    return [-20 * math.log10(max(error, TINY)) for error in relative_l2(latents, aim)]
 
 
 def principal_bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:
