@@ -14,7 +14,7 @@ from ditstack.errors import BadFile, BadPipeline
 from ditstack.increments import Increments
 from ditstack.lowrank import Pair, allocate, channel_scale, observed_map, regress, truncate
 from ditstack.moments import Channels, Grams, Replay, See, Since, Survey, seeing
-from ditstack.pipe import Pipe
+from ditstack.pipe import CALIBRATED, OFF, Pipe
 
 if TYPE_CHECKING:
     from ditstack.calibrate import Rehearsal
@@ -156,11 +156,23 @@ class Fit:
     def _budget(self) -> float:
         """What corrections may cost in all that was run, beside what is computed anew."""
         assert self.wish.macs is not None
-        linears = sum(self.survey.rows[name] * out * into for name, (out, into) in self.survey.shapes.items())
-        total, anew = self._spent, self._spent - linears
-        if self.wish.macs * total <= anew:
+        anew = self._anew()
+        if self.wish.macs <= anew:
             raise BadPipeline(
-                f"cache.macs: {self.wish.macs} of a full step is less than the {anew / total:.2f} that attention and "
-                "what else is computed anew take; wanted more"
+                f"cache.macs: {self.wish.macs} of a full step is less than the {anew:.2f} that attention and what else "
+                "is computed anew take; wanted more"
             )
-        return self.wish.macs * total - anew
+        return (self.wish.macs - anew) * self._spent
+
+    def _anew(self) -> float:
+        """What a calibrated step without corrections takes of a full one; one prompt tells."""
+        pipe = self.pipe
+        before, pipe.factors = pipe.factors, None
+        pipe.macs.clear()
+        self.rehearsal.latents(range(1))
+        costs = [
+            (cost, pipe.macs[one, OFF, rows]) for (one, kind, rows), cost in pipe.macs.items() if kind == CALIBRATED
+        ]
+        pipe.macs.clear()
+        pipe.factors = before
+        return sum(cost for cost, _ in costs) / max(sum(off for _, off in costs), 1)

@@ -287,6 +287,13 @@ def test_a_budget_is_kept_and_one_below_attention_is_refused() -> None:
         stand(macs=0.4, factors_by="svd")
 
 
+def test_attention_that_rests_leaves_its_share_of_the_budget_to_corrections() -> None:
+    stack = stand(macs=0.3, attention="reuse")
+    stack.sample(P)
+    costs = {kind: macs for (_, kind, rows), macs in stack.pipe.macs.items() if rows == 2}
+    assert 0.28 < costs["calibrated"] / costs["off"] <= 0.3
+
+
 def test_half_precision_keeps_small_changes() -> None:
     from ditstack.increments import project
 
