@@ -36,6 +36,8 @@ from svdcache import SOLVER, stacked
 
 TRIALS, FEW = 8, 4
 SOLVERS = {"Euler": None, "DPM-Solver++ 2M": SOLVER["scheduler"], "UniPC": "UniPCMultistepScheduler"}
+SEARCHED = {}
+"""What `ditstack search` found on 48 prompts of training, by steps and full steps."""
 NOT_RUN = {
     "diffusers PyramidAttentionBroadcast, FasterCache": "they skip attention alone, so no step count compares",
     "FastCache, MixCache": "no code to install",
@@ -110,6 +112,9 @@ def entries(field: Field, count: int) -> Iterator[tuple[str, str, Iterable[tuple
     yield "svdcache (default)", "ours", [("graded, order 1", field.ours(on_graded))]
     yield "svdcache, even", "ours", [("even, order 1", field.ours(on_even))]
     yield "svdcache, fitted gains", "ours", [("graded", field.ours(fitted))]
+    if (steps, count) in SEARCHED:
+        schedule = SEARCHED[steps, count]
+        yield "mixed, searched", "ours", field.cached([(schedule, {"method": "mixed", "schedule": schedule})])
 
 
 def measure(field: Field, candidates: Iterable[tuple[str, Run]]) -> dict[str, Any]:
