@@ -1,5 +1,9 @@
 """A calibration that is killed leaves the old factors whole and goes on where it was; what changed is noticed."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from torch import Tensor
 
 import loras
 import tiny_pipelines as tiny
+from ditstack import apply
 from ditstack.build import build
 from ditstack.calibrate import calibrate, conditions, provide_factors
 from ditstack.errors import StaleFactors
@@ -72,6 +77,31 @@ def test_a_killed_calibration_leaves_the_old_factors_whole_and_goes_on_to_the_sa
     assert "rounding errors 1/2" not in after
     assert steps[-1] in after
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+ELSEWHERE = """
+import json, sys
+import tiny_pipelines as tiny
+import torch
+from ditstack import apply
+from ditstack.recipe import Recipe
+recipe, prompts, threads, file = json.loads(sys.argv[1])
+torch.set_num_threads(threads)
+apply(pipeline := tiny.flux(), Recipe.parse(recipe, "r"))
+torch.save(tiny.call(pipeline, prompts, 3, output_type="latent"), file)
+"""
+
+
+def test_another_process_makes_the_same_pictures_of_a_factors_file(tmp_path: Path) -> None:
+    fit(tmp_path / "f")
+    told = recipe().resolved()
+    told["cache"]["factors"] = str(tmp_path / "f")
+    given = json.dumps([told, PROMPTS, torch.get_num_threads(), str(tmp_path / "latents")])
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", ELSEWHERE, given], check=True, env=there, timeout=300)
+    apply(pipeline := tiny.flux(), Recipe.parse(told, "r"))
+    here = tiny.call(pipeline, PROMPTS, 3, output_type="latent")
+    assert torch.equal(torch.load(tmp_path / "latents"), here)
 
 
 def test_what_was_gathered_under_other_conditions_is_not_used(tmp_path: Path) -> None:

@@ -1,9 +1,5 @@
 """ICC: exact where it must be, lean, and the big linears really rest on calibrated steps."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -250,29 +246,6 @@ def test_factors_survive_and_stale_ones_are_refused(tmp_path: Path) -> None:
         stand(home=tmp_path, quantize={**quantize, "scheme": "int3"}, calibrate="never")
     with pytest.raises(BadFile, match="there is no factors file"):
         stand(home=tmp_path / "nowhere", calibrate="never")
-
-
-ELSEWHERE = """
-import json, sys
-import tiny_pipelines as tiny
-import torch
-from ditstack import apply
-from ditstack.recipe import Recipe
-recipe, prompts, steps, threads, file = json.loads(sys.argv[1])
-torch.set_num_threads(threads)
-stack = apply(tiny.flux(), Recipe.parse(recipe, "icc"))
-torch.save(tiny.call(stack.pipeline, prompts, steps, output_type="latent"), file)
-"""
-
-
-def test_another_process_makes_the_same_pictures_of_a_factors_file(tmp_path: Path) -> None:
-    stack = stand(home=tmp_path, quantize={"method": "torchao", "scheme": "int4", "compensate": 0.125})
-    recipe = stack.recipe.resolved()
-    recipe["cache"]["calibrate"] = "never"
-    told = json.dumps([recipe, P, STEPS, torch.get_num_threads(), str(tmp_path / "latents")])
-    there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", ELSEWHERE, told], check=True, env=there, timeout=300)
-    assert torch.equal(torch.load(tmp_path / "latents"), run(stack))
 
 
 def test_a_budget_is_kept_and_one_below_attention_is_refused() -> None:
