@@ -35,9 +35,9 @@ def graded(steps: int, count: int) -> tuple[int, ...]:
     Pictures are decided early, and a forecast needs two full steps before it has a slope, which it must not stretch
     over a gap longer than the one that it was found in. Fewer than four are spread evenly.
     """
+    count = min(count, steps)
     if count < 4:
         return even(steps, count)
-    count = min(count, steps)
     first = max(1, round(START * steps / count))
     full = [0, first, 2 * first]
     for place in range(1, count - 2):

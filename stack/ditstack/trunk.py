@@ -70,8 +70,9 @@ def cache_trunks(pipe: Pipe, store: Store) -> list[str]:
         for place, block in enumerate(blocks):
             _hook(block.module, _InTrunk(trunk, block, place == 0, place == len(blocks) - 1))
     for transformer in pipe.transformers.values():
-        for path in pipe.feeders:
-            _hook(transformer.get_submodule(path), _Feeder(pipe))
+        for path, module in transformer.named_modules():
+            if path in pipe.feeders:
+                _hook(module, _Feeder(pipe))
     return list(pipe.trunks)
 
 

@@ -36,6 +36,7 @@ def test_a_graded_schedule_has_its_count_two_equal_gaps_and_then_longer_ones() -
     assert graded(50, 9) == (0, 5, 10, 15, 20, 26, 33, 40, 46)
     assert graded(28, 7) == (0, 3, 6, 10, 15, 20, 25)
     assert graded(28, 3) == even(28, 3)
+    assert graded(2, 9) == (0, 1)
     for steps, count in ((28, 7), (28, 14), (50, 12), (50, 25), (8, 5)):
         full = graded(steps, count)
         gaps = [after - before for before, after in pairwise(full)]
