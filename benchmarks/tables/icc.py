@@ -9,11 +9,26 @@ from lines import head, line
 from results import latest
 
 Row = dict[str, Any]
+WHOLE = "compensated, ICC refitted"
 
 
 def icc_factors() -> str:
     """PSNR and MACs of every kind of factors, with the paired gain over the row that each is compared with."""
     return _groups("PSNR of the factors", lambda group: group.startswith("N="))
+
+
+def icc_short() -> str:
+    """For the first screen: what refitting to rounded weights brings, like beside like."""
+    data = latest("icc")
+    rows = {(row["group"], row["name"]): row for row in data["rows"]}
+    lines = head(["PSNR to the unquantized, uncached pictures", "naive", "recalibrated", "gain, 95 % interval"])
+    for (group, name), row in rows.items():
+        if " N=" in group and name.startswith(WHOLE):
+            naive = rows[group, row["against"]]
+            label = group.replace(" N=", ", ICC with one full step in ") + name.removeprefix(WHOLE)
+            lines.append(line([label, f"{naive['psnr'][0]:.1f}", f"{row['psnr'][0]:.1f}", _gain(row)]))
+    where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
+    return "\n".join([*lines, "", f"Ranks are an eighth of each linear's width ({where})."])
 
 
 def icc_quantized() -> str:
@@ -40,16 +55,20 @@ def _groups(title: str, wanted: Callable[[str], bool]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    gain, share = row.get("gain"), row["calibrated_share"]
-    said = f"{gain[0]:+.2f} ({gain[1]:+.2f} to {gain[2]:+.2f})" if gain else ""
+    share = row["calibrated_share"]
     return [
         f"{row['group']}, {row['name']}",
         f"{row['psnr'][0]:.2f}",
-        said,
+        _gain(row),
         row.get("against", ""),
         f"{row['macs_of_uncached']:.2f}",
         f"{share:.2f}" if share else "",
     ]
+
+
+def _gain(row: Row) -> str:
+    gain = row.get("gain")
+    return f"{gain[0]:+.2f} ({gain[1]:+.2f} to {gain[2]:+.2f})" if gain else ""
 
 
 def icc_memory() -> str:
