@@ -4,7 +4,7 @@
 
 Each round runs everyone once, in an order drawn anew so that nobody always follows the same one; a warm-up comes first.
 Ratios are of times within one round, with the median and a 95 % interval over rounds. Writes
-benchmarks/results/<machine>_<date>/peers_speed.json.
+benchmarks/results/<machine>_<date>/peers_speed.json; a model that is not asked for keeps its newest figures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ditstack.quiet import hush, hush_loading
 from ditstack.schedule import graded
 from ditstack.stack import Stack
 from rehearse import arguments, denoise, pipeline
-from results import write
+from results import newest, write
 
 RACES = {"tiny": (50, 12, 45), "flux": (12, 3, 5)}
 """Steps, full steps and rounds of a model: few where a step is long."""
@@ -44,7 +44,8 @@ def main() -> None:
     wanted = parser.parse_args()
     hush()
     hush_loading()
-    write("peers_speed", {"models": {name: race(name, *RACES[name]) for name in wanted.models}})
+    known = (newest("peers_speed") or {"models": {}})["models"]
+    write("peers_speed", {"models": {**known, **{name: race(name, *RACES[name]) for name in wanted.models}}})
 
 
 def race(model: str, steps: int, full: int, rounds: int) -> dict[str, Any]:
