@@ -149,8 +149,7 @@ class Bench:
     def gains(self, values: dict[str, list[float]], name: str) -> dict[str, tuple[float, float, float]]:
         """How much more one row has than others, prompt by prompt, with its interval."""
         others = [other for other in self.against[name] if other in values]
-        pairs = {other: zip(values[name], values[other], strict=True) for other in others}
-        return {other: quality.bootstrap([a - b for a, b in pair]) for other, pair in pairs.items()}
+        return {other: quality.paired(values[name], values[other]) for other in others}
 
     def by_prompt(self, values: list[float]) -> list[float]:
         """The mean over the pictures of each prompt."""

@@ -124,8 +124,7 @@ class Bench:
         }
         against = self.row(case.group, case.against) if case.against else None
         if against is not None:
-            pairs = zip(psnr, against["psnr_each"], strict=True)
-            row |= {"against": case.against, "gain": quality.bootstrap([a - b for a, b in pairs])}
+            row |= {"against": case.against, "gain": quality.paired(psnr, against["psnr_each"])}
         self.rows.append(row)
         gain = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["gain"]) + f" {case.against}" if "gain" in row else ""
         print(f"{case.group:10s} {case.name:44s} {row['psnr'][0]:6.2f} dB {row['macs'] / 1e9:6.1f} GMAC {gain}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ditstack.quality import bootstrap
+from ditstack.quality import paired
 
 DEFAULT = "svdcache (default)"
 
@@ -17,4 +17,4 @@ def ours(rows: Iterable[dict[str, Any]], count: int) -> dict[str, Any]:
 
 def gain(default: dict[str, Any], row: dict[str, Any], measure: str) -> tuple[float, float, float]:
     """The default minus the row, paired over prompts, with its 95 % interval."""
-    return bootstrap([a - b for a, b in zip(default[f"{measure}_each"], row[f"{measure}_each"], strict=True)])
+    return paired(default[f"{measure}_each"], row[f"{measure}_each"])

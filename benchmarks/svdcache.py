@@ -95,7 +95,7 @@ def measure(
     made = sampled(stack, prompts)
     psnr, ssim = quality.psnr(made[0], reference[0]), quality.ssim(made[0], reference[0])
     steps = stack.pipe.steps_by_kind()
-    gain = quality.bootstrap([a - b for a, b in zip(psnr, control, strict=True)]) if control else (0.0, 0.0, 0.0)
+    gain = quality.paired(psnr, control) if control else (0.0, 0.0, 0.0)
     row = {
         "name": name,
         "full": count,

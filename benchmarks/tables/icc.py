@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lines import head, line
+from lines import head, line, signed
 from results import latest
 
 Row = dict[str, Any]
@@ -67,8 +67,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _gain(row: Row) -> str:
-    gain = row.get("gain")
-    return f"{gain[0]:+.2f} ({gain[1]:+.2f} to {gain[2]:+.2f})" if gain else ""
+    return signed(row["gain"]) if "gain" in row else ""
 
 
 def icc_memory() -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditstack.quality import bootstrap
-from lines import head, line
+from ditstack.quality import paired
+from lines import head, line, signed
 from results import latest
 
 Row = dict[str, Any]
@@ -57,6 +57,4 @@ def _macs(row: Row) -> str:
 
 
 def _gain(row: Row, other: Row) -> str:
-    pairs = zip(row["psnr_each"], other["psnr_each"], strict=True)
-    mean, low, high = bootstrap([a - b for a, b in pairs])
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+    return signed(paired(row["psnr_each"], other["psnr_each"]))

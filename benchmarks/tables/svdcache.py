@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditstack.quality import bootstrap
-from lines import head, line
+from ditstack.quality import paired
+from lines import head, line, signed
 from results import latest
 
 DEFAULT = "graded: order 1 in steps (default)"
@@ -54,9 +54,7 @@ def svdcache_paired() -> str:
     for name in COMPARED:
         cells = []
         for count in counts:
-            pairs = zip(each[name, count], each[DEFAULT, count], strict=True)
-            mean, low, high = bootstrap([a - b for a, b in pairs])
-            cells.append(f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
+            cells.append(signed(paired(each[name, count], each[DEFAULT, count])))
         lines.append(line([name, *cells]))
     return "\n".join([*lines, "", "Paired differences of PSNR in dB, with 95 % intervals over prompts."])
 

@@ -15,7 +15,7 @@ from ditstack.bench import Trial, trial
 from ditstack.errors import BadFile
 from ditstack.facts import describe_machine
 from ditstack.files import home, write_atomically
-from ditstack.quality import bootstrap
+from ditstack.quality import paired
 from ditstack.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import FILED, Estimate, versions
 
@@ -173,5 +173,5 @@ def _drop(pair: Pair) -> Estimate:
         [float(all(verdict.values())) for verdict in judge.agreement(one.pictures.images, one.pictures.prompts)]
         for one in (pair.made, pair.twin)
     )
-    mean, low, high = bootstrap([before - now for before, now in zip(twin, made, strict=True)])
+    mean, low, high = paired(twin, made)
     return Estimate(mean=mean, low=low, high=high)

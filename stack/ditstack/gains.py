@@ -7,7 +7,6 @@ not fitted to gain clearly: with a 95 % interval that excludes zero.
 
 from __future__ import annotations
 
-import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from ditstack.factors import Factors
 from ditstack.lowrank import gram, principal
 from ditstack.pipe import Pipe
-from ditstack.quality import bootstrap, relative_l2
+from ditstack.quality import decibels, paired
 
 if TYPE_CHECKING:
     from ditstack.calibrate import Rehearsal
@@ -42,13 +41,13 @@ def tune_gains(
     gains = torch.tensor(PLAIN).repeat(kept_steps, 1)
     aims = [rehearsal.uncached_latents(part) for part in (fitting, deciding)]
     loop = _Loop(pipe, rehearsal, tensors)
-    plain, best = gains, _decibels(loop.run(gains, deciding), aims[1])
+    plain, best = gains, decibels(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
         jacobian, gap = loop.linearise(gains, fitting, aims[0], split)
         trials = [gains + _solve(jacobian, gap, damping, gains) for damping in DAMPINGS]
-        scored = [(_decibels(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
+        scored = [(decibels(loop.run(trial, deciding), aims[1]), trial) for trial in trials]
         score, trial = max(scored, key=lambda pair: fmean(pair[0]))
-        mean, low, high = bootstrap([a - b for a, b in zip(score, best, strict=True)])
+        mean, low, high = paired(score, best)
         told = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f})"
         rehearsal.tell(f"round {turn + 1}: final latents of prompts not fitted to are nearer by {told}")
         if low <= 0:
@@ -93,11 +92,6 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
     rows = step.reshape(len(gains_K4) - 1, -1)
     rows = rows if rows.shape[1] == 4 else rows.repeat(1, 2)
     return torch.cat([torch.zeros(1, 4), rows])
-
-
-def _decibels(latents: Tensor, aim: Tensor) -> list[float]:
-    """How far each prompt's error lies below its aim."""
-    return [-20 * math.log10(max(error, TINY)) for error in relative_l2(latents, aim)]
 
 
 def principal_bases(pipe: Pipe, rehearsal: Rehearsal, rank: int | None, energy: float | None) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ditstack.errors import BadPipeline
-from ditstack.quality import bootstrap
+from ditstack.quality import paired
 from ditstack.recipe import Recipe
 from ditstack.schedule import even, graded
 from ditstack.trials import Choice, Trials, with_schedule
@@ -144,7 +144,7 @@ class Search:
         before = [one for part in self.unseen for one in trials.scores(start, part)]
         trials.refit(best, prompts=self.unseen[0].start)
         after = [one for part in self.unseen for one in trials.scores(best, part)]
-        gain = bootstrap([a - b for a, b in zip(after, before, strict=True)])
+        gain = paired(after, before)
         return Found(with_schedule(trials.recipe, best), start, best, gain, trials.cost(best))
 
 

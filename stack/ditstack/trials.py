@@ -7,7 +7,6 @@ and counts by how near it ends to the uncached run. Factors are fitted once for 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from ditstack.clock import now
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint
 from ditstack.files import write_atomically
-from ditstack.quality import relative_l2
+from ditstack.quality import decibels
 from ditstack.recipe import Recipe
 from ditstack.rehearsal import Rehearsal
 from ditstack.schedule import KINDS
@@ -100,8 +99,7 @@ class Trials:
         if key not in self.notes.known:
             self.follow(choice)
             made = self.rehearsal.latents(places)
-            misses = relative_l2(made, self._aim(places))
-            self.notes.add(key, [-20 * math.log10(max(miss, 1e-9)) for miss in misses])
+            self.notes.add(key, decibels(made, self._aim(places)))
         return self.notes.known[key]
 
     def follow(self, choice: Choice) -> None:
