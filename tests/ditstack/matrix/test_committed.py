@@ -11,8 +11,8 @@ from ditstack.matrix.survey import Survey
 from ditstack.recipe import Recipe
 from results import matrix_file
 
-AGAIN = ("lora-int8-native-none", "lora-none-native-reuse")
-"""Four passes a picture: cheap enough for all the prompts."""
+AGAIN = ("lora-int8-native-none", "lora-none-native-reuse", "none-none-native-svdcache")
+"""The first two take four passes a picture; the last one knows the default cache's schedule."""
 
 
 def committed() -> Matrix:
