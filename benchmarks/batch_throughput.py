@@ -23,13 +23,13 @@ START = time.perf_counter()
 
 import torch  # noqa: E402
 
+from ditstack.assembly.sample import Pictures  # noqa: E402
 from ditstack.batch.batches import Item  # noqa: E402
-from ditstack.batch.order import Order  # noqa: E402
 from ditstack.batch.run import Job  # noqa: E402
-from ditstack.quiet import hush  # noqa: E402
-from ditstack.recipe import Recipe  # noqa: E402
+from ditstack.batch.spec import BatchSpec  # noqa: E402
+from ditstack.compat import hush  # noqa: E402
+from ditstack.recipe.recipe import Recipe  # noqa: E402
 from ditstack.report import peak_memory, reset_peak_memory  # noqa: E402
-from ditstack.sample import Pictures  # noqa: E402
 from results import write  # noqa: E402
 
 MIB = 2**20
@@ -69,7 +69,7 @@ def batching(out: Path, count: int, steps: int, size: int, repeats: int) -> dict
     runs: dict[int, list[Any]] = {1: [], size: []}
     for repeat in range(repeats):
         for one, reports in runs.items():
-            reports.append(Job(Order(recipe, prompts, out / f"by-{one}-{repeat}", one)).run())
+            reports.append(Job(BatchSpec(recipe, prompts, out / f"by-{one}-{repeat}", one)).run())
     by_size = {
         str(one): {
             "pictures_per_second": statistics.median(report.pictures_per_second for report in reports),
@@ -103,7 +103,7 @@ def million(out: Path, kind: str, rows: int, painted: int) -> dict[str, float]:
         images = torch.zeros(len(items), 3, 16, 16)
         return Pictures(images, images, {}, {}, 0)
 
-    order = Order(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
+    order = BatchSpec(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
     Job(order, make=stub).run()
     started, held = time.perf_counter(), _resident()
     reset_peak_memory()

@@ -22,9 +22,9 @@ from torch.overrides import TorchFunctionMode
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
 from counting import block_runs, blocks_of
+from ditstack.assembly.sample import Pictures
+from ditstack.compat import hush_loading
 from ditstack.errors import Incompatible
-from ditstack.quiet import hush_loading
-from ditstack.sample import Pictures
 from ditstack.stack import Stack
 from families import MODELS, make, stand, steps_of
 from results import write
@@ -79,7 +79,7 @@ def _logged(log: Path | None) -> dict[str, str]:
 
 
 class Plain:
-    """A family without a cache, its quantized and attention twins among them: what each cell is compared with."""
+    """A family without a cache, its quantized and attention baselines among them: what each cell is compared with."""
 
     def __init__(self, family: str) -> None:
         self.family = family

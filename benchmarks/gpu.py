@@ -23,16 +23,16 @@ from typing import Any
 
 import torch
 
-from ditstack.build import build
-from ditstack.clock import now
+from ditstack.assembly.build import build
+from ditstack.caching.linears import find_linears
+from ditstack.calibration.statistics import Survey, seeing
+from ditstack.compat import hush, hush_loading
 from ditstack.errors import Incompatible
 from ditstack.factors import Factors
-from ditstack.facts import describe_machine
-from ditstack.increments import find_linears
-from ditstack.moments import Survey, seeing
-from ditstack.pipe import Pipe
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
+from ditstack.pipeline.clock import now
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, reset_peak_memory
 from limits import Ceilings, ceilings, floors
 from models import SHAPES, Shape

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from ditstack import quality
-from ditstack.build import build
-from ditstack.calibrate import provide_factors
+from ditstack.assembly.build import build
+from ditstack.calibration.calibrate import provide_factors
+from ditstack.compat import hush, hush_loading
 from ditstack.factors import Factors
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
+from ditstack.maths import fidelity
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
 from sampled import sampled
@@ -110,12 +110,12 @@ class Bench:
     def measure(self, case: Case) -> None:
         """One row: fidelity to the reference, MACs, and the paired gain over another row."""
         stack = case.make()
-        psnr = quality.psnr(self.pictures(stack), self.reference)
+        psnr = fidelity.psnr(self.pictures(stack), self.reference)
         pipe = stack.pipe
         row: Row = {
             "group": case.group,
             "name": case.name,
-            "psnr": quality.bootstrap(psnr),
+            "psnr": fidelity.bootstrap(psnr),
             "steps": pipe.steps_by_kind(),
             "macs": pipe.spent,
             "macs_of_uncached": pipe.spent / self.uncached,
@@ -124,7 +124,7 @@ class Bench:
         }
         against = self.row(case.group, case.against) if case.against else None
         if against is not None:
-            row |= {"against": case.against, "gain": quality.paired(psnr, against["psnr_each"])}
+            row |= {"against": case.against, "gain": fidelity.paired(psnr, against["psnr_each"])}
         self.rows.append(row)
         gain = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["gain"]) + f" {case.against}" if "gain" in row else ""
         print(f"{case.group:10s} {case.name:44s} {row['psnr'][0]:6.2f} dB {row['macs'] / 1e9:6.1f} GMAC {gain}")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ditstack import Recipe, apply
+from ditstack.calibration.statistics import Survey, seeing
 from ditstack.factors import Factors
-from ditstack.moments import Survey, seeing
 from ditstack.stack import Stack
 from models import embeddings, flux
 from results import write

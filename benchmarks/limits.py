@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ditstack import Recipe, load
-from ditstack.clock import now
-from ditstack.macs import MacCounter
-from ditstack.pipe import Pipe
-from ditstack.quiet import hush_loading
-from ditstack.sample import sample
+from ditstack.assembly.sample import sample
+from ditstack.compat import hush_loading
+from ditstack.pipeline.clock import now
+from ditstack.pipeline.macs import MacCounter
+from ditstack.pipeline.pipe import Pipe
 from results import write
 
 TRIALS = 7

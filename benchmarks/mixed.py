@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from ditstack import quality
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
-from ditstack.schedule import even, graded
+from ditstack.compat import hush, hush_loading
+from ditstack.maths import fidelity
+from ditstack.maths.schedule import even, graded
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
 from sampled import sampled
@@ -56,10 +56,10 @@ class Bench:
     def measure(self, group: str, name: str, changes: Row) -> None:
         """One row: fidelity to the reference and MACs."""
         stack = self.stack(changes)
-        psnr = quality.psnr(self.pictures(stack), self.reference)
+        psnr = fidelity.psnr(self.pictures(stack), self.reference)
         ratio = stack.report().macs_ratio * changes.get("steps", STEPS) / STEPS
         row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.steps_by_kind(), **changes}
-        self.rows.append({**row, "psnr": quality.bootstrap(psnr), "psnr_each": psnr})
+        self.rows.append({**row, "psnr": fidelity.bootstrap(psnr), "psnr_each": psnr})
         print(f"{group:12s} {name:48s} {self.rows[-1]['psnr'][0]:6.2f} dB  {100 * ratio:.1f} % of the MACs", flush=True)
 
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from ditstack.build import build
-from ditstack.clock import now
-from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
+from ditstack.assembly.build import build
+from ditstack.pipeline.clock import now
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Recipe
 from gpu import generate, random_factors
 from limits import Ceilings, ceilings, floors, kept_bytes
 from models import embeddings, flux

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from ditstack import Recipe, load
-from ditstack.build import build
-from ditstack.clock import now
-from ditstack.pipe import FULL, OFF, Pipe
-from ditstack.quiet import hush_loading
+from ditstack.assembly.build import build
+from ditstack.compat import hush_loading
+from ditstack.pipeline.clock import now
+from ditstack.pipeline.pipe import FULL, OFF, Pipe
 from ditstack.report import peak_memory, reset_peak_memory
 from gpu import generate, random_factors
 from limits import Ceilings, ceilings, floors, kept_bytes

@@ -8,12 +8,12 @@ import torch
 import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack import apply
-from ditstack.adapter import STAGES, find, methods
 from ditstack.errors import DitstackError
-from ditstack.model import Model
-from ditstack.pipe import Pipe
-from ditstack.plan import plan
-from ditstack.recipe import Recipe
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.adapter import STAGES, find, methods
+from ditstack.recipe.model import Model
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from tiny_pipelines import call
 

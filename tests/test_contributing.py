@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from ditstack.adapter import find, methods
+from ditstack.recipe.adapter import find, methods
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", TEXT, re.DOTALL)

@@ -7,7 +7,7 @@ import pytest
 
 import settings
 from ditstack import Recipe, load
-from ditstack.pipe import FULL
+from ditstack.pipeline.pipe import FULL
 from tables import peers
 
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from ditstack import load
-from ditstack.adapter import STAGES
-from ditstack.layers import shelf, shelf_names
-from ditstack.plan import plan
-from ditstack.recipe import Recipe
+from ditstack.recipe.adapter import STAGES
+from ditstack.recipe.layers import shelf, shelf_names
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 
 LIMIT, STEPS = 20, 5
 SAID = ["a red circle in the center on a plain gray background", "a blue star in the top left on a pink background"]

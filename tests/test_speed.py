@@ -12,9 +12,9 @@ import gpu
 import limits
 import results
 import scaling
-from ditstack.build import build
-from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
+from ditstack.assembly.build import build
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Recipe
 from limits import Ceilings, floors
 from models import SHAPES
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ditstack.errors import BadFile, BadPipeline, DitstackError, Incompatible, RecipeError, StaleFactors
-    from ditstack.recipe import Recipe
+    from ditstack.recipe.recipe import Recipe
     from ditstack.report import Report
     from ditstack.stack import Stack, apply, load
 
 _ROOMS = {
     "errors": ("BadFile", "BadPipeline", "DitstackError", "Incompatible", "RecipeError", "StaleFactors"),
-    "recipe": ("Recipe",),
+    "recipe.recipe": ("Recipe",),
     "report": ("Report",),
     "stack": ("Stack", "apply", "load"),
 }

@@ -68,7 +68,7 @@ class Unit(BaseModel):
 
 
 class Comparison(BaseModel):
-    """The stack against its unaccelerated twin: same prompts, seeds and steps, in the same process."""
+    """The stack against its unaccelerated baseline: same prompts, seeds and steps, in the same process."""
 
     plain_seconds: dict[str, float]
     speedup: float

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ditstack.build import build
-from ditstack.calibrate import Tell, provide_factors
+from ditstack.assembly.build import build
+from ditstack.assembly.sample import Pictures, sample
+from ditstack.calibration.calibrate import Tell, provide_factors
 from ditstack.factors import fingerprint
-from ditstack.facts import describe_machine
-from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
-from ditstack.sample import Pictures, sample
 
 
 class Stack:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ditstack.pipe import Pipe
+from ditstack.pipeline.pipe import Pipe
 from ditstack_adapters.cache.svdcache import SvdCache
 
 

@@ -5,8 +5,8 @@ from zlib import crc32
 
 import tiny_pipelines as tiny
 from ditstack import apply
-from ditstack.recipe import Recipe
-from ditstack.sample import Pictures, sample
+from ditstack.assembly.sample import Pictures, sample
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 
 STEPS, SEED = 6, 5

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from tiny_pipelines import call
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from ditstack.assembly.sample import Pictures
 from ditstack.batch.batches import Item
-from ditstack.batch.order import Order
-from ditstack.recipe import Recipe
-from ditstack.sample import Pictures
+from ditstack.batch.spec import BatchSpec
+from ditstack.recipe.recipe import Recipe
 
 RECIPE = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 2, "size": "16x16"}}, "stub")
 
@@ -21,10 +21,10 @@ def paint(items: Sequence[Item]) -> Pictures:
     return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
 
 
-def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> Order:
+def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> BatchSpec:
     prompts = folder / name
     prompts.write_text(text)
-    return Order(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
+    return BatchSpec(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
 
 
 def lines(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:

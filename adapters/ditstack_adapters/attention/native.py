@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class Native(Adapter):
@@ -20,8 +20,8 @@ class Native(Adapter):
     neutral: ClassVar[dict[str, Any] | None] = {}
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_ATTENTION})
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.models.attention_dispatch import AttentionBackendName

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
+from ditstack.recipe.adapter import Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class FirstBlockCache(Cache):
@@ -27,7 +27,7 @@ class FirstBlockCache(Cache):
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
-        from ditstack.borrowed import Borrowed
+        from ditstack.caching.diffusers_caches import DiffusersCache
 
-        Borrowed(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
+        DiffusersCache(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
         pipe.notes.append("fbcache decides for the whole batch: a picture depends on its neighbours")

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack import schedule
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.maths import schedule
+from ditstack.recipe.adapter import Cache
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.pipeline.pipe import Pipe
 
 
 class Icc(Cache):
@@ -58,34 +58,34 @@ class Icc(Cache):
         return self.interval > 1 and (self.rank != 0 or self.macs is not None)
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-        return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
+    def needs(self) -> frozenset[Capability]:
+        plain = frozenset({Capability.BLOCKS, Capability.FREE_TRUNK})
+        return plain | {Capability.DENSE_WEIGHTS} if self.wants_factors else plain
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        kept = super().drops | {Fact.PASSING}
-        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
+    def drops(self) -> frozenset[Capability]:
+        kept = super().drops | {Capability.PASSING}
+        return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.increments import Increments
-        from ditstack.pipe import CALIBRATED
-        from ditstack.trunk import cache_attentions
+        from ditstack.caching.features import cache_attentions
+        from ditstack.caching.linears import LowRankLinears
+        from ditstack.pipeline.pipe import CALIBRATED
+        from ditstack.pipeline.policy import StepPolicy
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
-        Increments(pipe, order=self.anchor == "line", apart=apart)
+        LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """As published: every `interval`-th step from the first on."""
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.fitting import Fit, Wish
-        from ditstack.increments import Increments
+        from ditstack.caching.linears import LowRankLinears
+        from ditstack.calibration.fits import Fit, Wish
 
-        assert isinstance(pipe.store, Increments)
+        assert isinstance(pipe.store, LowRankLinears)
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
-        return Fit(pipe, pipe.store, rehearsal, wish).tensors()
+        return Fit(pipe, pipe.store, calibration, wish).tensors()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
 from ditstack.errors import BadPipeline
+from ditstack.recipe.adapter import Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class MagCache(Cache):
@@ -33,7 +33,7 @@ class MagCache(Cache):
         import torch
         from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, MagCacheConfig, nearest_interp
 
-        from ditstack.borrowed import Borrowed
+        from ditstack.caching.diffusers_caches import DiffusersCache
 
         (kind,) = {type(one).__name__ for one in pipe.transformers.values()}
         if len(pipe.transformers) > 1:
@@ -48,5 +48,5 @@ class MagCache(Cache):
                 config.num_inference_steps = pipe.clock.total
                 config.mag_ratios = nearest_interp(ratios, pipe.clock.total)
 
-        Borrowed(pipe, "magcache", lambda stage, transformer: config)
+        DiffusersCache(pipe, "magcache", lambda stage, transformer: config)
         pipe.clock.on_edge.append(stretch)

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from ditstack.adapter import Cache
 from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
-from ditstack.schedule import Word
+from ditstack.maths.schedule import Word
+from ditstack.recipe.adapter import Cache
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.pipeline.pipe import Pipe
 
 
 def _word(text: str) -> str:
@@ -69,25 +69,25 @@ class Mixed(Cache):
         return (self.rank != 0 or self.macs is not None) and "C" in self.word.start + self.word.again
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-        return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
+    def needs(self) -> frozenset[Capability]:
+        plain = frozenset({Capability.BLOCKS, Capability.FREE_TRUNK})
+        return plain | {Capability.DENSE_WEIGHTS} if self.wants_factors else plain
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        kept = super().drops | {Fact.PASSING}
-        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
+    def drops(self) -> frozenset[Capability]:
+        kept = super().drops | {Capability.PASSING}
+        return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.increments import Increments
-        from ditstack.predictors import Steered
-        from ditstack.trunk import Store, cache_attentions, cache_trunks
+        from ditstack.caching.features import FeatureCache, cache_attentions, cache_trunks
+        from ditstack.caching.linears import LowRankLinears
+        from ditstack.maths.predictors import Steered
+        from ditstack.pipeline.policy import StepPolicy
 
-        pipe.cadence = Cadence(pipe.clock, self.kinds, self.schedule_steps)
-        cache_trunks(pipe, Store(pipe, lambda site: Steered(self.trust), "step"))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds, self.schedule_steps)
+        cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
-        Increments(pipe, order=self.anchor == "line", apart=apart)
+        LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         """The kind of every step.
@@ -102,10 +102,10 @@ class Mixed(Cache):
             )
         return self.word.kinds(steps)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.fitting import Fit, Wish
-        from ditstack.increments import Increments
+        from ditstack.caching.linears import LowRankLinears
+        from ditstack.calibration.fits import Fit, Wish
 
-        assert isinstance(pipe.store, Increments)
-        return Fit(pipe, pipe.store, rehearsal, Wish("rrr", self.rank, self.macs)).tensors()
+        assert isinstance(pipe.store, LowRankLinears)
+        return Fit(pipe, pipe.store, calibration, Wish("rrr", self.rank, self.macs)).tensors()

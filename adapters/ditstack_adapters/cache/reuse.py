@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
-from ditstack.schedule import even_by_interval, spell
+from ditstack.maths.schedule import even_by_interval, spell
+from ditstack.recipe.adapter import Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class Reuse(Cache):
@@ -21,10 +21,10 @@ class Reuse(Cache):
     interval: Annotated[int, Field(ge=1)] = 2
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack import predictors
-        from ditstack.cadence import Cadence
-        from ditstack.pipe import REUSED
-        from ditstack.trunk import Store, cache_trunks
+        from ditstack.caching.features import FeatureCache, cache_trunks
+        from ditstack.maths import predictors
+        from ditstack.pipeline.pipe import REUSED
+        from ditstack.pipeline.policy import StepPolicy
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
-        cache_trunks(pipe, Store(pipe, lambda site: predictors.Reuse()))
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
+        cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()))

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ditstack import schedule
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.maths import schedule
+from ditstack.recipe.adapter import Cache
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
-    from ditstack.predictors import Predictor
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.maths.predictors import Predictor
+    from ditstack.pipeline.pipe import Pipe
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:
@@ -72,16 +72,16 @@ class SvdCache(Cache):
         return self.predictor == "fitted" or (subspace and offline)
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        inside = frozenset() if self.granularity == "trunk" else frozenset({Fact.TRACEABLE, Fact.PASSING})
+    def drops(self) -> frozenset[Capability]:
+        inside = frozenset() if self.granularity == "trunk" else frozenset({Capability.TRACEABLE, Capability.PASSING})
         return super().drops | inside
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.trunk import Store, cache_branches, cache_trunks
+        from ditstack.caching.features import FeatureCache, cache_branches, cache_trunks
+        from ditstack.pipeline.policy import StepPolicy
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
-        store = Store(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
+        store = FeatureCache(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
         (cache_trunks if self.granularity == "trunk" else cache_branches)(pipe, store)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
@@ -95,17 +95,17 @@ class SvdCache(Cache):
             full = spread(steps, math.ceil(steps / self.interval))
         return schedule.ending(full, steps, self.last_full)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
-        from ditstack.gains import principal_bases, tune_gains
+        from ditstack.calibration.gains import principal_bases, tune_gains
 
-        bases = principal_bases(pipe, rehearsal, self.rank, self.energy)
+        bases = principal_bases(pipe, calibration, self.rank, self.energy)
         if self.predictor != "fitted":
             return bases
-        return tune_gains(pipe, rehearsal, bases, len(self.full_steps(rehearsal.sampler.steps)), split=bool(bases))
+        return tune_gains(pipe, calibration, bases, len(self.full_steps(calibration.sampler.steps)), split=bool(bases))
 
     def _predictor(self, pipe: Pipe, site: str) -> Predictor:
-        from ditstack.predictors import Fitted, Subspace
+        from ditstack.maths.predictors import Fitted, Subspace
 
         tensors = pipe.factors.tensors if pipe.factors is not None else {}
         basis = tensors.get(f"{site}.basis")
@@ -117,7 +117,7 @@ class SvdCache(Cache):
         return Subspace(inner, basis, self._find_basis)
 
     def _inner(self) -> Predictor:
-        from ditstack import predictors
+        from ditstack.maths import predictors
 
         if self.predictor == "taylor":
             return predictors.Taylor(self.order)
@@ -126,6 +126,6 @@ class SvdCache(Cache):
         return predictors.Ema(self.beta) if self.predictor == "ema" else predictors.Reuse()
 
     def _find_basis(self, feature_BTD: Tensor) -> Tensor:
-        from ditstack.lowrank import gram, principal
+        from ditstack.maths.lowrank import gram, principal
 
         return principal(gram(feature_BTD), self.rank, self.energy)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Cache
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class TaylorSeer(Cache):
@@ -31,13 +31,13 @@ class TaylorSeer(Cache):
     lite: bool = False
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        return super().drops | (frozenset() if self.lite else {Fact.TRACEABLE})
+    def drops(self) -> frozenset[Capability]:
+        return super().drops | (frozenset() if self.lite else {Capability.TRACEABLE})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 
-        from ditstack.borrowed import Borrowed
+        from ditstack.caching.diffusers_caches import DiffusersCache
         from ditstack.errors import BadPipeline
 
         def configure(stage: str, transformer: torch.nn.Module) -> TaylorSeerCacheConfig:
@@ -52,7 +52,7 @@ class TaylorSeer(Cache):
                 use_lite_mode=self.lite,
             )
 
-        Borrowed(pipe, "taylorseer", configure)
+        DiffusersCache(pipe, "taylorseer", configure)
 
 
 def _attentions(pipe: Pipe, stage: str) -> list[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 FORMS = 64
 """Most pieces of code of one region: kinds of steps times sizes, of which two or more become one of any size."""
@@ -35,12 +35,12 @@ class Inductor(Adapter):
     """`eager` and `aot_eager` follow every block and make no code: a quick look at whether a stack can be compiled."""
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        facts = {Fact.BLOCKS, Fact.TRACEABLE}
-        facts |= {Fact.COMPILER} if self.backend == "inductor" else set()
-        facts |= {Fact.FREE_TRUNK} if self.region == "whole" else set()
-        facts |= {Fact.CUDA} if self.mode != "default" else set()
-        return frozenset(facts | {Fact.PASSING} if self.replays else facts)
+    def needs(self) -> frozenset[Capability]:
+        facts = {Capability.BLOCKS, Capability.TRACEABLE}
+        facts |= {Capability.COMPILER} if self.backend == "inductor" else set()
+        facts |= {Capability.FREE_TRUNK} if self.region == "whole" else set()
+        facts |= {Capability.CUDA} if self.mode != "default" else set()
+        return frozenset(facts | {Capability.PASSING} if self.replays else facts)
 
     @property
     def replays(self) -> bool:
@@ -50,7 +50,7 @@ class Inductor(Adapter):
     def apply(self, pipe: Pipe) -> None:
         import torch
 
-        from ditstack.hooks import put_beneath
+        from ditstack.pipeline.hooks import put_beneath
 
         pipe.compiled = 0
         if self.replays:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ditstack.adapter import Adapter, suggest
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Adapter, suggest
+from ditstack.recipe.capabilities import Capability
 
 from ._presets import PRESETS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.effect import Probe
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
+    from ditstack.weights.lora_probe import Probe
 
 STILL = 1e-6
 """A move of the output by a smaller share is none."""
@@ -62,7 +62,7 @@ class Weights(BaseModel):
         Raises:
             BadFile: there is none.
         """
-        from ditstack.lora_files import locate
+        from ditstack.weights.lora_files import locate
 
         if not self.source.startswith("embedded:"):
             return locate(self.source, self.weight_name, self.revision)
@@ -108,8 +108,8 @@ class LoRA(Adapter):
         return {**known, **fields}
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.LORAS, Fact.FLOAT_WEIGHTS})
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.LORAS, Capability.FLOAT_WEIGHTS})
 
     @property
     def sampler(self) -> dict[str, Any]:
@@ -123,13 +123,13 @@ class LoRA(Adapter):
         return {f"ditstack_{place}": one for place, one in enumerate((Weights(**own), *self.also))}
 
     def inspect(self) -> None:
-        from ditstack.lora_files import read
+        from ditstack.weights.lora_files import read
 
         for one in self.files.values():
             read(one.locate())
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.effect import Probe
+        from ditstack.weights.lora_probe import Probe
 
         self._check(pipe)
         probe, targets = Probe.of(pipe), {one.into for one in self.files.values()}
@@ -149,7 +149,7 @@ class LoRA(Adapter):
         Raises:
             BadFile, BadPipeline: before anything is changed.
         """
-        from ditstack.lora_files import check_fit
+        from ditstack.weights.lora_files import check_fit
 
         pipeline, kind = pipe.pipeline, type(pipe.pipeline).__name__
         if not hasattr(pipeline, "load_lora_weights"):
@@ -196,7 +196,7 @@ class LoRA(Adapter):
         Raises:
             BadPipeline: less than half of the move is left.
         """
-        from ditstack.effect import cosine
+        from ditstack.weights.lora_probe import cosine
 
         for name, move in moves.items():
             transformer: Any = pipe.transformers[name]

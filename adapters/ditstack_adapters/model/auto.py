@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.model import Model
+from ditstack.recipe.model import Model
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.pipeline.pipe import Pipe
 
 
 class Auto(Model):
@@ -23,8 +23,8 @@ class Auto(Model):
     """Further arguments of every call of the pipeline."""
 
     def wrap(self, pipeline: Any) -> Pipe:
-        from ditstack.pipe import Pipe
-        from ditstack.trace import trace
+        from ditstack.pipeline.discovery import trace
+        from ditstack.pipeline.pipe import Pipe
 
         known = inspect.signature(type(pipeline).__call__).parameters
         guidance = "true_cfg_scale" if "guidance_scale" not in known else "guidance_scale"

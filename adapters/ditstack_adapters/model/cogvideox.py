@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.recipe.model import Model
 
 
 class CogVideoX(Model):

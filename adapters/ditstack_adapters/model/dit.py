@@ -6,8 +6,8 @@ import difflib
 from typing import Any, ClassVar
 
 from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
-from ditstack.model import Model
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.model import Model
 
 CLASSES = 1000
 
@@ -21,8 +21,8 @@ class DiT(Model):
     source: str = "facebook/DiT-XL-2-256"
 
     @property
-    def gives(self) -> frozenset[Fact]:
-        return super().gives - {Fact.LORAS}
+    def gives(self) -> frozenset[Capability]:
+        return super().gives - {Capability.LORAS}
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         return {"class_labels": [_label(pipeline, prompt.strip()) for prompt in prompts]}

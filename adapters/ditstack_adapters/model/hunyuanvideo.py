@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.recipe.model import Model
 
 
 class HunyuanVideo(Model):
@@ -12,7 +12,7 @@ class HunyuanVideo(Model):
 
     transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
-    feeders: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
     fps: ClassVar[int | None] = 15
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"

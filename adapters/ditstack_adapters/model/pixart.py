@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ditstack.facts import Fact
-from ditstack.model import Model
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.model import Model
 
 
 class PixArt(Model):
@@ -13,11 +13,11 @@ class PixArt(Model):
 
     transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("caption_projection",)
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("caption_projection",)
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 
     source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"
 
     @property
-    def gives(self) -> frozenset[Fact]:
-        return super().gives - {Fact.LORAS}
+    def gives(self) -> frozenset[Capability]:
+        return super().gives - {Capability.LORAS}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.pipeline.pipe import Pipe
 
 
 class BitsAndBytes(Adapter):
@@ -47,16 +47,16 @@ class BitsAndBytes(Adapter):
         return self.compensate is not None
 
     @property
-    def needs(self) -> frozenset[Fact]:
+    def needs(self) -> frozenset[Capability]:
         # its scales lie beside the weights' tensors and would stay behind
-        return frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS, Fact.MOVED_WHOLE})
+        return frozenset({Capability.FLOAT_WEIGHTS, Capability.BLOCKS, Capability.MOVED_WHOLE})
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FLOAT_WEIGHTS})
+    def drops(self) -> frozenset[Capability]:
+        return frozenset({Capability.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.compensation import noting_errors
+        from ditstack.calibration.compensation import noting_errors
 
         _hush()
         with noting_errors(pipe, self.wants_factors):
@@ -64,15 +64,15 @@ class BitsAndBytes(Adapter):
                 for block in blocks:
                     self._swap_linears(block.module)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.compensation import fit_compensation
+        from ditstack.calibration.compensation import fit_compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, rehearsal, self.compensate)
+        return fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.compensation import install
+        from ditstack.calibration.compensation import install
 
         install(pipe, tensors)
 
@@ -90,7 +90,7 @@ class BitsAndBytes(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights import is_beside
+        from ditstack.weights.dense import is_beside
 
         return type(module) is Linear and not is_beside(name) and not any(word in name for word in self.skip)
 

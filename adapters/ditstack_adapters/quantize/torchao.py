@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.capabilities import Capability
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.pipeline.pipe import Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
@@ -38,33 +38,33 @@ class TorchAo(Adapter):
         return self.compensate is not None
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
-        return plain | {Fact.SM89} if self.scheme == "fp8dq" else plain
+    def needs(self) -> frozenset[Capability]:
+        plain = frozenset({Capability.FLOAT_WEIGHTS, Capability.BLOCKS})
+        return plain | {Capability.SM89} if self.scheme == "fp8dq" else plain
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FLOAT_WEIGHTS})
+    def drops(self) -> frozenset[Capability]:
+        return frozenset({Capability.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
         from torchao.quantization import quantize_
 
-        from ditstack.compensation import noting_errors
+        from ditstack.calibration.compensation import noting_errors
 
         with noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():
                 for block in blocks:
                     quantize_(block.module, self._config(), self.takes)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.compensation import fit_compensation
+        from ditstack.calibration.compensation import fit_compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, rehearsal, self.compensate)
+        return fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.compensation import install
+        from ditstack.calibration.compensation import install
 
         install(pipe, tensors)
 
@@ -72,7 +72,7 @@ class TorchAo(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights import is_beside
+        from ditstack.weights.dense import is_beside
 
         if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
             return False

@@ -1,6 +1,6 @@
 """Predict: a batch in Lightning's words: a data module over prompts, a module that samples, a writer of pictures.
 
-    data = PromptData(Order(recipe, Path("prompts.csv"), Path("out")))
+    data = PromptData(BatchSpec(recipe, Path("prompts.csv"), Path("out")))
     trainer = L.Trainer(callbacks=[PictureWriter()])
     trainer.predict(DiffusionModule(recipe), data, return_predictions=False)
 
@@ -18,24 +18,24 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from ditstack.assembly.sample import Pictures
 from ditstack.batch.batches import Batch, Item
-from ditstack.batch.order import Order
-from ditstack.batch.painter import Easel, Failed, Made, Painter, stand
-from ditstack.batch.press import Press
+from ditstack.batch.generate import Easel, Failed, Generator, Made, stand
 from ditstack.batch.report import BatchReport, summarise
 from ditstack.batch.rows import BadRow, GoodRow
+from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Stopping
-from ditstack.calibrate import wanting
+from ditstack.batch.writer import Writer
+from ditstack.calibration.calibrate import wanting
 from ditstack.files import write_atomically
-from ditstack.recipe import Recipe
-from ditstack.sample import Pictures
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 
 
 class PromptData(L.LightningDataModule):
     """The rows of an order as batches; every process takes its own, and passes over what is finished."""
 
-    def __init__(self, order: Order, stopping: Stopping | None = None) -> None:
+    def __init__(self, order: BatchSpec, stopping: Stopping | None = None) -> None:
         super().__init__()
         self.prepare_data_per_node = False
         self.order = order
@@ -44,7 +44,7 @@ class PromptData(L.LightningDataModule):
         self.finished_before = 0
         self.asked_for = 0
         """Pictures that the rows read so far ask for."""
-        self.press: Press | None = None
+        self.press: Writer | None = None
 
     def prepare_data(self) -> None:
         self.stopping.watch(self.trainer)
@@ -55,7 +55,7 @@ class PromptData(L.LightningDataModule):
         self.order.join()
         self.done = self.order.ledger.done()
         self.finished_before = sum(self.done)
-        self.press = Press(self.order, self.rank, self.done)
+        self.press = Writer(self.order, self.rank, self.done)
 
     @property
     def rank(self) -> int:
@@ -110,7 +110,7 @@ class DiffusionModule(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.prepare_data_per_node = False
-        self.painter = Painter(make) if make else None
+        self.painter = Generator(make) if make else None
         self.stack: Stack | None = None
 
     @property
@@ -132,13 +132,13 @@ class DiffusionModule(L.LightningModule):
         if self.painter is None and self.data.first() is not None:
             self._load()
 
-    def _load(self) -> Painter:
-        from ditstack.quiet import hush_loading
+    def _load(self) -> Generator:
+        from ditstack.compat import hush_loading
 
         hush_loading()
         device = self.trainer.strategy.root_device
         self.stack = stand(self.recipe, device, self.data.order.folder, self.trainer.global_rank == 0)
-        self.painter = Painter(Easel(self.stack))
+        self.painter = Generator(Easel(self.stack))
         return self.painter
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Made | Failed]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack.facts import describe_machine
-from ditstack.recipe import Recipe
+from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, versions
 
 

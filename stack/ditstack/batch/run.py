@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditstack import plan
 from ditstack.batch.batches import Item
-from ditstack.batch.order import Order
+from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Halt, Stopping
 from ditstack.errors import DitstackError, Incompatible, Unfinished
+from ditstack.recipe import plan
 
 if TYPE_CHECKING:
     import lightning as L
     from rich.console import Console
 
+    from ditstack.assembly.sample import Pictures
     from ditstack.batch.report import BatchReport
-    from ditstack.sample import Pictures
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 """Where launchers say which process this is."""
@@ -31,7 +31,7 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 class Job:
     """An order and where to run it. Everything but `make` and `stopping` goes to Lightning's Trainer as it is."""
 
-    order: Order
+    order: BatchSpec
     devices: int = 1
     nodes: int = 1
     strategy: str | None = None
@@ -84,8 +84,8 @@ class Job:
         """
         plan.check(self.order.recipe)
         require_lightning()
-        from ditstack.batch.bar import Bar
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
+        from ditstack.batch.progress import Bar
 
         writer = PictureWriter()
         data = PromptData(self.order, self.stopping)

@@ -16,18 +16,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditstack.errors import BadFile, Unfinished
-from ditstack.facts import describe_machine
 from ditstack.files import write_atomically
 from ditstack.matrix import markdown, page
 from ditstack.matrix.cell import NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
-from ditstack.metrics import estimate
+from ditstack.measure.metrics import estimate
+from ditstack.recipe.capabilities import describe_machine
 from ditstack.report import versions
 
 QUADRATURE = (
     "relative L2 of the final latents in quadrature, prompt by prompt: error(A+B) - sqrt(error(A)^2 + error(B)^2), "
-    "each against the unaccelerated twin; above zero, the parts hurt each other beyond their sum"
+    "each against the unaccelerated baseline; above zero, the parts hurt each other beyond their sum"
 )
 POLL = 0.5
 """Seconds between looks at what the process has finished."""
@@ -151,7 +151,7 @@ def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> N
 
 
 def _measures(cell: Cell, name: str) -> bool:
-    return name in cell.to_twin or name in cell.own
+    return name in cell.to_baseline or name in cell.own
 
 
 def _progress(console: Console) -> Progress:

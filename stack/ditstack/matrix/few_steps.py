@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ditstack import quality
-from ditstack.bench import Trial
 from ditstack.errors import DitstackError, RecipeError
-from ditstack.matrix import words
+from ditstack.maths import fidelity
 from ditstack.matrix.schema import FewSteps
-from ditstack.metrics import estimate
-from ditstack.recipe import Recipe
+from ditstack.measure.bench import Trial
+from ditstack.measure.metrics import estimate
+from ditstack.recipe import axes
+from ditstack.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from ditstack.matrix.cell import Bench
@@ -53,7 +53,7 @@ class Schedule:
 
     def gentlest(self, word: str) -> Recipe:
         """The cache with one step skipped, the last but one; where it cannot say so, every second; else as it is."""
-        given = words.fields("cache", word, self.bench.survey.model, few_steps=True)
+        given = axes.fields("cache", word, self.bench.survey.model, few_steps=True)
         settings = ({**(given or {}), **gentle} for gentle in self._gentle())
         return next(recipe for one in settings if (recipe := self._read(word, one)) is not None)
 
@@ -72,19 +72,19 @@ class Schedule:
             return None
 
     def _uncached(self, steps: int) -> Trial:
-        recipe = self.bench.survey.recipe({**self.chosen, "cache": words.NONE}, {"sampler": {"steps": steps}})
+        recipe = self.bench.survey.recipe({**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": steps}})
         return self.bench.reference(f"{steps} steps", recipe)
 
     def _psnr(self, made: Trial) -> list[float]:
         """To the whole schedule without a cache."""
-        return quality.psnr(made.pictures.images, self._uncached(self.steps).pictures.images)
+        return fidelity.psnr(made.pictures.images, self._uncached(self.steps).pictures.images)
 
 
 def rows(bench: Bench, distill: str, steps: int) -> list[FewSteps]:
     """Every cache of the matrix on this schedule; those that refuse it are left out, as their cells say why."""
     schedule, found = Schedule(bench, distill, steps), []
     for word in bench.survey.axes["cache"]:
-        if word != words.NONE:
+        if word != axes.NONE:
             try:
                 found.append(schedule.row(word))
             except DitstackError:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ditstack.assembly.sample import Pictures
 from ditstack.batch.batches import Item
 from ditstack.batch.encode import read_note
-from ditstack.batch.order import Order
-from ditstack.batch.painter import Easel, Made, Painter, stand
+from ditstack.batch.generate import Easel, Generator, Made, stand
 from ditstack.batch.run import Job
+from ditstack.batch.spec import BatchSpec
 from ditstack.errors import BadFile, BadPipeline, Unfinished
-from ditstack.recipe import Recipe
-from ditstack.sample import Pictures
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
 from stub_batch import RECIPE, files, lines, order, paint
 from tiny_pipelines import flux
@@ -182,7 +182,7 @@ def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tm
     )
     made: list[dict[str, torch.Tensor]] = []
     for size, backwards in ((1, False), (3, False), (2, True)):
-        painter = Painter(easel)
+        painter = Generator(easel)
         batches = batches_of(order(tmp_path, text, "p.csv", recipe=model, batch_size=size), backwards)
         found = [one for items in batches for one in painter.paint(items)]
         made.append({one.item.name: one.image for one in found if isinstance(one, Made)})
@@ -192,7 +192,7 @@ def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tm
             assert (image - other[name]).abs().max() <= 1e-5
 
 
-def batches_of(one: Order, backwards: bool) -> list[list[Item]]:
+def batches_of(one: BatchSpec, backwards: bool) -> list[list[Item]]:
     from ditstack.batch.sources import Source
 
     one.source = Source.find(one.prompts)
@@ -225,7 +225,7 @@ def test_a_folder_of_pictures_goes_through_the_twin_that_starts_from_one(tmp_pat
     pictures.mkdir()
     for place in range(2):
         Image.new("RGB", (20, 20), (90 * place, 40, 0)).save(pictures / f"p{place}.png")
-    job = Job(Order(model, pictures, tmp_path / "out", 2, prompt="a"))
+    job = Job(BatchSpec(model, pictures, tmp_path / "out", 2, prompt="a"))
     report = job.run()
     assert report is not None
     assert (report.pictures, report.failures) == (2, 0)

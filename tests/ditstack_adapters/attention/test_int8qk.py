@@ -7,8 +7,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import tiny_pipelines as tiny
 from ditstack import apply
-from ditstack.attention import Call
-from ditstack.recipe import Recipe
+from ditstack.attention.dispatch import Call
+from ditstack.recipe.recipe import Recipe
 from ditstack_adapters.attention import int8qk
 
 

@@ -11,14 +11,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import tiny_pipelines as tiny
 from ditstack import apply
-from ditstack.attention import Call, Declined
-from ditstack.blocksparse import Kept
+from ditstack.attention.dispatch import Call, Declined
+from ditstack.attention.sparse import SparseKernel
+from ditstack.calibration.run import SEED
 from ditstack.errors import BadFile, RecipeError, StaleFactors
-from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
-from ditstack.rehearsal import SEED
+from ditstack.maths.blocksparse import Kept
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from ditstack.thinning import Thinning
 from ditstack_adapters.attention.sparse import Sparse
 
 TOKENS, TEXT = 212, (0, 20)
@@ -78,7 +78,7 @@ def test_with_everything_kept_and_uncalibrated_it_is_left_to_pytorch(fields: dic
 def test_hidden_keys_stay_hidden_and_other_masks_are_declined() -> None:
     q, k, v = qkv()
     mask = (torch.arange(TOKENS) < 150).expand(1, 1, 1, -1)
-    kernel = Thinning(Pipe(tiny.flux()), Sparse(keep=0.5).choose)
+    kernel = SparseKernel(Pipe(tiny.flux()), Sparse(keep=0.5).choose)
     out = kernel(q, k, v, call(mask=mask))
     changed = torch.where(mask.mT, v, 7.0)
     assert torch.equal(out, kernel(q, k, changed, call(mask=mask)))  # pyright: ignore[reportArgumentType]
@@ -121,7 +121,8 @@ def measured(stack: Stack, prompts: list[str]) -> dict[str, Tensor]:
         out, dense = answer(q, k, v, call), scaled_dot_product_attention(q, k, v, scale=call.scale)
         if not isinstance(out, Declined):
             each = ((out - dense).norm(dim=(-1, -2)) / dense.norm(dim=(-1, -2))).amax(0)
-            lost[call.site.name] = torch.maximum(lost.get(call.site.name, each), each)
+            name = call.site.name
+            lost[name] = torch.maximum(lost[name], each) if name in lost else each
         return dense
 
     stack.pipe.attention.answer = note

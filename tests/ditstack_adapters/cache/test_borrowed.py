@@ -7,9 +7,9 @@ import torch
 
 import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
-from ditstack.adapter import find
 from ditstack.errors import BadPipeline
-from ditstack.pipe import Pipe
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.adapter import find
 from tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import tiny_pipelines as tiny
 from ditstack import apply
+from ditstack.caching.linears import LowRankLinears, find_linears
 from ditstack.errors import BadFile, BadPipeline, RecipeError, StaleFactors
-from ditstack.increments import Increments, find_linears
-from ditstack.pipe import Pipe
-from ditstack.recipe import Recipe
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from tiny_pipelines import call
 
@@ -79,10 +79,10 @@ def test_at_full_rank_it_is_the_plain_pipe(by: str) -> None:
 
 @pytest.mark.parametrize("family", ["sd3", "wan", "hunyuan_video", "qwen_image", "pixart", "dit"])
 def test_at_full_rank_it_is_the_plain_pipe_in_every_family(family: str) -> None:
+    from ditstack.calibration.statistics import Survey, seeing
     from ditstack.factors import Factors
-    from ditstack.lowrank import truncate
-    from ditstack.moments import Survey, seeing
-    from ditstack.weights import dense
+    from ditstack.maths.lowrank import truncate
+    from ditstack.weights.dense import dense
     from ditstack_adapters.cache.icc import Icc
 
     pipe = Pipe(tiny.FAMILIES[family]())
@@ -135,7 +135,7 @@ def test_calibrated_steps_cost_their_products_and_attention_only() -> None:
 def test_the_lean_form_equals_its_plain_twin_and_keeps_less() -> None:
     stack = stand(rank=0.25)
     store: Any = stack.pipe.store
-    assert isinstance(store, Increments)
+    assert isinstance(store, LowRankLinears)
     sizes: list[int] = []
     stack.pipe.clock.on_tick.append(lambda *_: sizes.append(kept(store)))
     lean = run(stack, true_cfg_scale=3.0)
@@ -268,7 +268,7 @@ def test_attention_that_rests_leaves_its_share_of_the_budget_to_corrections() ->
 
 
 def test_half_precision_keeps_small_changes() -> None:
-    from ditstack.increments import project
+    from ditstack.caching.linears import project
 
     x, down = torch.randn(2, 5, 64), torch.randn(8, 64)
     coarse = project(x.bfloat16(), down.bfloat16())

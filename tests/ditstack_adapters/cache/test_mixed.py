@@ -10,7 +10,7 @@ from torch import Tensor
 import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline, RecipeError
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from tiny_pipelines import call
 
@@ -62,7 +62,7 @@ def test_forecast_and_reused_steps_alone_are_the_caches_that_know_only_them() ->
 
 
 def test_a_forecast_hears_what_a_calibrated_step_told_and_a_full_step_ends_it() -> None:
-    from ditstack.predictors import Steered
+    from ditstack.maths.predictors import Steered
 
     steered = Steered(trust=0.5)
     steered.keep(torch.tensor(0.0), 0)

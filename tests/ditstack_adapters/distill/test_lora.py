@@ -9,9 +9,9 @@ import torch
 import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from ditstack.weights import dense
+from ditstack.weights.dense import dense
 from loras import MODULES, STEPS, P, Write, change, recipe, run
 from tiny_pipelines import call
 

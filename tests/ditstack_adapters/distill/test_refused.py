@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.errors import BadFile, BadPipeline, Incompatible, RecipeError
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from loras import MODULES, STEPS, P, Write, recipe
 from tiny_pipelines import call
 

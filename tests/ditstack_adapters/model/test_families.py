@@ -7,8 +7,8 @@ import torch
 
 import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
-from ditstack.hooks import put_beneath
-from ditstack.pipe import Pipe
+from ditstack.pipeline.hooks import put_beneath
+from ditstack.pipeline.pipe import Pipe
 from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
 TRUNKS = {
@@ -91,7 +91,7 @@ def test_what_only_feeds_the_blocks_rests_with_them_and_changes_nothing(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = stand(family, cache=SVDCACHE)
-    paths, ran = stack.pipe.feeders, []
+    paths, ran = stack.pipe.conditioning_modules, []
     for transformer in stack.pipe.transformers.values():
         for path in paths:
             put_beneath(
@@ -99,7 +99,7 @@ def test_what_only_feeds_the_blocks_rests_with_them_and_changes_nothing(
             )
     made = make(stack, family)
     assert len(ran) == stack.pipe.tally["full"] * len(paths) > 0
-    monkeypatch.setattr(Pipe, "feeders", property(lambda pipe: (), lambda pipe, given: None), raising=True)
+    monkeypatch.setattr(Pipe, "conditioning_modules", property(lambda pipe: (), lambda pipe, given: None), raising=True)
     assert torch.equal(make(stand(family, cache=SVDCACHE), family).images, made.images)
 
 

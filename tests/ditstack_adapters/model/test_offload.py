@@ -9,10 +9,10 @@ import torch
 
 import tiny_pipelines as tiny
 from ditstack import load
-from ditstack.facts import Fact
-from ditstack.model import Model
-from ditstack.plan import plan
-from ditstack.recipe import Recipe
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.model import Model
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 
 CPU = torch.device("cpu")
 WAYS: dict[str, Callable[[Any], None]] = {
@@ -63,7 +63,7 @@ def test_weights_whose_scales_would_stay_behind_are_not_moved_tensor_by_tensor(m
     ):  # fmt: skip
         recipe = Recipe.parse({"model": {"method": "flux", "offload": offload}, "quantize": {"method": method}})
         reasons = [reason for step in plan(recipe) for reason in step.reasons]
-        assert (f"quantize {method} needs that {Fact.MOVED_WHOLE.value}" in reasons) == refused
+        assert (f"quantize {method} needs that {Capability.MOVED_WHOLE.value}" in reasons) == refused
 
 
 def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weights(

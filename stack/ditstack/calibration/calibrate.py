@@ -1,0 +1,147 @@
+"""Calibrate: run prompts on the pipe as built, let its stages fit their factors, and keep those where they belong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ditstack.assembly.build import build
+from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.factors import Factors, fingerprint, prefix
+from ditstack.files import home
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.recipe import Recipe
+
+
+def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
+    """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
+    resolved = recipe.resolved()
+    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
+    stages = {stage: _digest(_lasting(resolved[stage])) for stage in lasting}
+    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
+    return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
+
+
+def default_file(recipe: Recipe) -> Path:
+    """Where a recipe's factors are kept unless it names a file."""
+    return home() / "factors" / f"{recipe.name}.safetensors"
+
+
+def factors_file(recipe: Recipe) -> Path:
+    """Where a recipe's factors are."""
+    named = getattr(recipe.adapters.get("cache"), "factors", None)
+    return Path(named).expanduser() if named else default_file(recipe)
+
+
+def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
+    """The stages that must be fitted, in their order."""
+    return [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+
+
+def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> None:
+    """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`.
+
+    Raises:
+        StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
+        BadFile: there are none, or the file is torn.
+    """
+    if not wanting(recipe):
+        return
+    file, auto = factors_file(recipe), all(getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(recipe))
+    current = conditions(recipe, pipe)
+    if file.is_file() or not auto:
+        factors = Factors.load(file)
+        if not auto or factors.conditions == current:
+            factors.check(current)
+            for stage, adapter in wanting(recipe):
+                adapter.take(pipe, factors.of(stage))
+            pipe.factors = factors
+            return
+    _fit(recipe, pipe, recipe.calibration, file, tell)
+
+
+def calibrate(
+    recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: Tell, bar: Bar = lambda part, done, count: None
+) -> Path:
+    """Build the recipe, fit its factors on `prompts`, and write them. Killed, it goes on when it is called again.
+
+    Returns:
+        The file written.
+    """
+    if len(prompts) < 2:
+        raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
+    pipe = build(recipe)
+    if not wanting(recipe):
+        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
+    target = file or factors_file(recipe)
+    earlier = _earlier(target)
+    _fit(recipe, pipe, prompts, target, tell, bar)
+    if pipe.policy is not None:
+        _tell_change(CalibrationRun(pipe, prompts, recipe.sampler, tell), earlier)
+    return target
+
+
+def _fit(
+    recipe: Recipe,
+    pipe: Pipe,
+    prompts: Sequence[str],
+    file: Path,
+    tell: Tell,
+    bar: Bar = lambda part, done, count: None,
+) -> None:
+    """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file."""
+    current = conditions(recipe, pipe)
+    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": _digest(list(prompts))})
+    calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial)
+    tensors: dict[str, Tensor] = {}
+    for stage, adapter in wanting(recipe):
+        fitted = partial.fitted(stage)
+        if not fitted:
+            with pipe.uncompiled():
+                found = adapter.fit(pipe, calibration)
+            # laid out as a file gives them back, so that pictures are equal to the last bit
+            fitted = {name: one.contiguous() for name, one in found.items()}
+            partial.finish(stage, fitted)
+        adapter.take(pipe, fitted)
+        tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
+    pipe.factors = Factors(tensors, current)
+    pipe.factors.save(file)
+    partial.drop()
+
+
+def _earlier(file: Path) -> Factors:
+    """The factors that will be replaced; none where there is no whole file."""
+    try:
+        return Factors.load(file)
+    except BadFile:
+        return Factors({}, {})
+
+
+def _tell_change(calibration: CalibrationRun, earlier: Factors) -> None:
+    """Say how far the cache leads from the uncached run, with the new factors and, where they fit, with the former."""
+    pipe = calibration.pipe
+    new, former = pipe.factors, earlier.of("cache")
+    assert new is not None
+    said = f"cache: final latents are {calibration.miss():.2%} from the uncached ones"
+    sizes = {name: one.shape for name, one in new.of("cache").items()}
+    if sizes and sizes == {name: one.shape for name, one in former.items()}:
+        pipe.factors = Factors({**new.tensors, **former}, {})
+        said += f"; with the factors before, {calibration.miss():.2%}"
+        pipe.factors = new
+    calibration.tell(said)
+
+
+def _lasting(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that change what factors mean; where they lie and when they are fitted does not."""
+    return {key: value for key, value in fields.items() if key not in ("factors", "calibrate")}
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

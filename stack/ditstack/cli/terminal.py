@@ -1,0 +1,63 @@
+"""Terminal: what the commands share: where they print, and the options that several of them take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ditstack.errors import BadFile
+
+if TYPE_CHECKING:
+    from ditstack.recipe.recipe import Recipe
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")
+]
+Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
+PromptsOrCount = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="FILE|N", help="A text file with one prompt a line, or how many of the model's own to use."
+    ),
+]
+
+
+def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
+    """Those of a file, so many of the model's own, or the recipe's.
+
+    Raises:
+        BadFile: there are none, or not so many.
+    """
+    if given is not None and not given.isdecimal():
+        return read_prompts(Path(given))
+    count, judge = int(given or 0), recipe.model.judge()
+    found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    if not found or len(found) < count:
+        raise BadFile(f"recipe {recipe.name} names {len(found)} prompts; give --prompts FILE")
+    return found[:count] if count else found
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; empty lines are passed over.
+
+    Raises:
+        BadFile: it cannot be read, is not UTF-8 text, or holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise BadFile(f"the prompts file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(f"the prompts file {path} is not UTF-8 text (byte {error.start})") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise BadFile(f"the prompts file {path} holds no prompt; write one a line")
+    return found

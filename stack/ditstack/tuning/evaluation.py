@@ -1,0 +1,206 @@
+"""Schedule evaluation: how near a cached run ends, and what it costs, by its schedule and the size of its corrections.
+
+What a step's own error is, on the uncached trajectory, misleads: errors feed back and cancel. So every candidate runs,
+and counts by how near it ends to the uncached run. Factors are fitted once for each size and serve every candidate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch import Tensor
+
+from ditstack.assembly.build import build
+from ditstack.calibration.run import CalibrationRun
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.factors import Factors, fingerprint
+from ditstack.files import write_atomically
+from ditstack.maths.fidelity import decibels
+from ditstack.maths.schedule import KINDS
+from ditstack.pipeline.clock import now
+from ditstack.recipe.recipe import Recipe
+
+FITTED_ON = 4
+"""How many prompts factors are fitted on while candidates are compared."""
+WAVE = "F (SC)..."
+"""The schedule that the factors of all candidates are fitted on."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, a letter for each step, and the size of its corrections: their rank, or where it is set, `macs`."""
+
+    letters: str
+    size: int | float
+
+
+class Notes:
+    """What runs have told, by what ran: a file that is replaced whole, so that a killed search goes on where it was.
+
+    Args:
+        path: None keeps nothing.
+        conditions: what all of it depends on; a file that was begun under others is begun anew.
+    """
+
+    def __init__(self, path: Path | None, conditions: dict[str, Any]) -> None:
+        self.path, self.conditions = path, conditions
+        self.known: dict[str, list[float]] = {}
+        if path is not None and path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise BadFile(f"{path} is not a whole file of notes of a search; remove it to begin anew") from None
+            if found["conditions"] == conditions:
+                self.known = found["known"]
+
+    def add(self, key: str, values: list[float]) -> list[float]:
+        self.known[key] = values
+        if self.path is not None:
+            data = {"conditions": self.conditions, "known": self.known}
+            write_atomically(self.path, json.dumps(data).encode())
+        return values
+
+    def drop(self) -> None:
+        """The search is over."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class ScheduleEvaluation:
+    """The cached run as a function of a choice, on one pipe.
+
+    Args:
+        timed: whether a step costs its seconds, not its multiply-accumulates.
+    """
+
+    def __init__(self, recipe: Recipe, prompts: Sequence[str], notes: Path | None = None, timed: bool = False) -> None:
+        self.timed = timed
+        self.recipe, self.size = recipe, recipe.resolved().get("cache", {}).get(sized_by(recipe), 0)
+        self.pipe = build(with_schedule(recipe, Choice("F" * recipe.sampler.steps, self.size)))
+        self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
+        weights = fingerprint(self.pipe.transformers)
+        self.notes = Notes(notes, {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights})
+        self._aims: dict[range, Tensor] = {}
+        self._factors: dict[int | float, Factors] = {}
+
+    def own(self) -> Choice:
+        """What the recipe says itself."""
+        cache: Any = self.recipe.adapters["cache"]
+        return Choice(cache.word.letters(self.recipe.sampler.steps), self.size)
+
+    def scores(self, choice: Choice, places: range) -> list[float]:
+        """Of each prompt, -20 log10 of the final latent's relative error: dB, more is better."""
+        key = _key(choice, places)
+        if key not in self.notes.known:
+            self.follow(choice)
+            made = self.calibration.latents(places)
+            self.notes.add(key, decibels(made, self._aim(places)))
+        return self.notes.known[key]
+
+    def follow(self, choice: Choice) -> None:
+        """Let the pipe run like this."""
+        self.pipe.factors = self._fitted(choice.size) if "C" in choice.letters else Factors({}, {})
+        self._schedule(choice)
+
+    def shares(self, size: int | float) -> dict[str, float]:
+        """What a step of each letter costs of an uncached one; a full one also projects what calibrated ones need."""
+        key = f"{'seconds' if self.timed else 'macs'} {size}"
+        if key not in self.notes.known:
+            steps = self.recipe.sampler.steps
+            self.follow(Choice(("FF" + "CSCSF" * steps)[:steps], size))
+            self.pipe.macs.clear()
+            uncached, cached = self._seconds(cached=False), self._seconds(cached=True)
+            costs = {**cached, "off": uncached["full"]} if self.timed else self._macs()
+            self.notes.add(key, [costs.get(KINDS[letter], 0) / costs["off"] for letter in "FCS"])
+        full, calibrated, forecast = self.notes.known[key]
+        return {"F": full, "C": calibrated, "S": forecast, "R": forecast}
+
+    def _macs(self) -> dict[str, float]:
+        """Of one step, by its kind."""
+        costs: dict[str, float] = {}
+        for (_, kind, _), macs in self.pipe.macs.items():
+            costs[kind] = costs.get(kind, 0) + macs
+        return costs
+
+    def _seconds(self, cached: bool) -> dict[str, float]:
+        """The median of a step of one generation, by its kind."""
+        took: dict[str, list[float]] = {}
+        times: list[float] = []
+
+        def tick(done: int, steps: int) -> None:
+            times.append(now())
+            if len(times) > 1:
+                took.setdefault(self.pipe.step_kinds[done - 1], []).append(times[-1] - times[-2])
+
+        self.pipe.clock.on_tick.append(tick)
+        try:
+            (self.calibration.latents if cached else self.calibration.uncached_latents)(range(1))
+        finally:
+            self.pipe.clock.on_tick.remove(tick)
+        return {kind: median(seconds) for kind, seconds in took.items()}
+
+    def cost(self, choice: Choice) -> float:
+        """Of the whole run, as a share of the uncached one."""
+        shares = self.shares(choice.size)
+        if "C" not in choice.letters:
+            shares = {**shares, "F": 1.0}
+        return sum(shares[letter] for letter in choice.letters) / len(choice.letters)
+
+    def refit(self, choice: Choice, prompts: int) -> None:
+        """From now on factors fitted on this choice's own schedule; what it scored with others is forgotten."""
+        self._factors[choice.size] = self._fit(choice, prompts)
+        known, start = self.notes.known, _key(choice, range(0)).removesuffix("0-0")
+        self.notes.known = {key: values for key, values in known.items() if not key.startswith(start)}
+
+    def _fitted(self, size: int | float) -> Factors:
+        if size not in self._factors:
+            self._factors[size] = self._fit(Choice(WAVE, size), FITTED_ON)
+        return self._factors[size]
+
+    def _fit(self, choice: Choice, prompts: int) -> Factors:
+        cache = self._schedule(choice)
+        few = CalibrationRun(self.pipe, self.calibration.prompts[:prompts], self.recipe.sampler, _quiet)
+        return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
+
+    def _schedule(self, choice: Choice) -> Any:
+        """Let the pipe's steps run as these letters say; the cache that would have them from its recipe."""
+        assert self.pipe.policy is not None
+        cache: Any = with_schedule(self.recipe, choice).adapters["cache"]
+        self.pipe.policy.follow(cache.kinds)
+        return cache
+
+    def _aim(self, places: range) -> Tensor:
+        if places not in self._aims:
+            self._aims[places] = self.calibration.uncached_latents(places)
+        return self._aims[places]
+
+
+def sized_by(recipe: Recipe) -> str:
+    """The field that says how large the cache's corrections are."""
+    return "rank" if getattr(recipe.adapters.get("cache"), "macs", None) is None else "macs"
+
+
+def with_schedule(recipe: Recipe, choice: Choice) -> Recipe:
+    """The recipe with another schedule and rank.
+
+    Raises:
+        BadPipeline: its cache has no schedule of letters.
+    """
+    data = recipe.resolved()
+    if not isinstance(data.get("cache", {}).get("schedule"), str) or not hasattr(recipe.adapters["cache"], "word"):
+        raise BadPipeline(f"the cache of {recipe.name} has no schedule of letters (F, C, S, R) that could be searched")
+    data["cache"] = {**data["cache"], "schedule": choice.letters, sized_by(recipe): choice.size}
+    return Recipe.parse(data, recipe.name)
+
+
+def _key(choice: Choice, places: range) -> str:
+    return f"{choice.letters} {choice.size} {places.start}-{places.stop}"
+
+
+def _quiet(text: str) -> None:
+    """Candidates are many; what each fit has to say is not told."""
