@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditstack.attention.dispatch import Call, Declined, replace_attention
+    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ditstack.weights.dense import is_beside
 
 _ROOMS = {
-    "attention.dispatch": ("Call", "Declined", "replace_attention"),
+    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
@@ -58,7 +58,8 @@ _MODULES = {
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache", "CalibrationRun",
     "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears", "Model", "Pipe",
-    "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "compensation",
+    "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "choose_backend",
+    "compensation",
     "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
     "tune_gains",
 ]  # fmt: skip

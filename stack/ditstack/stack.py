@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ditstack.assembly.build import build
+from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.calibration.calibrate import Tell, provide_factors
+from ditstack.errors import BadPipeline
 from ditstack.factors import fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
+
+LOG = logging.getLogger("ditstack")
 
 
 class Stack:
@@ -23,6 +29,27 @@ class Stack:
     def __init__(self, recipe: Recipe, pipe: Pipe, seconds: dict[str, float]) -> None:
         self.recipe, self.pipe, self.seconds = recipe, pipe, seconds
         self._weights = ""
+        self._expectations = Expectations(pipe)
+
+    def __repr__(self) -> str:
+        words = [f"{stage} {type(adapter).__module__.rpartition('.')[2]}" for stage, adapter in self.recipe.stages()]
+        gone = "" if standing_on(self.pipeline) is self.pipe else ", removed"
+        ran = ", ".join(f"{count} {kind}" for kind, count in self.pipe.steps_by_kind().items())
+        lines = [
+            f"Stack {self.recipe.name} on a {type(self.pipeline).__name__}{gone}",
+            f"stages: {' > '.join(words)}",
+            f"last generation: {ran} steps, {self._macs_ratio():.0%} of the MACs" if ran else "no generation yet",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n  ".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its pictures should know: of the stack, and of the last call."""
+        return [*self.pipe.notes, *self._expectations.notes]
+
+    def _macs_ratio(self) -> float:
+        return self.pipe.spent / self.pipe.would_spend if self.pipe.would_spend else 1.0
 
     @property
     def pipeline(self) -> Any:
@@ -43,10 +70,30 @@ class Stack:
         """Switch the cache on again."""
         self.pipe.cache_on = True
 
+    def remove(self) -> None:
+        """Give the pipeline back as it was: cache, attention, compiled code and scheduler are taken off.
+
+        Weights that were rounded, or that a LoRA was fused into, stay as they are; that is logged and noted.
+        """
+        stays = take_down(self.pipe)
+        for sentence in stays:
+            LOG.warning(f"{sentence}; load the pipeline again to have them as they were")
+        self.pipe.notes += [sentence for sentence in stays if sentence not in self.pipe.notes]
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Inside, a denoising loop of your own is accelerated as the pipeline's call is, from `set_timesteps` on."""
+        with self.pipe.clock.call():
+            yield
+
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, negative_prompt: str | None = None
     ) -> Pictures:
         """One picture per prompt; seeds count up from the recipe's where none are given."""
+        if standing_on(self.pipeline) is not self.pipe:
+            raise BadPipeline(
+                "this stack was removed, or another recipe was applied since; use what that `apply` returned"
+            )
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         return sample(self.pipe, prompts, chosen, self.recipe.sampler, negative_prompt)
 
@@ -69,9 +116,9 @@ class Stack:
             peak_memory=peak_memory(),
             steps=pipe.steps_by_kind(),
             macs=pipe.spent,
-            macs_ratio=pipe.spent / pipe.would_spend if pipe.would_spend else 1.0,
+            macs_ratio=self._macs_ratio(),
             compiled=pipe.compiled,
-            notes=list(pipe.notes),
+            notes=self.notes,
         )
 
 
@@ -89,23 +136,46 @@ class _Off:
         self.pipe.cache_on = self.before
 
 
-def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
+def apply(
+    pipeline: Any,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    tell: Tell = lambda text: None,
+    changes: Sequence[str] = (),
+) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
+
+    A pipeline that carries a stack has its cache, attention and compile stages replaced. Where `apply` raises anything,
+    the pipeline is as it was before.
 
     Args:
         pipeline: of the recipe's model family.
-        recipe: a name on the shelf, a path, or a Recipe.
+        recipe: a name on the shelf, a path, a dict with the keys of a recipe, or a Recipe.
         tell: told in a sentence what long work is being done, such as calibration.
+        changes: such as "cache.interval=5", laid over the recipe.
 
     Raises:
-        RecipeError, Incompatible, BadPipeline: before anything is changed.
+        RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), pipeline, tell)
+    chosen = _read(recipe, changes)
+    check(chosen, pipeline)
+    with unchanged(chosen, pipeline):
+        return _stand(chosen, pipeline, tell)
 
 
-def load(recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
+def load(
+    recipe: str | Path | Mapping[str, Any] | Recipe, tell: Tell = lambda text: None, changes: Sequence[str] = ()
+) -> Stack:
     """Load the recipe's own model and stack on it."""
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None, tell)
+    return _stand(_read(recipe, changes), None, tell)
+
+
+def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:
+    if isinstance(recipe, (str, Path)):
+        return Recipe.read(recipe, list(changes))
+    if isinstance(recipe, Recipe) and not changes:
+        return recipe
+    data, name = (recipe.resolved(), recipe.name) if isinstance(recipe, Recipe) else (recipe, "recipe")
+    return Recipe.parse(data, name, list(changes))
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:

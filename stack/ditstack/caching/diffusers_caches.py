@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 
 from ditstack.errors import BadPipeline
+from ditstack.pipeline.hooks import tidy, to_undo
 from ditstack.pipeline.pipe import FULL, Pipe
 
 Configure = Callable[[str, torch.nn.Module], Any]
@@ -37,6 +39,7 @@ class DiffusersCache:
             added = [hook for hook in _hooks(transformer) if id(hook) not in before]
             if not added:
                 raise BadPipeline(f"diffusers' {name} finds nothing to cache in a {type(transformer).__name__}")
+            to_undo(functools.partial(_disable, transformer))
             for hook in added:
                 self._seize(hook)
         pipe.witness = self
@@ -67,6 +70,11 @@ class DiffusersCache:
 
         reference.forward, reference.original_forward = forward, counted
 
+        def undo() -> None:
+            reference.forward, reference.original_forward = theirs, original
+
+        to_undo(undo)
+
     def _edge(self) -> None:
         """Between generations: forget, and say so if nothing was skipped."""
         for transformer in self.pipe.transformers.values():
@@ -76,6 +84,12 @@ class DiffusersCache:
             self.pipe.notes.remove(note)
         if not self.pipe.clock.running and self.pipe.cache_on and not self.pipe.tally[self.skipped]:
             self.pipe.notes.append(note)
+
+
+def _disable(transformer: Any) -> None:
+    transformer.disable_cache()
+    for module in transformer.modules():
+        tidy(module)
 
 
 def _hooks(transformer: torch.nn.Module) -> list[ModelHook]:

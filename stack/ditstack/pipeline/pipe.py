@@ -78,6 +78,8 @@ class Pipe:
         """Called when a pass begins, its branch and kind being settled."""
         self.on_weights: list[Callable[[], None]] = []
         """Called once, when no later stage changes weights."""
+        self.undo: list[Callable[[], None]] = []
+        """How what stands on it is taken off again, in the order in which it was put on."""
         self.notes: list[str] = []
         """Sentences that a report must show, such as that a kernel is emulated."""
         self.tally: Counter[str] = Counter()
