@@ -86,6 +86,10 @@ class Icc(Cache):
         from ditstack.caching.linears import LowRankLinears
         from ditstack.calibration.fits import Fit, Wish
 
-        assert isinstance(pipe.store, LowRankLinears)
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
-        return Fit(pipe, pipe.store, calibration, wish).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.caching.linears import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

@@ -107,5 +107,9 @@ class Mixed(Cache):
         from ditstack.caching.linears import LowRankLinears
         from ditstack.calibration.fits import Fit, Wish
 
-        assert isinstance(pipe.store, LowRankLinears)
-        return Fit(pipe, pipe.store, calibration, Wish("rrr", self.rank, self.macs)).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.caching.linears import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

@@ -42,8 +42,8 @@ class Clock:
         self.branch: Hashable = None
         self.latents: torch.Tensor | None = None
         self.began = self.first_pass = self.ended = 0.0
-        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Entered around every call of a transformer, once step and branch are settled."""
+        self.around: Callable[..., AbstractContextManager[None]] = _alone
+        """Entered around every call of a transformer, once step and branch are settled; told of module and inputs."""
         self.on_edge: list[Callable[[], None]] = []
         """Called when a generation begins and when it has ended: time to forget."""
         self.on_tick: list[Callable[[int, int], None]] = []
@@ -130,6 +130,10 @@ class Clock:
             forget()
 
 
+def _alone(*_: object) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 class _Pass(ModelHook):
     """Tells the clock of every call of a transformer, and the guidance branch's name if the pipeline gives one."""
 
@@ -143,7 +147,7 @@ class _Pass(ModelHook):
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
         self.clock.enter(module, self.context._context, kwargs.get("timestep"), len(hidden))
-        with self.clock.around():
+        with self.clock.around(module, args, kwargs):
             return run_original(self, args, kwargs)
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
