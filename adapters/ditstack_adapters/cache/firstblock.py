@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import spell
-from ditstack.recipe.adapter import Cache
+from ditstack.plugin import Cache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 # B batch, T tokens, D width
 
@@ -31,10 +31,8 @@ class FirstBlock(Cache):
     """The largest relative change of the first block's residual at which the other blocks are skipped."""
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.caching.features import FeatureCache, cache_trunks
         from ditstack.maths import predictors
-        from ditstack.pipeline.pipe import UNDECIDED
-        from ditstack.pipeline.policy import StepPolicy
+        from ditstack.plugin import UNDECIDED, FeatureCache, StepPolicy, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: spell((0,), steps, UNDECIDED))
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()), self.due)

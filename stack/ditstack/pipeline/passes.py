@@ -129,12 +129,11 @@ class Passes:
 
     @property
     def by_step(self) -> dict[int, str]:
-        """How each step ran; a step is full if any of its passes was."""
-        kinds: dict[int, str] = {}
+        """How each step ran; where its passes ran differently, all their kinds: "full+reused"."""
+        kinds: dict[int, set[str]] = {}
         for record in self.records:
-            if kinds.get(record.step) != FULL:
-                kinds[record.step] = record.ran
-        return kinds
+            kinds.setdefault(record.step, set()).add(record.ran)
+        return {step: "+".join(sorted(found, key=lambda kind: (kind != FULL, kind))) for step, found in kinds.items()}
 
     @property
     def steps(self) -> dict[str, int]:
