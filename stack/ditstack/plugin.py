@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
     from ditstack.pipeline.hooks import put_beneath
-    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
+    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
     from ditstack.recipe.adapter import Adapter, Attention, Cache, suggest
     from ditstack.recipe.capabilities import Capability
@@ -42,7 +42,7 @@ _ROOMS = {
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
     "pipeline.hooks": ("put_beneath",),
-    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "Pipe"),
+    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
     "pipeline.policy": ("StepPolicy",),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "suggest"),
     "recipe.capabilities": ("Capability",),
@@ -56,12 +56,11 @@ _MODULES = {
 }
 
 __all__ = [
-    "CALIBRATED", "FULL", "OFF", "REUSED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache", "CalibrationRun",
-    "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears", "Model", "Pipe",
-    "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "choose_backend",
-    "compensation",
-    "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains",
+    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
+    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears",
+    "Model", "Pipe", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
+    "choose_backend", "compensation", "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath",
+    "replace_attention", "suggest", "trace", "tune_gains",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.calibration.calibrate import Tell, provide_factors
 from ditstack.errors import BadPipeline
-from ditstack.factors import fingerprint
+from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
@@ -26,19 +26,22 @@ LOG = logging.getLogger("ditstack")
 class Stack:
     """A recipe that stands. Call `pipeline` as ever, or `sample` for pictures with their counts."""
 
-    def __init__(self, recipe: Recipe, pipe: Pipe, seconds: dict[str, float]) -> None:
-        self.recipe, self.pipe, self.seconds = recipe, pipe, seconds
-        self._weights = ""
+    def __init__(
+        self, recipe: Recipe, pipe: Pipe, seconds: dict[str, float], factors: Factors | None = None, weights: str = ""
+    ) -> None:
+        self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
+        self._weights = weights
         self._expectations = Expectations(pipe)
 
     def __repr__(self) -> str:
         words = [f"{stage} {type(adapter).__module__.rpartition('.')[2]}" for stage, adapter in self.recipe.stages()]
         gone = "" if standing_on(self.pipeline) is self.pipe else ", removed"
-        ran = ", ".join(f"{count} {kind}" for kind, count in self.pipe.steps_by_kind().items())
+        ran = ", ".join(f"{count} {kind}" for kind, count in self.pipe.passes.steps.items())
+        share = f"{self.pipe.passes.macs_ratio:.0%} of the MACs"
         lines = [
             f"Stack {self.recipe.name} on a {type(self.pipeline).__name__}{gone}",
             f"stages: {' > '.join(words)}",
-            f"last generation: {ran} steps, {self._macs_ratio():.0%} of the MACs" if ran else "no generation yet",
+            f"last generation: {ran} steps, {share}" if ran else "no generation yet",
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n  ".join(lines)
@@ -47,9 +50,6 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         return [*self.pipe.notes, *self._expectations.notes]
-
-    def _macs_ratio(self) -> float:
-        return self.pipe.spent / self.pipe.would_spend if self.pipe.would_spend else 1.0
 
     @property
     def pipeline(self) -> Any:
@@ -68,7 +68,7 @@ class Stack:
 
     def on(self) -> None:
         """Switch the cache on again."""
-        self.pipe.cache_on = True
+        self.pipe.passes.cache_on = True
 
     def remove(self) -> None:
         """Give the pipeline back as it was: cache, attention, compiled code and scheduler are taken off.
@@ -114,9 +114,9 @@ class Stack:
             prompts=pictures.prompts if pictures else [],
             seconds={**seconds, "total": sum(seconds.values())},
             peak_memory=peak_memory(),
-            steps=pipe.steps_by_kind(),
-            macs=pipe.spent,
-            macs_ratio=self._macs_ratio(),
+            steps=pipe.passes.steps,
+            macs=pipe.passes.macs,
+            macs_ratio=pipe.passes.macs_ratio,
             compiled=pipe.compiled,
             notes=self.notes,
         )
@@ -126,14 +126,14 @@ class _Off:
     """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
 
     def __init__(self, pipe: Pipe) -> None:
-        self.pipe, self.before = pipe, pipe.cache_on
-        pipe.cache_on = False
+        self.passes, self.before = pipe.passes, pipe.passes.cache_on
+        self.passes.cache_on = False
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, *_: object) -> None:
-        self.pipe.cache_on = self.before
+        self.passes.cache_on = self.before
 
 
 def apply(
@@ -182,6 +182,7 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provide_factors(recipe, pipe, tell)
+    provided = provide_factors(recipe, pipe, tell)
     calibrated = time.perf_counter()
-    return Stack(recipe, pipe, {"build": built - started, "calibrate": calibrated - built})
+    seconds = {"build": built - started, "calibrate": calibrated - built}
+    return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

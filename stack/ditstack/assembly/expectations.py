@@ -51,10 +51,12 @@ def _of_steps(pipe: Pipe) -> Iterator[str]:
 
 def _of_cache(pipe: Pipe) -> Iterator[str]:
     policy, clock = pipe.policy, pipe.clock
-    if policy is None or not pipe.cache_on or not clock.planned or clock.passes_before:
+    if policy is None or not pipe.passes.cache_on or not clock.planned or clock.passes_before:
+        return
+    if any("skipped nothing" in note for note in pipe.notes):  # diffusers' own caches say so themselves
         return
     planned = [kind for kind in policy.plan(clock.steps) if kind != FULL]
-    if planned and set(pipe.tally) == {FULL}:
+    if planned and set(pipe.passes.kinds) == {FULL}:
         yield (
             f"the cache planned to skip blocks on {len(planned)} of {clock.steps} steps, and every block ran on all of "
             "them: no pass had the name and the batch size of one before it"

@@ -18,7 +18,7 @@ from torch import Tensor
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.factors import Factors, fingerprint
+from ditstack.factors import fingerprint
 from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS
@@ -85,7 +85,7 @@ class ScheduleEvaluation:
         weights = fingerprint(self.pipe.transformers)
         self.notes = Notes(notes, {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights})
         self._aims: dict[range, Tensor] = {}
-        self._factors: dict[int | float, Factors] = {}
+        self._factors: dict[int | float, dict[str, Tensor]] = {}
 
     def own(self) -> Choice:
         """What the recipe says itself."""
@@ -103,7 +103,8 @@ class ScheduleEvaluation:
 
     def follow(self, choice: Choice) -> None:
         """Let the pipe run like this."""
-        self.pipe.factors = self._fitted(choice.size) if "C" in choice.letters else Factors({}, {})
+        tensors = self._fitted(choice.size) if "C" in choice.letters else {}
+        self.recipe.adapters["cache"].take(self.pipe, tensors)
         self._schedule(choice)
 
     def shares(self, size: int | float) -> dict[str, float]:
@@ -112,19 +113,12 @@ class ScheduleEvaluation:
         if key not in self.notes.known:
             steps = self.recipe.sampler.steps
             self.follow(Choice(("FF" + "CSCSF" * steps)[:steps], size))
-            self.pipe.macs.clear()
             uncached, cached = self._seconds(cached=False), self._seconds(cached=True)
-            costs = {**cached, "off": uncached["full"]} if self.timed else self._macs()
-            self.notes.add(key, [costs.get(KINDS[letter], 0) / costs["off"] for letter in "FCS"])
+            costs = {kind: one / uncached["full"] for kind, one in cached.items()}
+            costs = costs if self.timed else self.pipe.passes.shares
+            self.notes.add(key, [costs.get(KINDS[letter], 0.0) for letter in "FCS"])
         full, calibrated, forecast = self.notes.known[key]
         return {"F": full, "C": calibrated, "S": forecast, "R": forecast}
-
-    def _macs(self) -> dict[str, float]:
-        """Of one step, by its kind."""
-        costs: dict[str, float] = {}
-        for (_, kind, _), macs in self.pipe.macs.items():
-            costs[kind] = costs.get(kind, 0) + macs
-        return costs
 
     def _seconds(self, cached: bool) -> dict[str, float]:
         """The median of a step of one generation, by its kind."""
@@ -134,7 +128,7 @@ class ScheduleEvaluation:
         def tick(done: int, steps: int) -> None:
             times.append(now())
             if len(times) > 1:
-                took.setdefault(self.pipe.step_kinds[done - 1], []).append(times[-1] - times[-2])
+                took.setdefault(self.pipe.passes.by_step[done - 1], []).append(times[-1] - times[-2])
 
         self.pipe.clock.on_tick.append(tick)
         try:
@@ -156,15 +150,15 @@ class ScheduleEvaluation:
         known, start = self.notes.known, _key(choice, range(0)).removesuffix("0-0")
         self.notes.known = {key: values for key, values in known.items() if not key.startswith(start)}
 
-    def _fitted(self, size: int | float) -> Factors:
+    def _fitted(self, size: int | float) -> dict[str, Tensor]:
         if size not in self._factors:
             self._factors[size] = self._fit(Choice(WAVE, size), FITTED_ON)
         return self._factors[size]
 
-    def _fit(self, choice: Choice, prompts: int) -> Factors:
+    def _fit(self, choice: Choice, prompts: int) -> dict[str, Tensor]:
         cache = self._schedule(choice)
         few = CalibrationRun(self.pipe, self.calibration.prompts[:prompts], self.recipe.sampler, _quiet)
-        return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
+        return cache.fit(self.pipe, few) if cache.wants_factors else {}
 
     def _schedule(self, choice: Choice) -> Any:
         """Let the pipe's steps run as these letters say; the cache that would have them from its recipe."""

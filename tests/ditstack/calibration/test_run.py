@@ -83,8 +83,7 @@ ELSEWHERE = """
 import json, sys
 import tiny_pipelines as tiny
 import torch
-from ditstack import apply
-from ditstack.recipe import Recipe
+from ditstack import Recipe, apply
 recipe, prompts, threads, file = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 apply(pipeline := tiny.flux(), Recipe.parse(recipe, "r"))
