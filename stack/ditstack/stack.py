@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Tell, provide_factors
-from ditstack.errors import BadPipeline
+from ditstack.calibration.calibrate import Tell, provide_factors, wanting
+from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
@@ -31,7 +32,9 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
-        self._expectations = Expectations(pipe)
+        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
+        self._refitting = False
+        pipe.clock.before_call.append(self._look_for_drift)
 
     def __repr__(self) -> str:
         words = [f"{stage} {type(adapter).__module__.rpartition('.')[2]}" for stage, adapter in self.recipe.stages()]
@@ -49,7 +52,42 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
-        return [*self.pipe.notes, *self._expectations.notes]
+        return [*self.pipe.notes, *self._drift.notes, *self._expectations.notes]
+
+    def _look_for_drift(self) -> None:
+        """The pipeline is about to be called: notice what was changed on it since.
+
+        Raises:
+            StaleFactors: the weights were changed, and factors may not be fitted anew.
+        """
+        if self._refitting:
+            return
+        changed = self._drift.look()
+        for note in self._drift.notes:
+            LOG.warning(note)
+        if changed:
+            self._follow_weights()
+
+    def _follow_weights(self) -> None:
+        note = (
+            "the weights are others than when the stack was put up: a LoRA was loaded, fused or set, or they were cast"
+        )
+        if self.factors is not None and not all(
+            getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
+        ):
+            raise StaleFactors(f"{note}; the factors belong to those before; call `apply` again")
+        self._weights = ""
+        self.pipe.passes.recount()
+        if self.factors is not None:
+            note += "; the factors were fitted anew"
+            self._refitting = True
+            try:
+                self.factors = provide_factors(self.recipe, self.pipe).factors
+            finally:
+                self._refitting = False
+        self._drift.accept()
+        LOG.warning(note)
+        self.pipe.notes += [note] if note not in self.pipe.notes else []
 
     @property
     def pipeline(self) -> Any:

@@ -39,6 +39,7 @@ def parallel(transformer: Any) -> None:
 def one_of_two(port: int, folder: str, rank: int) -> None:
     """One process: every family, cache and order; what differs from one process is written down."""
     torch.set_num_threads(1)
+    torch.accelerator.device_count = lambda: 1  # diffusers counts a rank's place on it, also where there is only a CPU
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     found: dict[str, Any] = {}
