@@ -6,14 +6,14 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import ModelHook
 from torch import Tensor
 
 from ditstack.caching.memory import CacheMemory
 from ditstack.errors import BadPipeline
 from ditstack.maths.predictors import Predictor, Steered, Taylor
 from ditstack.pipeline.blocks import ATTENTIONS, Block, Branch, branches
-from ditstack.pipeline.hooks import run_original
+from ditstack.pipeline.hooks import attach, run_original
 from ditstack.pipeline.macs import for_later_steps, uncounted
 from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
 
@@ -140,7 +140,7 @@ def cache_attentions(pipe: Pipe, forecast: bool) -> list[torch.nn.Module]:
 
 
 def _hook(module: torch.nn.Module, hook: ModelHook) -> None:
-    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
+    attach(module, hook, HOOK)
 
 
 def _hook_branch(pipe: Pipe, store: FeatureCache, site: str, branch: Branch) -> None:

@@ -10,12 +10,11 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from diffusers.hooks.hooks import HookRegistry
 from torch import Tensor
 
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.blocks import Block, find_blocks
-from ditstack.pipeline.clock import HOOK, Clock
+from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.passes import Passes
 from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
 
@@ -84,12 +83,12 @@ class Pipe:
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         self.conditioning_modules: tuple[str, ...] = ()
         self.fps = 0
-        _refuse_accelerated(self.transformers)
+        _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.passes = Passes(self.clock, self.transformers)
         self.passes.counted_as_written = self.uncompiled
-        self.clock.on_edge.append(self._edge)
+        self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None
         self.compiled: int | None = None
@@ -134,12 +133,11 @@ class Pipe:
         finally:
             self._as_written = before
 
-    def _edge(self) -> None:
-        """A generation begins or has ended."""
-        if self.clock.running:
-            if self.attention is not None:
-                self.attention.ran.clear()
-            self.compiled = None if self.compiled is None else 0
+    def _begin_call(self) -> None:
+        """The pipeline's call begins."""
+        if self.attention is not None:
+            self.attention.ran.clear()
+        self.compiled = None if self.compiled is None else 0
 
 
 def execution_device(pipeline: Any) -> torch.device:
@@ -159,11 +157,7 @@ def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     return found
 
 
-def _refuse_accelerated(transformers: Mapping[str, torch.nn.Module]) -> None:
+def _refuse_cached(transformers: Mapping[str, torch.nn.Module]) -> None:
     for one in transformers.values():
-        if HookRegistry.check_if_exists_or_initialize(one).get_hook(HOOK) is not None:
-            raise BadPipeline(
-                "this pipeline already carries a stack; load it again, or apply one recipe with all stages"
-            )
         if getattr(one, "is_cache_enabled", False):
             raise BadPipeline("a cache of diffusers is switched on; call transformer.disable_cache() first")
