@@ -105,7 +105,7 @@ class Passes:
         self._counted: dict[Hashable, int] = {}
         self._full_stated: dict[Hashable, tuple[Stated, ...]] = {}
         clock.around = self._around
-        clock.on_call.append(self.records.clear)
+        clock.on_call.append(self._begin_call)
         clock.on_edge.append(self._edge)
 
     @property
@@ -173,6 +173,9 @@ class Passes:
     def recount(self) -> None:
         """What passes cost is counted anew: weights, factors or hooks have changed."""
         self._counted.clear()
+
+    def _begin_call(self) -> None:
+        self.records = []
 
     def _edge(self) -> None:
         """A generation begins or has ended."""
