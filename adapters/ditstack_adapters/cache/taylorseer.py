@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,10 @@ class TaylorSeer(Cache):
     """How many first steps are full."""
     order: Annotated[int, Field(ge=0)] = 1
     lite: bool = False
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def drops(self) -> frozenset[Capability]:

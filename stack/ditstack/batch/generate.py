@@ -176,9 +176,7 @@ def stand(recipe: Recipe, device: torch.device, folder: Path, first: bool = True
 
     A file that the recipe names is used as it is.
     """
-    resolved = recipe.resolved()
-    resolved["model"]["device"] = str(device)
-    placed = Recipe.parse(resolved, recipe.name)
+    placed = recipe.with_(model={"device": str(device)})
     kept, shared = factors_file(placed), folder / "factors" / default_file(placed).name
     if not wanting(placed) or kept != default_file(placed):
         return load(placed)
