@@ -1,4 +1,4 @@
-"""Quiet: the import-time chatter of the libraries that we stand on, which says nothing to our users."""
+"""Quiet and private names: the chatter of the libraries that we stand on, and what they keep to themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import warnings
 
 NOISY = ("torchao", "transformers", "diffusers", "accelerate", "torch.utils._pytree", "bitsandbytes", "peft")
+"""Loggers of other libraries whose warnings say nothing to our users."""
+OURS = "ditstack"
+"""The logger of all that ditstack itself says."""
 
 
 def hush() -> None:
@@ -16,6 +19,7 @@ def hush() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
 
 
@@ -26,3 +30,14 @@ def hush_loading() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def usage_error() -> type[Exception]:
+    """What typer raises for a command line that it cannot read.
+
+    Typer (seen in 0.29) brings a private copy of click and gives this class no public name; earlier ones (seen in 0.20)
+    take click's. Either way it stands above `typer.BadParameter`.
+    """
+    import typer
+
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

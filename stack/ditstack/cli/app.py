@@ -6,23 +6,45 @@ import importlib
 import os
 import pkgutil
 import sys
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from typer._click.exceptions import ClickException
 
 from ditstack.cli import commands
+from ditstack.cli.logs import Quiet, Verbose, set_level, with_logs
 from ditstack.cli.terminal import err
+from ditstack.compat import usage_error
 from ditstack.errors import DitstackError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Stack accelerations on Diffusion Transformers, and measure what each stack costs.",
 )
 for _, name, _ in pkgutil.iter_modules(commands.__path__):
-    app.command()(getattr(importlib.import_module(f"{commands.__name__}.{name}"), name))
+    app.command(name)(with_logs(getattr(importlib.import_module(f"{commands.__name__}.{name}"), name)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ditstack import __version__
+
+        print(f"ditstack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Stack accelerations on Diffusion Transformers, and measure what each stack costs."""
+    set_level(verbose, quiet)
 
 
 def main() -> None:
@@ -35,8 +57,8 @@ def main() -> None:
     except DitstackError as error:
         err.print(escape(str(error)), style="red", soft_wrap=True)
         sys.exit(2)
-    except ClickException as error:
-        error.show()
+    except usage_error() as error:
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
+
+def _recipes(begun: str) -> list[str]:
+    from ditstack.recipe.layers import shelf_names
+
+    return [name for name in shelf_names() if name.startswith(begun)]
+
+
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", autocompletion=_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
+    ),
 ]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]

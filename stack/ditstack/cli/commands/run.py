@@ -32,7 +32,6 @@ def run(
 ) -> None:
     """Make pictures with a recipe."""
     from ditstack.files import free_folder
-    from ditstack.measure.run import Job
     from ditstack.recipe.recipe import Recipe
 
     given = {"sampler.steps": steps, "sampler.guidance": guidance, "seed": seed, "sampler.size": size}
@@ -42,6 +41,8 @@ def run(
     if not wanted:
         raise BadFile(f"recipe {read.name} names no prompts; give --prompt or --prompts FILE")
     target = folder or free_folder(Path("out") / read.name)
+    from ditstack.measure.run import Job
+
     job = Job(read, wanted, target, negative_prompt, compare, overwrite)
     report = job.run(err)
     if as_json:
