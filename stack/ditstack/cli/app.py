@@ -29,9 +29,9 @@ for _, name, _ in pkgutil.iter_modules(commands.__path__):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from ditstack import __version__
+        from importlib.metadata import version
 
-        print(f"ditstack {__version__}")
+        print(f"ditstack {version('ditstack')}")
         raise typer.Exit
 
 
