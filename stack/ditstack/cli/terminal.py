@@ -22,6 +22,14 @@ def _recipes(begun: str) -> list[str]:
     return [name for name in shelf_names() if name.startswith(begun)]
 
 
+def suggest_words(begun: str) -> list[str]:
+    """Recipes and methods that begin so, for a shell to complete."""
+    from ditstack.recipe.adapter import STAGES, methods
+
+    words = [word for stage in STAGES for method in methods(stage) for word in (method, f"{stage}/{method}")]
+    return [*_recipes(begun), *(word for word in words if word.startswith(begun))]
+
+
 RecipeName = Annotated[
     str,
     typer.Argument(
