@@ -87,7 +87,7 @@ def schema() -> dict[str, Any]:
     """
     shared: dict[str, Any] = {}
     rest = _plain(Sections.model_json_schema(), shared)["properties"]
-    extends = {"anyOf": [{"enum": shelf_names()}, {"type": "string"}]}
+    extends: dict[str, Any] = {"anyOf": [{"enum": shelf_names()}, {"type": "string"}]}
     extends["description"] = "The recipe that this one is laid over: a name on the shelf, or a path beside this file."
     stages = {stage: _stage(stage, shared) for stage in STAGES}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out
+from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out, telling
 
 
 def check(
@@ -22,8 +22,8 @@ def check(
     from ditstack.measure.check import check as measure
 
     hush_loading()
-    with err.status("") as status:
-        outcome = measure(read, wanted, status.update)
+    with telling() as tell:
+        outcome = measure(read, wanted, tell)
     if as_json:
         print(outcome.model_dump_json(indent=2))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ditstack.cli.terminal import AsJson, Changes, out, suggest_words
 
@@ -34,7 +33,7 @@ def show(
         from ditstack.measure.show import manual_json, manual_text
 
         found = manual(wanted)
-        print(manual_json(found)) if as_json else out.print(manual_text(found), soft_wrap=True, markup=False)
+        print(manual_json(found)) if as_json else out.print(manual_text(found), soft_wrap=True)
         return
     _show_recipe(wanted, changes, resolved, as_json)
 
@@ -55,4 +54,4 @@ def _show_recipe(name: str, changes: list[str], resolved: bool, as_json: bool) -
         return
     out.print(plan_table(read, steps))
     for reason in [reason for step in steps for reason in step.reasons]:
-        out.print(f"cannot run here: {escape(reason)}", style="red", soft_wrap=True)
+        out.print(f"cannot run here: {reason}", style="red", soft_wrap=True)
