@@ -61,9 +61,10 @@ def named(word: str) -> list[tuple[str, str]]:
 
 def names_a_method(word: str) -> bool:
     """Whether `word` names a method, or is misspelt and nearer to one than to a recipe."""
-    known = {method for stage in STAGES for method in methods(stage)}
-    near = difflib.get_close_matches(word.rpartition("/")[2], sorted({*known, *shelf_names()}), n=1)
-    return bool(named(word)) or "/" in word or (near != [] and near[0] in known)
+    recipes = set(shelf_names())
+    alone = {method for stage in STAGES for method in methods(stage)} - recipes
+    near = difflib.get_close_matches(word.rpartition("/")[2], sorted(alone | recipes), n=1)
+    return bool(named(word)) or "/" in word or (near != [] and near[0] in alone)
 
 
 def manual(word: str) -> Manual:

@@ -105,3 +105,11 @@ def test_verbosity_is_taken_before_and_behind_the_command(words: str) -> None:
     code = "import logging, sys\n" + ASKS + "print(logging.getLogger('ditstack').level)"
     wanted = logging.INFO if "-v" in words else logging.ERROR
     assert ask(code, words).stdout.splitlines()[-1] == str(wanted)
+
+
+def test_show_takes_a_method_for_its_manual_and_a_recipe_for_its_plan() -> None:
+    told = ask(ASKS, "show svdcache").stdout
+    assert "arXiv 2601.07396" in told
+    assert "energy: number > 0, <= 1, or none; default none" in told
+    assert told.endswith("[] 0\n")
+    assert '"const": "svdcache"' in ask(ASKS, "schema").stdout
