@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import warnings
+
+from ditstack.errors import Incompatible
 
 NOISY = ("torchao", "transformers", "diffusers", "accelerate", "torch.utils._pytree", "bitsandbytes", "peft")
 """Loggers of other libraries whose warnings say nothing to our users."""
@@ -30,6 +33,20 @@ def hush_loading() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def require(package: str, task: str, extra: str) -> None:
+    """Refuse a task, before any of it is done, where an optional package that its end needs is not installed.
+
+    Args:
+        extra: the group of ditstack's optional dependencies that brings it.
+
+    Raises:
+        Incompatible: with the line that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        reason = f"it needs the package {package.replace('_', '-')}: pip install 'ditstack[{extra}]'"
+        raise Incompatible(f"{task} cannot run here:", [reason])
 
 
 def usage_error() -> type[Exception]:
