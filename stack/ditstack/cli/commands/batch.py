@@ -65,8 +65,8 @@ def batch(
     from ditstack.batch.run import Job
     from ditstack.batch.spec import BatchSpec
 
-    order = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
-    _run(Job(order, devices, nodes, strategy, logger), as_json)
+    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
+    _run(Job(spec, devices, nodes, strategy, logger), as_json)
 
 
 def _run(job: Job, as_json: bool) -> None:
@@ -79,7 +79,7 @@ def _run(job: Job, as_json: bool) -> None:
         print(error, file=sys.stderr)
         sys.exit(job.exit_code)
     if report is not None:
-        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.order.folder))
+        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.spec.folder))
         sys.exit(job.exit_code or (1 if not report.pictures else 0))
 
 
