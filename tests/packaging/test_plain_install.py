@@ -1,4 +1,4 @@
-"""The wheel without any extra, in an empty folder: the main job is done; what cannot be done is refused in a sentence."""
+"""The wheel without any extra, in an empty folder: the main job is done; what cannot be is refused in a sentence."""
 
 import json
 import os
