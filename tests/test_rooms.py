@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ditstack import plugin
+
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "stack" / "ditstack"
 STACK = sorted(HOUSE.rglob("*.py"))
@@ -22,7 +24,7 @@ STOREYS = (
     {"caching", "attention", "weights"},
     {"assembly"},
     {"calibration"},
-    {"stack"},
+    {"stack", "plugin"},
     {"measure"},
     {"tuning"},
     {"batch", "matrix"},
@@ -33,7 +35,6 @@ STOREYS = (
 
 LARGEST_FOLDER = 15
 FORBIDDEN = {"utils", "helpers", "common", "base", "core", "manager", "handler", "engine", "interface"}
-ADAPTERS_MAY_NOT = {"assembly", "stack", "cli", "measure", "tuning", "matrix", "batch"}
 
 
 def imports(path: Path) -> set[str]:
@@ -77,10 +78,27 @@ def test_every_room_has_its_storey_and_none_is_too_full() -> None:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), f"{folder} says nothing of itself"
 
 
+def not_for_methods(path: Path) -> set[str]:
+    """What a method's file imports of ours beside the declared surface and the mathematics."""
+    return {one for one in imports(path) if one != "ditstack.plugin" and one.partition(".maths")[0] != "ditstack"}
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_method_imports_the_declared_surface_and_the_mathematics_alone(path: Path) -> None:
+    assert not not_for_methods(path)
+
+
+def test_what_a_method_may_import_is_there_and_found_late() -> None:
+    named = {one for names in plugin._ROOMS.values() for one in names} | set(plugin._MODULES)
+    assert named == set(plugin.__all__)
+    assert all(getattr(plugin, name) is not None for name in named)
+    with pytest.raises(ImportError, match="cannot import name 'FetureCache'"):
+        exec("from ditstack.plugin import FetureCache")
+
+
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_an_adapter_never_speaks_of_another_adapter(path: Path) -> None:
     text = path.read_text()
-    assert not {room(one) for one in imports(path) if one.startswith("ditstack.")} & ADAPTERS_MAY_NOT
     assert "ditstack_adapters" not in text.replace(f"ditstack_adapters.{path.parent.name}.{path.stem}", "")
 
 
@@ -108,3 +126,13 @@ def test_the_rule_on_imports_can_fail(tmp_path: Path) -> None:
     assert wrong_arrows("pipeline", imports(upstairs)) == ["ditstack.stack"]
     upstairs.write_text("import ditstack.errors\n")
     assert wrong_arrows("pipeline", imports(upstairs)) == []
+
+
+def test_the_rule_on_what_a_method_imports_can_fail(tmp_path: Path) -> None:
+    method = tmp_path / "late.py"
+    method.write_text("from ditstack.plugin import Cache\nfrom ditstack.maths import predictors\nimport torch\n")
+    assert not_for_methods(method) == set()
+    method.write_text("def apply():\n    from ditstack.pipeline.policy import StepPolicy\n")
+    assert not_for_methods(method) == {"ditstack.pipeline.policy"}
+    method.write_text("from ditstack_adapters.cache import icc\n")
+    assert not_for_methods(method) == {"ditstack_adapters.cache"}

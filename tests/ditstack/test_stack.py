@@ -116,7 +116,7 @@ def test_missing_factors_are_asked_for_where_nothing_may_be_fitted(model: Path, 
 def test_a_scheduler_that_diffusers_does_not_have_is_refused(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(recipe(model).to_yaml())
-    with pytest.raises(BadPipeline, match="diffusers has no 'EulerScheduler'"):
+    with pytest.raises(BadPipeline, match="diffusers has no scheduler 'EulerScheduler'"):
         load(Recipe.read(path, ["sampler.scheduler=EulerScheduler"]))
 
 

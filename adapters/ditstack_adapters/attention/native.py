@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.recipe.adapter import Adapter
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class Native(Adapter):

@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.errors import BadPipeline
-from ditstack.recipe.adapter import Attention
+from ditstack.plugin import Attention, BadPipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.attention.dispatch import Call, Declined
-    from ditstack.attention.sparse import SparseKernel
-    from ditstack.calibration.run import CalibrationRun
     from ditstack.maths.blocksparse import Kept
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Call, Declined, Pipe, SparseKernel
 
 TOLERANCE = 0.05
 
@@ -65,8 +61,7 @@ class Sparse(Attention):
         return self.keep is None and self.mass is None and self.frames is None and self.tolerance != 0
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.attention.dispatch import replace_attention
-        from ditstack.attention.sparse import SparseKernel
+        from ditstack.plugin import SparseKernel, replace_attention
 
         if pipe.device.type == "cuda" and self.block_size is not None and self.block_size % 16:
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
@@ -98,8 +93,8 @@ class Sparse(Attention):
         Args:
             share: of the key blocks without text, what each head keeps, (H,), where that was calibrated.
         """
-        from ditstack.attention.dispatch import Declined
         from ditstack.maths.blocksparse import Kept, near_frames, text_blocks
+        from ditstack.plugin import Declined
 
         tokens, size = q.shape[-2], self.tokens(q)
         text = text_blocks(call.text, tokens, size, q.device)
@@ -134,7 +129,7 @@ class Sparse(Attention):
 
 
 def _thinning(pipe: Pipe) -> SparseKernel:
-    from ditstack.attention.sparse import SparseKernel
+    from ditstack.plugin import SparseKernel
 
     assert pipe.attention is not None
     assert isinstance(pipe.attention.kernel, SparseKernel)

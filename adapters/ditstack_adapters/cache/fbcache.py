@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.recipe.adapter import Cache
+from ditstack.plugin import Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class FirstBlockCache(Cache):
@@ -27,7 +27,7 @@ class FirstBlockCache(Cache):
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
-        from ditstack.caching.diffusers_caches import DiffusersCache
+        from ditstack.plugin import DiffusersCache
 
         DiffusersCache(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
         pipe.notes.append("fbcache decides for the whole batch: a picture depends on its neighbours")

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.recipe.adapter import Cache
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Cache, Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 class Icc(Cache):
@@ -68,10 +66,7 @@ class Icc(Cache):
         return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.caching.features import cache_attentions
-        from ditstack.caching.linears import LowRankLinears
-        from ditstack.pipeline.pipe import CALIBRATED
-        from ditstack.pipeline.policy import StepPolicy
+        from ditstack.plugin import CALIBRATED, LowRankLinears, StepPolicy, cache_attentions
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
@@ -83,8 +78,7 @@ class Icc(Cache):
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.caching.linears import LowRankLinears
-        from ditstack.calibration.fits import Fit, Wish
+        from ditstack.plugin import Fit, LowRankLinears, Wish
 
         assert isinstance(pipe.store, LowRankLinears)
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")

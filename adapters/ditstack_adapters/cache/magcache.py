@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.errors import BadPipeline
-from ditstack.recipe.adapter import Cache
+from ditstack.plugin import BadPipeline, Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class MagCache(Cache):
@@ -33,7 +32,7 @@ class MagCache(Cache):
         import torch
         from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, MagCacheConfig, nearest_interp
 
-        from ditstack.caching.diffusers_caches import DiffusersCache
+        from ditstack.plugin import DiffusersCache
 
         (kind,) = {type(one).__name__ for one in pipe.transformers.values()}
         if len(pipe.transformers) > 1:

@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from ditstack.errors import BadPipeline
 from ditstack.maths.schedule import Word
-from ditstack.recipe.adapter import Cache
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import BadPipeline, Cache, Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 def _word(text: str) -> str:
@@ -79,10 +76,8 @@ class Mixed(Cache):
         return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.caching.features import FeatureCache, cache_attentions, cache_trunks
-        from ditstack.caching.linears import LowRankLinears
         from ditstack.maths.predictors import Steered
-        from ditstack.pipeline.policy import StepPolicy
+        from ditstack.plugin import FeatureCache, LowRankLinears, StepPolicy, cache_attentions, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, self.kinds, self.schedule_steps)
         cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
@@ -104,8 +99,7 @@ class Mixed(Cache):
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.caching.linears import LowRankLinears
-        from ditstack.calibration.fits import Fit, Wish
+        from ditstack.plugin import Fit, LowRankLinears, Wish
 
         assert isinstance(pipe.store, LowRankLinears)
         return Fit(pipe, pipe.store, calibration, Wish("rrr", self.rank, self.macs)).tensors()

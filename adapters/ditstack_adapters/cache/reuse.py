@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import even_by_interval, spell
-from ditstack.recipe.adapter import Cache
+from ditstack.plugin import Cache
 
 if TYPE_CHECKING:
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class Reuse(Cache):
@@ -21,10 +21,8 @@ class Reuse(Cache):
     interval: Annotated[int, Field(ge=1)] = 2
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.caching.features import FeatureCache, cache_trunks
         from ditstack.maths import predictors
-        from ditstack.pipeline.pipe import REUSED
-        from ditstack.pipeline.policy import StepPolicy
+        from ditstack.plugin import REUSED, FeatureCache, StepPolicy, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()))

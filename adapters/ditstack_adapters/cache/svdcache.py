@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.recipe.adapter import Cache
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Cache, Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
     from ditstack.maths.predictors import Predictor
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:
@@ -77,8 +75,7 @@ class SvdCache(Cache):
         return super().drops | inside
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.caching.features import FeatureCache, cache_branches, cache_trunks
-        from ditstack.pipeline.policy import StepPolicy
+        from ditstack.plugin import FeatureCache, StepPolicy, cache_branches, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
         store = FeatureCache(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
@@ -97,7 +94,7 @@ class SvdCache(Cache):
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
-        from ditstack.calibration.gains import principal_bases, tune_gains
+        from ditstack.plugin import principal_bases, tune_gains
 
         bases = principal_bases(pipe, calibration, self.rank, self.energy)
         if self.predictor != "fitted":

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.recipe.adapter import Cache
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Cache, Capability
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class TaylorSeer(Cache):
@@ -37,8 +36,7 @@ class TaylorSeer(Cache):
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 
-        from ditstack.caching.diffusers_caches import DiffusersCache
-        from ditstack.errors import BadPipeline
+        from ditstack.plugin import BadPipeline, DiffusersCache
 
         def configure(stage: str, transformer: torch.nn.Module) -> TaylorSeerCacheConfig:
             if self.lite and not hasattr(transformer, "proj_out"):

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ditstack.recipe.adapter import Adapter
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 FORMS = 64
 """Most pieces of code of one region: kinds of steps times sizes, of which two or more become one of any size."""
@@ -50,7 +49,7 @@ class Inductor(Adapter):
     def apply(self, pipe: Pipe) -> None:
         import torch
 
-        from ditstack.pipeline.hooks import put_beneath
+        from ditstack.plugin import put_beneath
 
         pipe.compiled = 0
         if self.replays:

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ditstack.errors import BadFile, BadPipeline
-from ditstack.recipe.adapter import Adapter, suggest
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Adapter, BadFile, BadPipeline, Capability, suggest
 
 from ._presets import PRESETS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.pipeline.pipe import Pipe
-    from ditstack.weights.lora_probe import Probe
+    from ditstack.plugin import Pipe, lora_probe
 
 STILL = 1e-6
 """A move of the output by a smaller share is none."""
@@ -62,15 +59,15 @@ class Weights(BaseModel):
         Raises:
             BadFile: there is none.
         """
-        from ditstack.weights.lora_files import locate
+        from ditstack.plugin import lora_files
 
         if not self.source.startswith("embedded:"):
-            return locate(self.source, self.weight_name, self.revision)
+            return lora_files.locate(self.source, self.weight_name, self.revision)
         folder = EMBEDDED / self.source.removeprefix("embedded:")
         if not folder.name.endswith("-lora") or not folder.is_dir():
             known = [f"embedded:{one.name}" for one in sorted(EMBEDDED.glob("*-lora"))]
             raise BadFile(f"distill.source: no LoRA {self.source} comes with ditstack; {suggest(self.source, known)}")
-        return locate(str(folder), self.weight_name, None)
+        return lora_files.locate(str(folder), self.weight_name, None)
 
 
 class LoRA(Adapter):
@@ -123,16 +120,16 @@ class LoRA(Adapter):
         return {f"ditstack_{place}": one for place, one in enumerate((Weights(**own), *self.also))}
 
     def inspect(self) -> None:
-        from ditstack.weights.lora_files import read
+        from ditstack.plugin import lora_files
 
         for one in self.files.values():
-            read(one.locate())
+            lora_files.read(one.locate())
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.weights.lora_probe import Probe
+        from ditstack.plugin import lora_probe
 
         self._check(pipe)
-        probe, targets = Probe.of(pipe), {one.into for one in self.files.values()}
+        probe, targets = lora_probe.Probe.of(pipe), {one.into for one in self.files.values()}
         plain = {name: probe.output(pipe.transformers[name]) for name in sorted(targets)}
         self._load(pipe.pipeline)
         moves = {name: probe.output(pipe.transformers[name]) - before for name, before in plain.items()}
@@ -149,7 +146,7 @@ class LoRA(Adapter):
         Raises:
             BadFile, BadPipeline: before anything is changed.
         """
-        from ditstack.weights.lora_files import check_fit
+        from ditstack.plugin import lora_files
 
         pipeline, kind = pipe.pipeline, type(pipe.pipeline).__name__
         if not hasattr(pipeline, "load_lora_weights"):
@@ -163,7 +160,7 @@ class LoRA(Adapter):
             if one.into not in pipe.transformers:
                 raise BadPipeline(f"distill.into: a {kind} has no {one.into}")
             path = one.locate()
-            if missing := check_fit(_in_their_names(pipeline, path), pipe.transformers[one.into], path):
+            if missing := lora_files.check_fit(_in_their_names(pipeline, path), pipe.transformers[one.into], path):
                 pipe.notes.append(f"distill lora: {len(missing)} modules of {path.name} are not here: {missing[0]} ...")
 
     def _load(self, pipeline: Any) -> None:
@@ -188,7 +185,7 @@ class LoRA(Adapter):
             return f"distill lora: {said} does not move the {name}'s output; is it for this model?"
         return None
 
-    def _compare(self, pipe: Pipe, probe: Probe, plain: dict[str, Tensor], moves: dict[str, Tensor]) -> None:
+    def _compare(self, pipe: Pipe, probe: lora_probe.Probe, plain: dict[str, Tensor], moves: dict[str, Tensor]) -> None:
         """Tell whether it moves the output on the weights that run as it did on the unrounded ones.
 
         For a fused one there are no rounded weights without it: what rounding itself does counts against it.
@@ -196,7 +193,7 @@ class LoRA(Adapter):
         Raises:
             BadPipeline: less than half of the move is left.
         """
-        from ditstack.weights.lora_probe import cosine
+        from ditstack.plugin import lora_probe
 
         for name, move in moves.items():
             transformer: Any = pipe.transformers[name]
@@ -206,7 +203,7 @@ class LoRA(Adapter):
                 plain[name] = probe.output(transformer)
                 transformer.enable_lora()
             left = now - plain[name]
-            found, share = cosine(left, move), float(left @ move / move.square().sum())
+            found, share = lora_probe.cosine(left, move), float(left @ move / move.square().sum())
             said = f"the LoRA moves the {name}'s output by {move.norm() / plain[name].norm():.1%}"
             if share < HALF:
                 raise BadPipeline(f"distill lora: {said}, but on the weights that run {share:.0%} of that is left")

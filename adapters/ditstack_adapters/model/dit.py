@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, ClassVar
 
-from ditstack.errors import BadPipeline
-from ditstack.recipe.capabilities import Capability
-from ditstack.recipe.model import Model
+from ditstack.plugin import BadPipeline, Capability, Model
 
 CLASSES = 1000
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.errors import BadFile
-from ditstack.recipe.model import Model
+from ditstack.plugin import BadFile, Model
 
 LOADERS = {
     "text": "FluxPipeline",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.recipe.model import Model
+from ditstack.plugin import Model
 
 
 class HunyuanVideo(Model):

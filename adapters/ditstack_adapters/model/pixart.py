@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ditstack.recipe.capabilities import Capability
-from ditstack.recipe.model import Model
+from ditstack.plugin import Capability, Model
 
 
 class PixArt(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.recipe.model import Model
+from ditstack.plugin import Model
 
 if TYPE_CHECKING:
     from .embedded.judge import ShapesJudge

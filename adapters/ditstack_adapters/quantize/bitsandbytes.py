@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.recipe.adapter import Adapter
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 class BitsAndBytes(Adapter):
@@ -56,25 +54,25 @@ class BitsAndBytes(Adapter):
         return frozenset({Capability.FLOAT_WEIGHTS})
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.calibration.compensation import noting_errors
+        from ditstack.plugin import compensation
 
         _hush()
-        with noting_errors(pipe, self.wants_factors):
+        with compensation.noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():
                 for block in blocks:
                     self._swap_linears(block.module)
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.calibration.compensation import fit_compensation
+        from ditstack.plugin import compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, calibration, self.compensate)
+        return compensation.fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.calibration.compensation import install
+        from ditstack.plugin import compensation
 
-        install(pipe, tensors)
+        compensation.install(pipe, tensors)
 
     def _swap_linears(self, block: torch.nn.Module) -> None:
         places = [
@@ -90,7 +88,7 @@ class BitsAndBytes(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights.dense import is_beside
+        from ditstack.plugin import is_beside
 
         return type(module) is Linear and not is_beside(name) and not any(word in name for word in self.skip)
 

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.recipe.adapter import Adapter
-from ditstack.recipe.capabilities import Capability
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
@@ -49,30 +47,30 @@ class TorchAo(Adapter):
     def apply(self, pipe: Pipe) -> None:
         from torchao.quantization import quantize_
 
-        from ditstack.calibration.compensation import noting_errors
+        from ditstack.plugin import compensation
 
-        with noting_errors(pipe, self.wants_factors):
+        with compensation.noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():
                 for block in blocks:
                     quantize_(block.module, self._config(), self.takes)
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.calibration.compensation import fit_compensation
+        from ditstack.plugin import compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, calibration, self.compensate)
+        return compensation.fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.calibration.compensation import install
+        from ditstack.plugin import compensation
 
-        install(pipe, tensors)
+        compensation.install(pipe, tensors)
 
     def takes(self, module: torch.nn.Module, name: str) -> bool:
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights.dense import is_beside
+        from ditstack.plugin import is_beside
 
         if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
             return False
