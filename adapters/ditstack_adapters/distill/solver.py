@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.recipe.adapter import Adapter
+from ditstack.plugin import Adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibration.run import CalibrationRun
-    from ditstack.pipeline.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 class FittedSolver(Adapter):
     """A few-step student without new weights; calls of another number of steps are refused."""
 
     fits_last: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"evaluations": 3, "iterations": 2, "batch": 2, "calibrate": "auto"}
 
     evaluations: Annotated[int, Field(ge=2, le=100)] = 9
     """How many times the transformer is evaluated for each guidance branch: the sampler's steps."""
@@ -47,24 +47,29 @@ class FittedSolver(Adapter):
         return {"steps": self.evaluations}
 
     @property
+    def schedule_steps(self) -> int | None:
+        return self.evaluations
+
+    @property
     def baseline(self) -> dict[str, Any] | None:
         return {"steps": self.baseline_steps}
 
     def apply(self, pipe: Pipe) -> None:
         """Nothing yet: the numbers are fitted to all that stands, or read, before the first picture."""
-        from ditstack.pipeline.fitted_scheduler import process_of
+        from ditstack.plugin import process_of
 
         process_of(pipe.pipeline.scheduler)
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """Times, nodes and coefficients."""
-        from ditstack.calibration.sampler_fit import SamplerFit, Wish
+        from ditstack.plugin import SamplerFit, SamplerWish
 
-        return SamplerFit(pipe, calibration, Wish(self.evaluations, self.iterations, self.batch, self.fit_by)).tensors()
+        wish = SamplerWish(self.evaluations, self.iterations, self.batch, self.fit_by)
+        return SamplerFit(pipe, calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
         from ditstack.maths.multistep import Method
-        from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
+        from ditstack.plugin import FittedMultistepScheduler, process_of
 
         own = pipe.pipeline.scheduler
         kind, train = process_of(own)[1], own.config["num_train_timesteps"]

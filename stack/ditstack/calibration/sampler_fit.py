@@ -31,7 +31,7 @@ TINY = 1e-20
 
 
 @dataclass(frozen=True)
-class Wish:
+class SamplerWish:
     """What is to be fitted.
 
     Attributes:
@@ -53,7 +53,7 @@ class SamplerFit:
         aims: (P, ...) converged latents of the unaccelerated model; None takes those of the pipe as it stands.
     """
 
-    def __init__(self, pipe: Pipe, calibration: CalibrationRun, wish: Wish, aims: Tensor | None = None) -> None:
+    def __init__(self, pipe: Pipe, calibration: CalibrationRun, wish: SamplerWish, aims: Tensor | None = None) -> None:
         self.pipe, self.calibration, self.wish = pipe, calibration, wish
         self.grid: Grid = read_grid(pipe, calibration.sampler, wish.reference_steps, calibration.prompts[:1])
         count = len(calibration.prompts)
@@ -69,7 +69,7 @@ class SamplerFit:
         order = max(starts, key=lambda one: sum(starts[one]))
         parameters = self._parameters(order)
         start, before = parameters.method(), starts[order]
-        best = self._descend(parameters)
+        best = self._descend(parameters, before)
         after = self.score(best)
         mean, low, high = paired(after, before)
         said = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f}) on {len(self.kept)} prompts that it was not fitted to"
@@ -94,12 +94,18 @@ class SamplerFit:
         sampler = self.calibration.sampler.model_copy(update={"steps": len(method)})
         return final_latents(self.pipe, scheduler, prompts, seeds, sampler)
 
-    def _descend(self, parameters: Parameters) -> Method:
-        """Adam on batches of the fitted prompts; what does best on the others is the result. A killed fit goes on."""
+    def _descend(self, parameters: Parameters, before: list[float]) -> Method:
+        """Adam on batches of the fitted prompts; what does best on the others is the result. A killed fit goes on.
+
+        Args:
+            before: what the others score where it starts.
+        """
         wish, partial = self.wish, self.calibration.partial
         adam = torch.optim.Adam(parameters.parameters(), lr=RATE, betas=(0.9, 0.95))
         known = partial.of("sampler")
-        begun, best = _restore(parameters, adam, known)
+        begun, best = (
+            _restore(parameters, adam, known) if known else (0, (sum(before) / len(before), _copy(parameters)))
+        )
         for at in range(begun, wish.iterations):
             for group in adam.param_groups:
                 group["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * at / wish.iterations))
@@ -109,12 +115,10 @@ class SamplerFit:
             adam.step()
             if (at + 1) % LOOK == 0 or at + 1 == wish.iterations:
                 score = sum(self.score(parameters.method())) / len(self.kept)
-                if best is None or score > best[0]:
-                    best = (score, {name: one.detach().clone() for name, one in parameters.state_dict().items()})
+                best = (score, _copy(parameters)) if score > best[0] else best
                 partial.keep("sampler", _state(parameters, adam, at + 1, best))
             self.calibration.bar("sampler", at + 1, wish.iterations)
-        if best is not None:
-            parameters.load_state_dict(best[1])
+        parameters.load_state_dict(best[1])
         return parameters.method()
 
     def _batch(self, at: int) -> list[int]:
@@ -155,6 +159,10 @@ def _split(flat: Tensor, parameters: Parameters) -> Iterator[Tensor]:
         start += one.numel()
 
 
+def _copy(parameters: Parameters) -> dict[str, Tensor]:
+    return {name: one.detach().clone() for name, one in parameters.state_dict().items()}
+
+
 def _state(parameters: Parameters, adam: Any, done: int, best: Any) -> dict[str, Tensor]:
     state = {f"now.{name}": one.detach() for name, one in parameters.state_dict().items()}
     for place, one in enumerate(parameters.parameters()):
@@ -166,8 +174,6 @@ def _state(parameters: Parameters, adam: Any, done: int, best: Any) -> dict[str,
 
 def _restore(parameters: Parameters, adam: Any, known: dict[str, Tensor]) -> tuple[int, Any]:
     """Where a killed fit stopped: how many iterations it had done, and the best it had found."""
-    if not known:
-        return 0, None
     parameters.load_state_dict({name.removeprefix("now."): one for name, one in known.items() if name[:4] == "now."})
     for place, one in enumerate(parameters.parameters()):
         adam.state[one] = {name: known[f"adam.{place}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}

@@ -220,7 +220,7 @@ def _native(pipe: Pipe) -> Iterator[None]:
 @contextmanager
 def _checkpointed(pipe: Pipe) -> Iterator[None]:
     """Inside, an evaluation keeps its inputs alone until its gradient is wanted; in a large one each block does too."""
-    forwards = {one: one.forward for one in pipe.transformers.values()}
+    forwards: dict[Any, Any] = {one: one.forward for one in pipe.transformers.values()}
     block_wise = [
         one
         for one in forwards

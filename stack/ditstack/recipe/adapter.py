@@ -52,6 +52,9 @@ class Adapter(BaseModel):
     per_item: ClassVar[bool] = True
     """Whether an item's picture never depends on its neighbours in the batch."""
 
+    fits_last: ClassVar[bool] = False
+    """Whether `fit` wants all other stages to stand, fitted, when it runs."""
+
     @property
     def needs(self) -> frozenset[Capability]:
         return frozenset()
@@ -71,6 +74,11 @@ class Adapter(BaseModel):
         Each comes from the adapter's field of the same name, or from its field `preset`.
         """
         return {}
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """The sampler's fields of the baseline, which leaves this stage out; None where the baseline shares it."""
+        return None
 
     @property
     def schedule_steps(self) -> int | None:
