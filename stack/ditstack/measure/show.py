@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ditstack.errors import DitstackError
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
+from ditstack.recipe.manual import Manual
 from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
@@ -46,20 +49,43 @@ def shelf_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("recipe", *STAGES, "runs here")
     for row in rows:
         stages = [row["stages"].get(stage, "") for stage in STAGES]
-        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else escape("no: " + "; ".join(row["cannot"])))
+        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else "no: " + "; ".join(row["cannot"]))
     return table
 
 
+def manual_text(manual: Manual) -> str:
+    """A method's manual, as plain text: its source, then each field with what it takes, its default and its meaning."""
+    lines = [f"{manual.stage}/{manual.method}", "", manual.about, "", manual.summary, ""]
+    if not manual.fields:
+        lines.append("It has no fields.")
+    for field in manual.fields:
+        default = f"; default {field.default}" if field.default else "; must be given"
+        lines += [f"  {field.name}: {field.allowed}{default}", f"      {field.meaning}"]
+    return "\n".join([*lines, "", f"In a recipe: {manual.stage}: {{method: {manual.method}, ...}}"])
+
+
+def manual_json(manual: Manual) -> str:
+    return json.dumps(asdict(manual), indent=2)
+
+
+def plan_json(recipe: Recipe, steps: list[Step]) -> str:
+    """The resolved recipe, and why it cannot run here, if it cannot."""
+    cannot = [reason for step in steps for reason in step.reasons]
+    return json.dumps({"recipe": recipe.name, "cannot": cannot, "resolved": recipe.resolved()}, indent=2)
+
+
 def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
-    table = Table("stage", "method", "fields that differ from the default", "facts taken and given", title=recipe.name)
+    table = Table(
+        "stage", "method", "fields that differ from the default", "facts taken and given", title=Text(recipe.name)
+    )
     for step in steps:
         changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
         gone = [f"- {fact.value}" for fact in _ordered(step.before - step.after)]
         new = [f"+ {fact.value}" for fact in _ordered(step.after - step.before)]
-        table.add_row(step.stage, step.method, escape(fields), escape("\n".join(gone + new)))
+        table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
     sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
-    table.caption = escape(", ".join(f"{key} {value}" for key, value in sampler.items() if value != {}))
+    table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
     return table
 
 
@@ -103,5 +129,5 @@ def doctor_table(rows: dict[str, Any]) -> Table:
     for name, version in rows["versions"].items():
         table.add_row(name, version)
     for name, hint in rows["missing"].items():
-        table.add_row(name, escape(f"missing: {hint}"))
+        table.add_row(name, f"missing: {hint}")
     return table

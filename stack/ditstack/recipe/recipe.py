@@ -7,21 +7,40 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ditstack.errors import RecipeError
+from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, read_layers
 from ditstack.recipe.model import Model
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
+LONGEST_SIDE, MOST_PIXELS = 16_384, 2**24
+
 PLAIN_STAGES = ("model", "distill")
 """What a stack shares with its unaccelerated baseline."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _size(text: str) -> str:
+    width, height = map(int, text.split("x"))
+    if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
+        raise ValueError(f"wanted sides of at most {LONGEST_SIDE:,} and at most {MOST_PIXELS:,} pixels")
+    return text
+
+
+def _prompt(text: str) -> str:
+    if len(text) > LONGEST_PROMPT:
+        raise ValueError(f"a prompt of {len(text):,} characters; wanted at most {LONGEST_PROMPT:,}")
+    return text
+
+
+Prompts = Annotated[tuple[Annotated[str, AfterValidator(_prompt)], ...], Field(strict=False, max_length=MOST_PROMPTS)]
 
 
 class Sampler(_Section):
@@ -31,11 +50,14 @@ class Sampler(_Section):
     """A scheduler class of diffusers; None keeps the one that the model came with."""
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
-    steps: Annotated[int, Field(ge=1)] = 28
-    guidance: Annotated[float, Field(ge=0)] | None = None
-    size: Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")] | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    """Denoising steps, as `num_inference_steps` of diffusers."""
+    guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
+    """The guidance scale, whichever argument of the pipeline takes it."""
+    size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)] | None = None
     """Width x height in pixels."""
-    frames: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Of a video."""
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -49,15 +71,19 @@ class Gate(_Section):
     """The quality that a stack must keep, against its unaccelerated baseline."""
 
     psnr_min: float | None = None
+    """Peak signal-to-noise ratio to the baseline's pictures, in dB."""
     ssim_min: float | None = None
+    """Structural similarity to the baseline's pictures, at most 1."""
     ms_ssim_min: float | None = None
+    """The same over several scales."""
     relative_l2_max: float | None = None
-    """Of the final latents."""
+    """Distance of the final latents to the baseline's, as a share of their norm."""
     lpips_max: float | None = None
+    """Learned perceptual distance to the baseline's pictures."""
     agreement_drop_max: float | None = None
-    """Of the share of pictures that agree with their prompts."""
+    """By how much the share of pictures that agree with their prompts may fall."""
     speedup_min: float | None = None
-    """Of denoising."""
+    """Of denoising, against the baseline."""
 
     def limits(self) -> dict[str, float]:
         """What it asks for, by its key."""
@@ -98,7 +124,7 @@ class Recipe:
         for stage in STAGES:
             if (fields := layered.data.get(stage)) is not None:
                 adapters[stage] = _adapter(stage, fields, layered, reasons)
-        if "model" not in adapters and "model" not in layered.data:
+        if layered.data.get("model") is None:
             reasons.append(f"{layered.file}: model: missing; a recipe needs `model: {{method: ...}}`")
         _suppose_sampler(adapters, layered)
         rest = _rest(layered, reasons)
@@ -139,7 +165,7 @@ class Recipe:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
     def _rest(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in _Rest.model_fields}
+        return {key: getattr(self, key) for key in Sections.model_fields}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and (self.adapters, self._rest()) == (other.adapters, other._rest())
@@ -155,14 +181,19 @@ class Recipe:
         return [resolved[stage] for stage in self.adapters]
 
 
-class _Rest(_Section):
+class Sections(_Section):
+    """What a recipe says besides its stages."""
+
     sampler: Sampler = Sampler()
+    """How the pipeline is called."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    prompts: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Of the first picture; those after it count up."""
+    prompts: Prompts = ()
     """What `run` makes where it is given no prompts."""
-    calibration: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    calibration: Prompts = ()
     """What `calibrate` fits to where it is given no prompts."""
     quality: Gate = Gate()
+    """What `ditstack check` demands and `ditstack tune` keeps."""
 
 
 def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -> None:
@@ -183,13 +214,13 @@ def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int,
 
 
 def _rest(layered: Layered, reasons: list[str]) -> dict[str, Any]:
-    given = {key: layered.data[key] for key in _Rest.model_fields if layered.data.get(key) is not None}
+    given = {key: layered.data[key] for key in Sections.model_fields if layered.data.get(key) is not None}
     try:
-        rest = _Rest(**given)
+        rest = Sections(**given)
     except ValidationError as error:
-        reasons += _explain(error, _Rest, (), layered)
-        rest = _Rest()
-    return {key: getattr(rest, key) for key in _Rest.model_fields}
+        reasons += _explain(error, Sections, (), layered)
+        rest = Sections()
+    return {key: getattr(rest, key) for key in Sections.model_fields}
 
 
 def _adapter(stage: str, fields: Mapping[str, Any], layered: Layered, reasons: list[str]) -> Adapter | None:
@@ -228,7 +259,7 @@ def _explain(error: ValidationError, kind: type[BaseModel], above: tuple[str, ..
             text = f"unknown key; {suggest(str(item['loc'][-1]), sorted(owner.model_fields))}"
         else:
             message = item["msg"].removeprefix("Value error, ")
-            text = f"found {item['input']!r}; {message[:1].lower()}{message[1:]}"
+            text = f"found {_short(item['input'])}; {message[:1].lower()}{message[1:]}"
         out.append(f"{layered.where(path)}: {path or above}: {text}")
     return out
 
@@ -240,3 +271,8 @@ def _model_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMod
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             kind = inner
     return kind
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out, read_prompts
+from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
+from ditstack.files import read_prompts
 
 
 def calibrate(
@@ -20,11 +20,12 @@ def calibrate(
     changes: Changes = [],  # noqa: B006
 ) -> None:
     """Fit a recipe's factors to the weights and stages that run, and store them. Killed, it goes on where it was."""
-    from ditstack.calibration.calibrate import calibrate as fit
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
+    from ditstack.calibration.calibrate import calibrate as fit
+
     with Progress(console=err) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -33,5 +34,5 @@ def calibrate(
                 tasks[part] = progress.add_task(part, total=count)
             progress.update(tasks[part], completed=done)
 
-        written = fit(read, wanted, factors, lambda line: out.print(escape(line), soft_wrap=True), bar)
+        written = fit(read, wanted, factors, lambda line: out.print(line, soft_wrap=True), bar)
     out.print(f"wrote {written}", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out
+from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out, telling
 
 
 def check(
@@ -14,15 +14,16 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Measure a recipe's quality gate against its unaccelerated baseline; exit code 3 where it is missed."""
-    from ditstack.compat import hush_loading
-    from ditstack.measure.check import check as measure
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     wanted = chosen_prompts(read, prompts)
+    from ditstack.compat import hush_loading
+    from ditstack.measure.check import check as measure
+
     hush_loading()
-    with err.status("") as status:
-        outcome = measure(read, wanted, status.update)
+    with telling() as tell:
+        outcome = measure(read, wanted, tell)
     if as_json:
         print(outcome.model_dump_json(indent=2))
     else:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out, read_prompts
+from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
+from ditstack.files import check_prompts, read_prompts
 
 
 def run(
@@ -32,7 +33,6 @@ def run(
 ) -> None:
     """Make pictures with a recipe."""
     from ditstack.files import free_folder
-    from ditstack.measure.run import Job
     from ditstack.recipe.recipe import Recipe
 
     given = {"sampler.steps": steps, "sampler.guidance": guidance, "seed": seed, "sampler.size": size}
@@ -41,7 +41,10 @@ def run(
     wanted = [*prompt, *(read_prompts(prompts) if prompts else [])] or list(read.prompts)
     if not wanted:
         raise BadFile(f"recipe {read.name} names no prompts; give --prompt or --prompts FILE")
+    check_prompts([*wanted, *([negative_prompt] if negative_prompt else [])])
     target = folder or free_folder(Path("out") / read.name)
+    from ditstack.measure.run import Job
+
     job = Job(read, wanted, target, negative_prompt, compare, overwrite)
     report = job.run(err)
     if as_json:
