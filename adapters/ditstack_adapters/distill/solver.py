@@ -24,6 +24,9 @@ class FittedSolver(Adapter):
 
     fits_last: ClassVar[bool] = True
     trial: ClassVar[dict[str, Any]] = {"evaluations": 3, "iterations": 2, "batch": 2, "calibrate": "auto"}
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"calibrate"})
+    sampler_from: ClassVar[tuple[str, ...]] = ("evaluations",)
 
     evaluations: Annotated[int, Field(ge=2, le=100)] = 9
     """How many times the transformer is evaluated for each guidance branch: the sampler's steps."""
