@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
     from ditstack.calibration.run import CalibrationRun
+    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
+    from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
     from ditstack.pipeline.hooks import put_beneath
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
@@ -40,8 +42,10 @@ _ROOMS = {
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
     "calibration.run": ("CalibrationRun",),
+    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
+    "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
     "pipeline.hooks": ("put_beneath",),
     "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
     "pipeline.policy": ("StepPolicy",),
@@ -59,11 +63,11 @@ _MODULES = {
 
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "Knob",
-    "LowRankLinears", "Model", "Pipe", "Quantizer", "SearchedFields", "SparseKernel", "StepPolicy", "Wish",
-    "cache_attentions", "cache_branches", "cache_trunks", "compensation", "compute_capability", "is_beside",
-    "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains",
+    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
+    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
+    "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of",
+    "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
 ]  # fmt: skip
 
 

@@ -42,8 +42,9 @@ def factors_file(recipe: Recipe) -> Path:
 
 
 def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
-    """The stages that must be fitted, in their order."""
-    return [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+    """The stages that must be fitted, in their order; those that are fitted to all others come last."""
+    found = [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+    return sorted(found, key=lambda one: one[1].fits_last)
 
 
 @dataclass(frozen=True)
