@@ -34,10 +34,11 @@ class Stack:
         self._weights = weights
         self._expectations, self._drift = Expectations(pipe), Drift(pipe)
         self._refitting = False
+        pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
         pipe.clock.before_call.append(self._look_for_drift)
 
     def __repr__(self) -> str:
-        words = [f"{stage} {type(adapter).__module__.rpartition('.')[2]}" for stage, adapter in self.recipe.stages()]
+        words = [f"{stage} {adapter.method}" for stage, adapter in self.recipe.stages()]
         gone = "" if standing_on(self.pipeline) is self.pipe else ", removed"
         ran = ", ".join(f"{count} {kind}" for kind, count in self.pipe.passes.steps.items())
         share = f"{self.pipe.passes.macs_ratio:.0%} of the MACs"

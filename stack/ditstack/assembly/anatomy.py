@@ -44,9 +44,9 @@ def check_stages(recipe: Recipe, stages: Mapping[str, Adapter], pipeline: Any) -
     """
     lacks = read(pipeline)
     reasons = [
-        f"{stage} {_word(adapter)} needs that {fact.value}; {lacks[fact]}"
+        f"{stage} {adapter.method} needs that {fact.sentence}; {lacks[fact]}"
         for stage, adapter in stages.items()
-        for fact in sorted(adapter.needs & lacks.keys(), key=lambda fact: fact.name)
+        for fact in sorted(adapter.needs & lacks.keys(), key=lambda fact: fact.sentence)
     ]
     if reasons:
         raise Incompatible(f"{recipe.name} cannot be stacked on this {type(pipeline).__name__}:", reasons)
@@ -61,10 +61,6 @@ def read(pipeline: Any) -> Lacks:
                 lacks = {**_of_weight(f"{name}.{path}", linear), **lacks}
         lacks = {**_of_hooks(name, transformer), **lacks}
     return lacks
-
-
-def _word(adapter: Adapter) -> str:
-    return type(adapter).__module__.rpartition(".")[2]
 
 
 def _linear(module: torch.nn.Module) -> torch.nn.Module | None:

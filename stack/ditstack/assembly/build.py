@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 
 from ditstack.assembly.anatomy import check_stages, refuse_compiled
+from ditstack.assembly.drift import sketch
 from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.assembly.snapshot import unchanged_on_failure
 from ditstack.errors import BadPipeline
@@ -86,7 +87,7 @@ def take_down(pipe: Pipe) -> list[str]:
         for undo in reversed(pipe.undo):
             undo()
     done = {stage: one for name in pipe.transformers.values() for stage, one in _DONE.get(name, {}).items()}
-    return [f"weights stay as {stage} {_word(adapter)} left them" for stage, adapter in done.items()]
+    return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
 
 
 def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None) -> Pipe:
@@ -133,51 +134,37 @@ def _of_weights(recipe: Recipe, pipeline: Any) -> tuple[dict[str, Adapter], list
             del wanted[stage]
         elif stage in wanted:
             raise BadPipeline(
-                f"the weights were changed by {stage} {_word(adapter)} with other settings, which cannot be undone; "
+                f"the weights were changed by {stage} {adapter.method} with other settings, which cannot be undone; "
                 f"load the pipeline again, or write `{stage}: none` to stack on the weights as they are"
             )
         else:
             kept.append(
-                f"{stage}: none, but the weights stay as {stage} {_word(adapter)} of an earlier recipe left them"
+                f"{stage}: none, but the weights stay as {stage} {adapter.method} of an earlier recipe left them"
             )
     return wanted, kept
 
 
 def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
-    before = _stored(pipe)
+    before = sketch(pipe.transformers)
     adapter.apply(pipe)
-    for module in pipe.transformers.values():
-        _DONE.setdefault(module, {})[stage] = adapter
-    if stage == "quantize" and _stored(pipe) == before:
-        note = f"quantize {_word(adapter)} rounded no linear; its fields leave out every linear of the blocks"
+    if sketch(pipe.transformers) != before:
+        for module in pipe.transformers.values():
+            _DONE.setdefault(module, {})[stage] = adapter
+    elif stage == "quantize":
+        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 
 
-def _stored(pipe: Pipe) -> dict[str, tuple[int, type]]:
-    """Which object holds the weight of each module of the blocks, and of what class."""
-    return {
-        f"{name}.{path}": (id(module), type(getattr(module, "weight", None)))
-        for name, transformer in pipe.transformers.items()
-        for path, module in transformer.named_modules()
-    }
-
-
 def _set_scheduler(pipe: Pipe, scheduler: Any) -> None:
     before, pipeline = pipe.pipeline.scheduler, pipe.pipeline
-    if scheduler is before:
-        return
-    pipeline.scheduler = scheduler
+    pipeline.scheduler = pipe.scheduler = scheduler
 
     def undo() -> None:
-        if pipeline.scheduler is scheduler:
+        if pipeline.scheduler is pipe.scheduler and before is not pipe.scheduler:
             pipeline.scheduler = before
 
     pipe.undo.append(undo)
-
-
-def _word(adapter: Adapter) -> str:
-    return type(adapter).__module__.rpartition(".")[2]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Passes: every call of a transformer during a generation: how it was to run, how it ran, and what it cost.
+"""Passes: every call of a transformer while a picture is made: how it was to run, how it ran, and what it cost.
 
 One PassRecord is written when a pass has ended. What a report says of steps and multiply-accumulates (MACs) is summed
 from the records, so that it cannot differ from what ran.
@@ -62,7 +62,7 @@ class PassRecord:
     """One pass of a transformer, written when it has ended.
 
     Attributes:
-        step: from 0 to the steps of the call - 1.
+        step: of the pipeline's call, from 0.
         branch: the guidance branch, as the clock names it.
         rows: pictures (or videos) in the batch.
         planned: its kind by the step policy when it began; "undecided" where the pass itself has to tell.
@@ -82,7 +82,7 @@ class PassRecord:
 
 
 class Passes:
-    """The passes of the present or last call of the pipeline, and the state of the one that is running.
+    """The passes of the pipeline's present or last call, and the state of the one that is running.
 
     Attributes:
         kind: what the present pass is: "full" (run and remembered), a word of the cache ("forecast", "reused",
@@ -120,7 +120,7 @@ class Passes:
 
     @property
     def macs_ratio(self) -> float:
-        """MACs as a share of running every pass in full; 1 before the first generation."""
+        """MACs as a share of running every pass in full; 1 before the first call."""
         return self.macs / self.full_macs if self.full_macs else 1.0
 
     @property
@@ -174,14 +174,14 @@ class Passes:
         """What passes cost is counted anew: weights, factors or hooks have changed."""
         self._counted.clear()
 
+    def _begin_call(self) -> None:
+        self.records = []
+
     def _edge(self) -> None:
         """A generation begins or has ended."""
         if self.policy is not None:
             self.policy.forget()
         self._full_stated.clear()
-
-    def _begin_call(self) -> None:
-        self.records = []
 
     @contextmanager
     def _around(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:

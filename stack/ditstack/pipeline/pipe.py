@@ -64,6 +64,7 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
+        scheduler: with which the stack samples.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
@@ -95,6 +96,7 @@ class Pipe:
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []
+        self.scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 
@@ -136,6 +138,7 @@ class Pipe:
             self._as_written = before
 
     def _begin_call(self) -> None:
+        """The pipeline's call begins."""
         if self.attention is not None:
             self.attention.ran.clear()
         self.compiled = None if self.compiled is None else 0
