@@ -21,10 +21,10 @@ def paint(items: Sequence[Item]) -> Pictures:
     return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
 
 
-def spec(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> BatchSpec:
-    prompts = folder / name
+def spec(home: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> BatchSpec:
+    prompts = home / name
     prompts.write_text(text)
-    return BatchSpec(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})
+    return BatchSpec(**{"recipe": RECIPE, "prompts": prompts, "folder": home / "out", "batch_size": 2, **more})
 
 
 def lines(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
