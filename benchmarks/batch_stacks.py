@@ -1,11 +1,11 @@
 """Kill batches of rounded and calibrated stacks, on a disk and a bucket, one process and two, files and shards.
 
-    python benchmarks/batch_stacks.py --prompts 200 --kills 10 --combined-prompts 48 --combined-kills 8
+    PYTHONPATH=tests/support python benchmarks/batch_stacks.py --prompts 200 --kills 10
 
-Cases: `s3` (a local S3 server) and `two` (two processes on a disk) with weights in 8 bits; `int8` and `icc` as files and
-as shards, with SIGKILLs on one process and on two in turn, calibration inside; `full` (a disk that is full in the middle,
-then has room again; it mounts a small tmpfs, so it asks for root). Each ends with every row exactly once, and with every
-picture equal to that of an undisturbed run. A case that is through is kept under --out and not played again.
+Cases: `s3` (a local S3 server) and `two` (two processes on a disk) with weights in 8 bits; `int8` and `icc` as files
+and as shards, with SIGKILLs on one process and on two in turn, calibration inside; `full` (a disk that is full in the
+middle, then has room again; it mounts a small tmpfs, so it asks for root). Each ends with every row exactly once, and
+with every picture equal to that of an undisturbed run. A case that is through is kept under --out, not played again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--combined-prompts", type=int, default=48)
+    parser.add_argument("--combined-prompts", type=int, default=32)
     parser.add_argument("--combined-kills", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -82,7 +82,7 @@ def place_of(name: str, out: Path) -> Iterator[str]:
             yield f"{url}/out"
     elif name.startswith("full"):
         folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)
         try:
             yield str(folder / "out")
         finally:
@@ -97,7 +97,7 @@ def play(name: str, place: str, out: Path, settings: dict[str, int]) -> dict[str
     run = Run(ICC if name.startswith("icc") else INT8, out, count, settings["batch_size"], 5 if "shards" in name else 0)
     whole = run.undisturbed()
     if name.startswith("full"):
-        stops = [run.fill_up(place)]
+        stops = [run.fill_up(place, sum(map(len, whole.values())) // 2)]
     else:
         devices = {"s3": [1], "two": [2]}.get(name, [1, 2])
         stops = [run.kill(place, devices[turn % len(devices)]) for turn in range(kills)]
@@ -146,7 +146,7 @@ class Run:
         process = self.start(place, devices)
         if random.random() < 0.75:
             while process.poll() is None and size(place) == before:
-                time.sleep(0.05)
+                time.sleep(0.3 if "://" in place else 0.05)
             time.sleep(random.random() * LATE)
         else:
             time.sleep(random.random() * EARLY)
@@ -160,17 +160,18 @@ class Run:
             time.sleep(1.0)  # the second process notices by itself
         return {"processes": devices, "code": code, "before": before, "there": size(place)}
 
-    def fill_up(self, place: str) -> dict[str, Any]:
+    def fill_up(self, place: str, room: int) -> dict[str, Any]:
         """Run until the disk is full, see one sentence, and make room."""
-        process = self.start(place, 1)
-        code = process.wait()
+        disk = str(Path(place).parent)
+        subprocess.run(["mount", "-o", f"remount,size={max(room, 2**17)}", disk], check=True)
+        code = self.start(place, 1).wait()
         log = max(self.out.glob("*out.log"), key=lambda path: path.stat().st_mtime).read_text()
         said = [line for line in log.splitlines() if "No space left on device" in line]
         assert code == 2, f"ended with {code}"
         assert len(said) == 1, log[-2000:]
         assert "Traceback" not in log, log[-2000:]
         there = size(place)
-        subprocess.run(["mount", "-o", "remount,size=64m", str(Path(place).parent)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
         return {"processes": 1, "code": code, "before": 0, "there": there, "said": said[0][-120:]}
 
 

@@ -1,5 +1,6 @@
 """A real S3 server on this machine, from moto's package."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from moto.server import ThreadedMotoServer
 @contextmanager
 def bucket(name: str = "batches") -> Iterator[str]:
     """An empty bucket, as a URL; processes that are started inside reach it too."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

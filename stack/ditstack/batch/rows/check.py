@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_PIXELS = 2**24
-MOST_EXTRA = 2**20
+MOST_EXTRA = 2**19
 """Bytes of the columns of a row that are carried through."""
 Side = Annotated[int, Field(ge=16, le=16_384)]
 Text = Annotated[str, Field(max_length=LONGEST_PROMPT)]

@@ -175,8 +175,8 @@ def _csv(file: BinaryIO, check: Callable[[list[str]], None]) -> Iterator[Raw]:
         raise BadFile(f"the prompts file has no header that can be read: {error}") from None
     if not header:
         return
-    if isinstance(_whole(dict.fromkeys(header, "") | {"": "".join(header)}), str):
-        raise BadFile("the prompts file is not UTF-8 text")
+    if isinstance(wrong := _whole({"": "".join(header)}), str):
+        raise BadFile(f"the prompts file's header is {wrong}")
     check(header)
     while True:
         line = reader.line_num + 1
