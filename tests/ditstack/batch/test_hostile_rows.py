@@ -19,7 +19,7 @@ from stub_batch import RECIPE, go_on, lines, paint, spec
 DEEP = json.loads("[" * 900 + "]" * 900)
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "an id that is half a character": ({"id": "\ud800", "prompt": "x"}, "half a character (a lone surrogate)"),
-    "a prompt with half a character": ({"prompt": "a \udcff b"}, "half a character (a lone surrogate)"),
+    "a prompt with half a character": ({"prompt": "a \udcff b"}, "unable to parse raw data as a unicode string"),
     "an image of a name too long": ({"prompt": "x", "image": "n" * 300 + ".png"}, "image: there is no file"),
     "an image with a zero byte": ({"prompt": "x", "image": "a\0b.png"}, "not UTF-8 text"),
     "an image that is a pipe": ({"prompt": "x", "image": "pipe.png"}, "it is a pipe; wanted a plain file"),
