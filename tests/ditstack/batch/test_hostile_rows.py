@@ -21,7 +21,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "an id that is half a character": ({"id": "\ud800", "prompt": "x"}, "half a character (a lone surrogate)"),
     "a prompt with half a character": ({"prompt": "a \udcff b"}, "unable to parse raw data as a unicode string"),
     "an image of a name too long": ({"prompt": "x", "image": "n" * 300 + ".png"}, "image: there is no file"),
-    "an image with a zero byte": ({"prompt": "x", "image": "a\0b.png"}, "not UTF-8 text"),
+    "an image with a zero byte": ({"prompt": "x", "image": "a\0b.png"}, "image: there is no file"),
     "an image that is a pipe": ({"prompt": "x", "image": "pipe.png"}, "it is a pipe; wanted a plain file"),
     "an image that is a folder": ({"prompt": "x", "image": "."}, "it is a folder; wanted a plain file"),
     "an image that is a device": ({"prompt": "x", "image": "/dev/zero"}, "it is a device; wanted a plain file"),

@@ -152,15 +152,18 @@ def _jsonl(file: BinaryIO) -> Iterator[Raw]:
     for line, text, wrong in text_lines(file):
         if not wrong and not text.strip():
             continue
-        try:
-            row = json.loads(text) if not wrong else wrong
-        except (ValueError, RecursionError) as error:
-            yield line, f"not JSON: {error}"
-            continue
-        if isinstance(row, dict) and len(row) > MOST_COLUMNS:
-            row = f"found {len(row):,} columns; wanted at most {MOST_COLUMNS:,}"
-        known = row if isinstance(row, dict) or (wrong and row) else None
-        yield line, known or 'wanted a JSON object such as {"prompt": "..."}'
+        yield line, wrong or _object(text)
+
+
+def _object(text: str) -> dict[str, Any] | str:
+    """A line's JSON object, or what is wrong with it."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    if not isinstance(row, dict) or not row:
+        return 'wanted a JSON object such as {"prompt": "..."}'
+    return row if len(row) <= MOST_COLUMNS else f"found {len(row):,} columns; wanted at most {MOST_COLUMNS:,}"
 
 
 _LINES = {".txt": _txt, ".jsonl": _jsonl}
