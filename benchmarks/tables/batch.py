@@ -50,7 +50,8 @@ def batch_stacks() -> str:
     for name, title in STACKS.items():
         case = data["cases"][name]
         stops = ", ".join(str(stop["there"]) for stop in case["stops"])
-        end = f"{case['rows']} rows: {case['lines']} lines, {case['files']} files or shards, {case['equal']} pictures equal"
+        kept = f"{case['lines']} lines, {case['files']} files or shards"
+        end = f"{case['rows']} rows: {kept}, {case['equal']} pictures equal"
         lines.append(line([title, f"{len(case['stops'])}: {stops}", end]))
     note = f"{data['machine']}; SIGKILL at random moments; equal: to the bytes of an undisturbed run's."
     return "\n".join([*lines, "", note])

@@ -21,6 +21,7 @@ from ditstack.batch.store.folder import Folder, write
 from ditstack.calibration.calibrate import default_file, factors_file, wanting
 from ditstack.calibration.run import Tell
 from ditstack.errors import BadPipeline, DitstackError
+from ditstack.pipeline.calls import enter_around_calls
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 
@@ -169,6 +170,8 @@ class StackSampler:
                 self.from_picture = self.plain if takes else AutoPipelineForImage2Image.from_pipe(self.plain)
             except ValueError:
                 raise BadPipeline(f"a {name} cannot start from a picture; leave out the image") from None
+            if self.from_picture is not self.plain:
+                enter_around_calls(self.from_picture, self.stack.pipe.clock.call)
             self.from_picture.set_progress_bar_config(disable=True)
         return self.from_picture
 

@@ -50,10 +50,11 @@ def test_a_bucket_holds_what_a_disk_would_through_stops(tmp_path: Path, place: s
     Job(spec(tmp_path, WORDS), make=paint).run()
 
     def interrupted(items: Sequence[Item]) -> Pictures:
-        if items[0].row.prompt in "ceg":
+        if str(items[0].row.prompt) in "ceg":
             os.kill(os.getpid(), signal.SIGINT)
         return paint(items)
 
+    report = None
     for _ in range(4):
         report = Job(spec(tmp_path, WORDS, folder=place), make=interrupted).run()
     assert report is not None

@@ -57,6 +57,7 @@ class Objects:
 
     def lines(self, name: str) -> Iterator[bytes]:
         try:
+            self.fs.invalidate_cache()  # another process may have written it anew since it was listed
             with self._reached("read", name), self.fs.open(self._path(name), "rb") as file:
                 yield from file
         except FileNotFoundError:
@@ -116,6 +117,7 @@ class Objects:
         path = self.scratch / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.invalidate_cache()
             with self._reached("read", name):
                 self.fs.get_file(self._path(name), str(path))
         except FileNotFoundError:
