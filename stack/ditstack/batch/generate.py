@@ -183,9 +183,7 @@ def stand(
 
     A file that the recipe names is used as it is; without a folder factors lie where they always do.
     """
-    resolved = recipe.resolved()
-    resolved["model"]["device"] = str(device)
-    placed = Recipe.parse(resolved, recipe.name)
+    placed = recipe.with_(model={"device": str(device)})
     if folder is None or not wanting(placed) or factors_file(placed) != default_file(placed):
         return load(placed, tell)
     name = f"factors/{default_file(placed).name}"
