@@ -192,8 +192,8 @@ def stand(
         with _home(folder.scratch):
             return load(placed, tell)
     stack = load(placed, tell)
-    if stack.pipe.factors is not None:
-        stack.pipe.factors.save(shared)
+    if stack.factors is not None:
+        stack.factors.save(shared)
         write(folder, name, shared.read_bytes())
     return stack
 

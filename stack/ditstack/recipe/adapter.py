@@ -150,7 +150,8 @@ class Adapter(BaseModel):
         raise NotImplementedError
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        """Put to use what was fitted, now or earlier. A cache need not: it reads `pipe.factors`."""
+        """Put to use what was fitted, now or earlier, in place of what was taken before."""
+        raise NotImplementedError
 
 
 class Cache(Adapter):
