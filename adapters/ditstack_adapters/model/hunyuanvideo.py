@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from ditstack.model import Model
 
@@ -18,3 +20,8 @@ class HunyuanVideo(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "hunyuanvideo-community/HunyuanVideo"
+    text_tokens: Annotated[int, Field(ge=1)] | None = None
+    """How many tokens a prompt is padded to; the pipeline's own number if not given."""
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        return {"prompt": prompts} | ({"max_sequence_length": self.text_tokens} if self.text_tokens else {})

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from ditstack.facts import Fact
 from ditstack.model import Model
 
+BINNED = (32, 64, 128, 256)  # sample sizes for which diffusers knows bins of resolutions
+
 
 class PixArt(Model):
     """The files say which of the two it is; blocks return a bare tensor."""
@@ -21,3 +23,7 @@ class PixArt(Model):
     @property
     def gives(self) -> frozenset[Fact]:
         return super().gives - {Fact.LORAS}
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        binned = pipeline.transformer.config.sample_size in BINNED
+        return {"prompt": prompts} if binned else {"prompt": prompts, "use_resolution_binning": False}
