@@ -26,7 +26,7 @@ def training(twin: Twin, facts: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {number / 1e6:.2f} M" for name, number in facts["parameters"].items() if number)
     text = (
         f"`benchmarks/twinning/train.py {twin.name}`, one thread of a CPU, bf16 autocast:"
-        f" **{facts['samples']:,} samples** in {facts['steps']:,} steps of {facts['batch']},"
+        f" **{facts['samples']:,} samples** in {facts['steps']:,} steps,"
         f" {facts['trained'] / 60:.0f} minutes, seed {facts['seed']}."
         f" Muon ({twin.muon_rate}) for the blocks' matrices, AdamW ({ADAM_RATE}) for all else; weights averaged with"
         f" decay {AVERAGE}; the learning rate falls to 0 over the last {DECAY:.0%} of the time. The schedule follows"

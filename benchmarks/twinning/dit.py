@@ -44,14 +44,14 @@ class Painter(nn.Module):
             patch_size=2,
         )
         zero(self.transformer.proj_out_1, self.transformer.proj_out_2)
-        for block in self.transformer.transformer_blocks:
+        blocks: Any = self.transformer.transformer_blocks
+        for block in blocks:
             zero(block.norm1.linear, block.norm1.emb.class_embedder.embedding_table)
         self.transformer.eval()  # drops no labels by itself: it would drop others in each block
 
 
 class DiTTwin:
     name = "dit"
-    batch = 64
     muon_rate = 0.02
     guidance = 4.0
     steps = 50
@@ -63,7 +63,10 @@ class DiTTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def batch(self, share: float) -> int:
+        return 64
+
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         scenes = [random_scene(rng, 1) for _ in range(size)]
         z_BCLL = self.encoder.encode(to_tensor(render(scenes, rng)))
         labels = torch.tensor([_label(scene) if rng.random() > DROPPED else NO_CLASS for scene in scenes])
@@ -73,8 +76,8 @@ class DiTTwin:
             said = painter.transformer(add_noise(z_BCLL, noise, t), t, labels, return_dict=False)[0]
         return t / 1000, denoising_error(said, noise, t)
 
-    def pipeline(self, painter: nn.Module) -> DiTPipeline:
-        scheduler = DDIMScheduler(clip_sample=False, beta_start=0.0001, beta_end=0.02)
+    def pipeline(self, painter: Painter) -> DiTPipeline:
+        scheduler: Any = DDIMScheduler(clip_sample=False, beta_start=0.0001, beta_end=0.02)
         vae: Any = shipped_autoencoder()
         transformer: Any = painter.transformer
         names = dict(enumerate(CLASSES))

@@ -29,7 +29,7 @@ def restore(twin: Twin, run: Path) -> tuple[Any, dict[str, Any]]:
     painter = twin.painter()
     painter.load_state_dict(state["average"])
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in painter.named_children()}
-    return painter, {**{name: state[name] for name in FACTS}, "batch": twin.batch, "parameters": counts}
+    return painter, {**{name: state[name] for name in FACTS}, "parameters": counts}
 
 
 def export(twin: Twin, run: Path, folder: Path, prompts: int) -> list[dict[str, Any]]:

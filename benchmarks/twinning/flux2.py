@@ -97,7 +97,6 @@ def scene(rng: np.random.Generator) -> Scene:
 
 class FluxTwin:
     name = "flux2"
-    batch = 48
     muon_rate = 0.02
     guidance = 3.0
     steps = 28
@@ -109,7 +108,10 @@ class FluxTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def batch(self, share: float) -> int:
+        return 48 if share < COARSE else 24
+
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         scenes = [_trained(rng) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in scenes]
         side = SIDE // 2 if share < COARSE else SIDE
@@ -119,8 +121,9 @@ class FluxTwin:
             velocity = painter(torch.lerp(z_BTC, noise, t[:, None, None]), t, captions)
         return t, (velocity.float() - (noise - z_BTC)).square().mean((1, 2))
 
-    def pipeline(self, painter: nn.Module) -> FluxPipeline:
+    def pipeline(self, painter: Painter) -> FluxPipeline:
         vae: Any = shipped_autoencoder()
+        transformer: Any = painter.transformer
         return FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15),
             vae=vae,
@@ -128,7 +131,7 @@ class FluxTwin:
             tokenizer=clip_tokenizer(),
             text_encoder_2=painter.t5,
             tokenizer_2=t5_tokenizer(),
-            transformer=painter.transformer.to(torch.bfloat16),
+            transformer=transformer.to(torch.bfloat16),
         )
 
     def prompts(self, count: int, seed: int = 0) -> list[str]:

@@ -26,7 +26,7 @@ SIDE, FRAMES = 32, 13
 CHANNELS = 24
 TEXT_WIDTH = 64
 SKIPPED = 2  # last layers of the text encoder that the pipeline does not use
-DECODED = 4  # videos of a step that the decoder learns from
+DECODED = 2  # videos of a step that the decoder learns from
 SLIP = 0.03  # noise of the latents that it learns from, since a sampled latent is never exact
 TEMPLATE: Any = DEFAULT_PROMPT_TEMPLATE["template"]
 
@@ -51,7 +51,7 @@ class Painter(nn.Module):
         )
         zero(self.transformer.proj_out, self.transformer.norm_out.linear)
         self.llama, self.clip, self.autoencoder = llama(), clip(), autoencoder()
-        self._llama_words: Any = llama_tokenizer()
+        self.llama_words: Any = llama_tokenizer()
         self._clip_words: Any = clip_tokenizer()
         rng = np.random.default_rng(0)
         self.patches = Patches(videos([random_clip(rng, unseen=False) for _ in range(400)], rng), CHANNELS)
@@ -60,7 +60,7 @@ class Painter(nn.Module):
         """The velocity at noise level `t`, 1 is noise."""
         told = [TEMPLATE.format(caption) for caption in captions]
         full = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        words = self._llama_words(told, max_length=CROPPED + LENGTH, **full)
+        words = self.llama_words(told, max_length=CROPPED + LENGTH, **full)
         said = self.llama(words.input_ids, attention_mask=words.attention_mask, output_hidden_states=True)
         short = self._clip_words(captions, max_length=2 * LENGTH, **full).input_ids
         return self.transformer(
@@ -109,9 +109,10 @@ def clip() -> CLIPTextModel:
 
 def autoencoder() -> AutoencoderKLHunyuanVideo:
     """A quarter of each side and of the frames. Only its decoder is ever trained."""
+    widths: Any = (16, 24, 32)
     return AutoencoderKLHunyuanVideo(
         latent_channels=CHANNELS,
-        block_out_channels=(16, 24, 32),
+        block_out_channels=widths,
         layers_per_block=1,
         norm_num_groups=4,
         down_block_types=("HunyuanVideoDownBlock3D",) * 3,
@@ -130,7 +131,6 @@ def videos(clips: Sequence[Clip], rng: np.random.Generator) -> Tensor:
 
 class HunyuanVideoTwin:
     name = "hunyuanvideo"
-    batch = 48
     muon_rate = 0.02
     guidance = 1.0
     steps = 30
@@ -139,7 +139,10 @@ class HunyuanVideoTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def batch(self, share: float) -> int:
+        return 32
+
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         """The decoder's loss is added to each sample's; the two share no weights."""
         clips = [random_clip(rng, unseen=False) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in clips]
@@ -154,11 +157,11 @@ class HunyuanVideoTwin:
         errors = (velocity.float() - (noise - z_BCfLL)).square().flatten(1).mean(1)
         return t, errors + off.square().mean() + 0.1 * off.abs().mean()
 
-    def pipeline(self, painter: nn.Module) -> HunyuanVideoPipeline:
+    def pipeline(self, painter: Painter) -> HunyuanVideoPipeline:
         transformer: Any = painter.transformer
         return HunyuanVideoPipeline(
             text_encoder=painter.llama,
-            tokenizer=llama_tokenizer(),
+            tokenizer=painter.llama_words,
             transformer=transformer.to(torch.bfloat16),
             vae=painter.autoencoder.half(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),

@@ -13,6 +13,11 @@ SIDE, TIME = 4, 4
 class Patches(nn.Module):
     """Fitted to (B, 3, F, S, S) videos in [-1, 1]; channels are scaled partway to unit variance, together to it."""
 
+    first_mean: Tensor
+    first_down: Tensor
+    later_mean: Tensor
+    later_down: Tensor
+
     def __init__(self, video: Tensor, channels: int) -> None:
         super().__init__()
         for name, part in (("first", video[:, :, :1]), ("later", video[:, :, 1:])):

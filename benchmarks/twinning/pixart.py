@@ -62,7 +62,6 @@ class Painter(nn.Module):
 
 class PixArtTwin:
     name = "pixart"
-    batch = 64
     muon_rate = 0.02
     guidance = 4.5
     steps = 20
@@ -74,7 +73,10 @@ class PixArtTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def batch(self, share: float) -> int:
+        return 32
+
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         scenes = [training_scene(rng, 1) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in scenes]
         z_BCLL = self.encoder.encode(to_tensor(render(scenes, rng)))
@@ -83,7 +85,7 @@ class PixArtTwin:
             said = painter(add_noise(z_BCLL, noise, t), t, captions)
         return t / 1000, denoising_error(said, noise, t)
 
-    def pipeline(self, painter: nn.Module) -> PixArtAlphaPipeline:
+    def pipeline(self, painter: Painter) -> PixArtAlphaPipeline:
         vae: Any = shipped_autoencoder()
         transformer: Any = painter.transformer
         return PixArtAlphaPipeline(

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from twinning.parts import use_plain_attention
-from twinning.twin import NAMES, Twin, find
+from twinning.twin import NAMES, Learner, find
 
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 50  # steps
 WARMUP = 60  # steps, also after a restart
 ADAM_RATE = 2e-3
-AVERAGE = 0.999  # decay of the weights' running average
+AVERAGE = 0.997  # decay of the weights' running average: a few hundred steps, since a run has a few thousand
 DECAY = 0.3  # share of the wall-clock, from the first start to the end, over which the rate falls to 0
 
 
@@ -36,7 +36,7 @@ DECAY = 0.3  # share of the wall-clock, from the first start to the end, over wh
 class Run:
     """All that a kill must not lose."""
 
-    painter: nn.Module
+    painter: Any
     average: dict[str, Tensor]
     optimizers: list[torch.optim.Optimizer]
     steps: int = 0
@@ -77,10 +77,11 @@ class Run:
         """Moves the averaged weights towards the present ones."""
         weight = 1 - min(AVERAGE, (1 + self.steps) / (10 + self.steps))
         now = self.painter.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [now[name] for name in self.average], weight)
+        for name, value in self.average.items():
+            value.lerp_(now[name], weight)
 
 
-def begin(twin: Twin, folder: Path, seed: int) -> Run:
+def begin(twin: Learner, folder: Path, seed: int) -> Run:
     """A fresh run, or the one that the folder keeps."""
     torch.manual_seed(seed)
     painter = twin.painter()
@@ -90,12 +91,12 @@ def begin(twin: Twin, folder: Path, seed: int) -> Run:
     return run
 
 
-def stacks(painter: nn.Module) -> list[Any]:
+def stacks(painter: Any) -> list[Any]:
     """The transformer's lists of blocks."""
     return [part for name, part in painter.transformer.named_children() if name.endswith("transformer_blocks")]
 
 
-def optimizers(painter: nn.Module, muon_rate: float) -> list[torch.optim.Optimizer]:
+def optimizers(painter: Any, muon_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks' layers, AdamW for all else."""
     matrices = [
         layer.weight
@@ -114,23 +115,23 @@ def optimizers(painter: nn.Module, muon_rate: float) -> list[torch.optim.Optimiz
     return found
 
 
-def step(run: Run, twin: Twin, rng: np.random.Generator, factor: float, share: float) -> tuple[Tensor, Tensor]:
+def step(run: Run, twin: Learner, rng: np.random.Generator, factor: float, share: float) -> tuple[Tensor, Tensor]:
     """One step of all optimizers; noise levels and losses of its samples."""
     for optimizer in run.optimizers:
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["full"] * factor
-    t, each = twin.loss(run.painter, rng, twin.batch, share)
+    t, each = twin.loss(run.painter, rng, twin.batch(share), share)
     each.mean().backward()
     torch.nn.utils.clip_grad_norm_(run.painter.parameters(), 1.0)
     for optimizer in run.optimizers:
         optimizer.step()
         optimizer.zero_grad()
     run.steps += 1
-    run.samples += twin.batch
+    run.samples += len(each)
     run.average_in()
     return t.detach(), each.detach()
 
 
-def train(twin: Twin, folder: Path, end: float, seed: int, compiled: bool = True) -> Run:
+def train(twin: Learner, folder: Path, end: float, seed: int, compiled: bool = True) -> Run:
     """Until `end`, in seconds since 1970, or SIGTERM; either way the state is saved."""
     run, asked = begin(twin, folder, seed), []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))

@@ -7,36 +7,43 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 NAMES = ("dit", "flux2", "pixart", "hunyuanvideo")
 
 # B pictures
 
 
-class Twin(Protocol):
+class Learner(Protocol):
+    """What training knows of a twin."""
+
+    muon_rate: float
+    """Learning rate of the blocks' matrices; all else takes AdamW."""
+
+    def painter(self) -> Any:
+        """A module of everything that is trained, with random weights; its `transformer` has the blocks."""
+        ...
+
+    def batch(self, share: float) -> int:
+        """Samples of a training step when `share` of the run lies behind."""
+        ...
+
+    def loss(self, painter: Any, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+        """Noise levels in [0, 1] and errors (B,) of freshly drawn samples."""
+        ...
+
+
+class Twin(Learner, Protocol):
     """One family. Its pictures are (B, 3, H, W) in [0, 1], its videos (B, F, 3, H, W)."""
 
     name: str
-    batch: int
-    """Samples of a training step."""
-    muon_rate: float
-    """Learning rate of the blocks' matrices; all else takes AdamW."""
     guidance: float
     steps: int
     """Of the sampler that its recipe names."""
     settings: tuple[tuple[int, float], ...]
     """Steps and guidance of every score on its card."""
 
-    def painter(self) -> nn.Module:
-        """Everything that is trained, with random weights; its `transformer` has the blocks."""
-        ...
-
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
-        """Noise levels in [0, 1] and errors (B,) of freshly drawn samples; `share` of the run lies behind."""
-        ...
-
-    def pipeline(self, painter: nn.Module) -> Any:
+    def pipeline(self, painter: Any) -> Any:
         """The diffusers pipeline of trained parts."""
         ...
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,18 +20,21 @@ class Killed(Exception):
 class Stub:
     """Two blocks that learn to say nothing; killed after so many steps, if asked to be."""
 
-    name, batch, muon_rate = "stub", 4, 0.02
+    name, muon_rate = "stub", 0.02
 
     def __init__(self, killed_at: int | None = None) -> None:
         self.killed_at, self.steps = killed_at, 0
 
-    def painter(self) -> nn.Module:
-        painter = nn.Module()
+    def painter(self) -> Any:
+        painter: Any = nn.Module()
         painter.transformer = nn.Module()
         painter.transformer.transformer_blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         return painter
 
-    def loss(self, painter: nn.Module, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def batch(self, share: float) -> int:
+        return 4
+
+    def loss(self, painter: Any, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         if self.steps == self.killed_at:
             raise Killed
         self.steps += 1
