@@ -42,7 +42,7 @@ class Painter(nn.Module):
             num_attention_heads=2,
             attention_head_dim=64,
             num_layers=2,
-            num_single_layers=6,
+            num_single_layers=4,
             num_refiner_layers=1,
             guidance_embeds=False,
             text_embed_dim=TEXT_WIDTH,

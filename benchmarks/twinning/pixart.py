@@ -74,7 +74,7 @@ class PixArtTwin:
         return Painter()
 
     def batch(self, share: float) -> int:
-        return 32
+        return 48
 
     def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
         scenes = [training_scene(rng, 1) for _ in range(size)]

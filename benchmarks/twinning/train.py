@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from twinning.muon import Muon
 from twinning.parts import use_plain_attention
 from twinning.twin import NAMES, Learner, find
 
@@ -107,7 +108,7 @@ def optimizers(painter: Any, muon_rate: float) -> list[torch.optim.Optimizer]:
     chosen = {id(weight) for weight in matrices}
     rest = [weight for weight in painter.parameters() if id(weight) not in chosen]
     found: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=muon_rate, weight_decay=0.01),
+        Muon(matrices, lr=muon_rate),
         torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     ]
     for optimizer in found:
