@@ -55,7 +55,7 @@ class DiTTwin:
     muon_rate = 0.02
     guidance = 4.0
     steps = 50
-    settings = ((50, 4.0), (50, 1.5), (50, 1.0), (30, 4.0))
+    settings = ((50, 4.0), (50, 1.5))
 
     def __init__(self) -> None:
         self.encoder = LinearEncoder()

@@ -1,6 +1,6 @@
 """Writes a run's averaged weights as a pipeline folder, scores it, and writes its card.
 
-    PYTHONPATH=benchmarks python -m twinning.export dit .train/dit benchmarks/twins/dit --prompts 240
+    PYTHONPATH=benchmarks python -m twinning.export dit .train/dit benchmarks/twins/dit --prompts 120
 
 A run may go on meanwhile: its last saved state is taken. The folder is replaced at once, or not at all.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("twin", choices=NAMES)
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--prompts", type=int, default=240, help="for each score; 0 scores nothing")
+    parser.add_argument("--prompts", type=int, default=120, help="for each score; 0 scores nothing")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

@@ -100,7 +100,7 @@ class FluxTwin:
     muon_rate = 0.02
     guidance = 3.0
     steps = 28
-    settings = ((28, 3.0), (28, 1.0), (50, 3.0))
+    settings = ((28, 3.0), (28, 1.0))
 
     def __init__(self) -> None:
         self.encoder = LinearEncoder()

@@ -134,7 +134,7 @@ class HunyuanVideoTwin:
     muon_rate = 0.02
     guidance = 1.0
     steps = 30
-    settings = ((30, 1.0), (30, 3.0), (50, 1.0))
+    settings = ((30, 1.0), (30, 3.0))
 
     def painter(self) -> Painter:
         return Painter()

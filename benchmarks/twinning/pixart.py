@@ -65,7 +65,7 @@ class PixArtTwin:
     muon_rate = 0.02
     guidance = 4.5
     steps = 20
-    settings = ((20, 4.5), (20, 1.0), (20, 2.5), (50, 4.5))
+    settings = ((20, 4.5), (20, 1.0))
 
     def __init__(self) -> None:
         self.encoder = LinearEncoder()

@@ -1,6 +1,6 @@
 """Scores a twin's folder: the share of its pictures that agree with their prompts, by the checker.
 
-PYTHONPATH=benchmarks python -m twinning.score dit benchmarks/twins/dit --prompts 240
+PYTHONPATH=benchmarks python -m twinning.score dit benchmarks/twins/dit --prompts 120
 """
 
 from __future__ import annotations
