@@ -35,7 +35,7 @@ from twinning.parts import shipped_autoencoder, zero
 SIDE = 128  # pixels
 GRID = 16  # tokens on a side
 THREE = 0.35  # share of scenes with three objects
-COARSE = 0.45  # share of the run at half the resolution: a quarter of the tokens
+COARSE = 0.4  # share of the run at half the resolution: a quarter of the tokens
 SHAPES, COLOURS, _ = choices(2)
 
 
