@@ -45,7 +45,7 @@ def table(scores: list[dict[str, Any]]) -> str:
     count = scores[0]["prompts"]
     head = (
         "Percent of what it paints that agree with the prompt by the checker:"
-        f" {count} prompts, one picture or video each, fp32,\nseeds from {scores[0]['seed']};"
+        f" {count} prompts, one picture or video each,\n{scores[0]['precision']}, seeds from {scores[0]['seed']};"
         f' "all" has a standard error of up to {50 / count**0.5:.1f} points.\n\n'
     )
     return head + "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -49,10 +49,13 @@ def shares(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
     return {"all": float(np.mean([all(verdict.values()) for verdict in verdicts])), **each}
 
 
-def evaluate(twin: Twin, pipe: Any, count: int, steps: int, guidance: float, seed: int = 0) -> dict[str, Any]:
-    """Agreement of prompts with their pictures, by attribute, and of shuffled prompts."""
+def evaluate(
+    twin: Twin, pipe: Any, count: int, steps: int, guidance: float, seed: int = 0, exact: bool = False
+) -> dict[str, Any]:
+    """Agreement of prompts with their pictures, by attribute, and of shuffled prompts; in bf16 unless `exact`."""
     prompts = twin.prompts(count, seed)
-    made = paint(twin, pipe, prompts, steps, guidance, seed)
+    with torch.autocast("cpu", torch.bfloat16, enabled=not exact):
+        made = paint(twin, pipe, prompts, steps, guidance, seed)
     shuffled = shares(twin.agreement(made, [*prompts[1:], prompts[0]]))["all"]
     agree = shares(twin.agreement(made, prompts))
     return {
@@ -60,6 +63,7 @@ def evaluate(twin: Twin, pipe: Any, count: int, steps: int, guidance: float, see
         "steps": steps,
         "guidance": guidance,
         "seed": seed,
+        "precision": "fp32" if exact else "bf16 autocast",
         "agree": agree,
         "shuffled": shuffled,
         "finite": bool(made.isfinite().all()),
@@ -76,12 +80,14 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="*")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--exact", action="store_true", help="fp32: half as fast")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     twin, pipe = find(given.twin), open_folder(given.folder)
     for steps in given.steps or [twin.steps]:
         for guidance in given.guidance or [twin.guidance]:
-            print(json.dumps(evaluate(twin, pipe, given.prompts, steps, guidance, given.seed)), flush=True)
+            score = evaluate(twin, pipe, given.prompts, steps, guidance, given.seed, given.exact)
+            print(json.dumps(score), flush=True)
 
 
 if __name__ == "__main__":
