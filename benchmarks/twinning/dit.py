@@ -63,10 +63,10 @@ class DiTTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def batch(self, share: float) -> int:
+    def batch(self, seen: int) -> int:
         return 64
 
-    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         scenes = [random_scene(rng, 1) for _ in range(size)]
         z_BCLL = self.encoder.encode(to_tensor(render(scenes, rng)))
         labels = torch.tensor([_label(scene) if rng.random() > DROPPED else NO_CLASS for scene in scenes])

@@ -35,7 +35,7 @@ from twinning.parts import shipped_autoencoder, zero
 SIDE = 128  # pixels
 GRID = 16  # tokens on a side
 THREE = 0.35  # share of scenes with three objects
-COARSE = 0.4  # share of the run at half the resolution: a quarter of the tokens
+COARSE = 82_000  # first samples, at half the resolution: a quarter of the tokens
 SHAPES, COLOURS, _ = choices(2)
 
 
@@ -108,13 +108,13 @@ class FluxTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def batch(self, share: float) -> int:
-        return 48 if share < COARSE else 24
+    def batch(self, seen: int) -> int:
+        return 48 if seen < COARSE else 24
 
-    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         scenes = [_trained(rng) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in scenes]
-        side = SIDE // 2 if share < COARSE else SIDE
+        side = SIDE // 2 if seen < COARSE else SIDE
         z_BTC = pack(self.encoder.encode(to_tensor(render(scenes, rng, side))))
         t, noise = noise_levels(size), torch.randn_like(z_BTC)
         with torch.autocast("cpu", torch.bfloat16):

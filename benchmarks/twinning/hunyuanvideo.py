@@ -139,10 +139,10 @@ class HunyuanVideoTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def batch(self, share: float) -> int:
+    def batch(self, seen: int) -> int:
         return 32
 
-    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         """The decoder's loss is added to each sample's; the two share no weights."""
         clips = [random_clip(rng, unseen=False) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in clips]

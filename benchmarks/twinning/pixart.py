@@ -73,10 +73,10 @@ class PixArtTwin:
     def painter(self) -> Painter:
         return Painter()
 
-    def batch(self, share: float) -> int:
+    def batch(self, seen: int) -> int:
         return 48
 
-    def loss(self, painter: Painter, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Painter, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         scenes = [training_scene(rng, 1) for _ in range(size)]
         captions = ["" if rng.random() < NO_CAPTION else str(omit(one, rng, UNSAID)) for one in scenes]
         z_BCLL = self.encoder.encode(to_tensor(render(scenes, rng)))

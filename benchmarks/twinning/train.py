@@ -11,7 +11,7 @@ import argparse
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ LOG_EVERY = 50  # steps
 WARMUP = 60  # steps, also after a restart
 ADAM_RATE = 2e-3
 AVERAGE = 0.997  # decay of the weights' running average: a few hundred steps, since a run has a few thousand
-DECAY = 0.3  # share of the wall-clock, from the first start to the end, over which the rate falls to 0
+DECAY = 0.3  # share of the time that a run trains in all, over which the rate falls to 0
 
 
 @dataclass
@@ -44,7 +44,6 @@ class Run:
     samples: int = 0
     trained: float = 0.0  # seconds
     seed: int = 0
-    began: float = field(default_factory=time.time)
 
     def save(self, folder: Path) -> None:
         """Writes to a neighbour first, so that a kill leaves the old file whole."""
@@ -56,7 +55,6 @@ class Run:
             "samples": self.samples,
             "trained": self.trained,
             "seed": self.seed,
-            "began": self.began,
         }
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(state, folder / "state.new")
@@ -71,7 +69,7 @@ class Run:
         self.average = state["average"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        for name in ("steps", "samples", "trained", "began"):
+        for name in ("steps", "samples", "trained", "seed"):
             setattr(self, name, state[name])
 
     def average_in(self) -> None:
@@ -116,11 +114,11 @@ def optimizers(painter: Any, muon_rate: float) -> list[torch.optim.Optimizer]:
     return found
 
 
-def step(run: Run, twin: Learner, rng: np.random.Generator, factor: float, share: float) -> tuple[Tensor, Tensor]:
+def step(run: Run, twin: Learner, rng: np.random.Generator, factor: float) -> tuple[Tensor, Tensor]:
     """One step of all optimizers; noise levels and losses of its samples."""
     for optimizer in run.optimizers:
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["full"] * factor
-    t, each = twin.loss(run.painter, rng, twin.batch(share), share)
+    t, each = twin.loss(run.painter, rng, twin.batch(run.samples), run.samples)
     each.mean().backward()
     torch.nn.utils.clip_grad_norm_(run.painter.parameters(), 1.0)
     for optimizer in run.optimizers:
@@ -145,9 +143,8 @@ def train(twin: Learner, folder: Path, end: float, seed: int, compiled: bool = T
     first, diary, last = run.steps, Diary(), time.time()
     while not asked and (now := time.time()) < end:
         run.trained, last = run.trained + now - last, now
-        share = (now - run.began) / (end - run.began)
-        factor = min(1.0, (run.steps - first + 1) / WARMUP, (1 - share) / DECAY)
-        diary.add(*step(run, twin, rng, factor, share))
+        factor = min(1.0, (run.steps - first + 1) / WARMUP, (end - now) / (run.trained + end - now) / DECAY)
+        diary.add(*step(run, twin, rng, factor))
         if run.steps % LOG_EVERY == 0:
             diary.write(run, factor)
         if diary.due():

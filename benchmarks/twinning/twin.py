@@ -24,11 +24,11 @@ class Learner(Protocol):
         """A module of everything that is trained, with random weights; its `transformer` has the blocks."""
         ...
 
-    def batch(self, share: float) -> int:
-        """Samples of a training step when `share` of the run lies behind."""
+    def batch(self, seen: int) -> int:
+        """Samples of a training step after so many samples."""
         ...
 
-    def loss(self, painter: Any, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Any, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         """Noise levels in [0, 1] and errors (B,) of freshly drawn samples."""
         ...
 

@@ -31,10 +31,10 @@ class Stub:
         painter.transformer.transformer_blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         return painter
 
-    def batch(self, share: float) -> int:
+    def batch(self, seen: int) -> int:
         return 4
 
-    def loss(self, painter: Any, rng: np.random.Generator, size: int, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, painter: Any, rng: np.random.Generator, size: int, seen: int) -> tuple[Tensor, Tensor]:
         if self.steps == self.killed_at:
             raise Killed
         self.steps += 1
@@ -79,6 +79,7 @@ def test_a_kill_while_saving_leaves_the_state_before(tmp_path: Path) -> None:
     assert begin(Stub(), tmp_path, seed=3).steps == 3
 
 
-def test_the_time_that_a_run_has_counts_from_its_first_start(tmp_path: Path) -> None:
-    first = run(Stub(), tmp_path, 0.1)
-    assert run(Stub(), tmp_path, 0.1).began == first.began
+def test_idle_time_between_two_starts_does_not_count(tmp_path: Path) -> None:
+    first = run(Stub(), tmp_path, 0.1).trained
+    time.sleep(0.5)
+    assert first < run(Stub(), tmp_path, 0.1).trained < first + 0.4
