@@ -49,9 +49,10 @@ def test_a_small_step_along_the_gradient_lowers_the_loss() -> None:
     before = loss(fit, parameters.method())
     fit._backward(parameters, [0, 1, 2])
     with torch.no_grad():
-        size = sum(float(one.grad.square().sum()) for one in parameters.parameters() if one.grad is not None)
-        for one in parameters.parameters():
-            one -= 1e-3 * one.grad / size**0.5
+        slopes = [(one, one.grad) for one in parameters.parameters() if one.grad is not None]
+        size = sum(float(slope.square().sum()) for _, slope in slopes)
+        for one, slope in slopes:
+            one -= 1e-3 * slope / size**0.5
     assert loss(fit, parameters.method()) < before
 
 
