@@ -205,14 +205,14 @@ class Passes:
             ran = self.kind if policy is None else policy.end(self.kind)
         finally:
             self.kind, self.due = OFF, None
-        if self.clock.running:
+        if self.clock.calling:
             self._remember(alike, ran, counter)
             self.records.append(self._record(inputs, alike, planned, ran))
 
     @contextmanager
     def _counting(self, alike: Hashable, outcomes: tuple[str, ...]) -> Iterator[MacCounter | None]:
         """Count a pass unless one alike has been counted for each kind that it may turn out to be."""
-        if not self.clock.running or all((alike, kind) in self._counted for kind in outcomes):
+        if not self.clock.calling or all((alike, kind) in self._counted for kind in outcomes):
             yield None
             return
         with self.counted_as_written(), MacCounter() as counter:
