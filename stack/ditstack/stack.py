@@ -13,6 +13,7 @@ from ditstack.calibration.calibrate import Tell, provide_factors
 from ditstack.factors import fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.origin import origins
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
 
@@ -59,6 +60,7 @@ class Stack:
             recipe=self.recipe.name,
             resolved=self.recipe.resolved(),
             versions=versions(),
+            methods=origins(self.recipe),
             machine=describe_machine(),
             device=str(pipe.device),
             weights=self.weights,

@@ -20,8 +20,8 @@ from ditstack.batch.spec import BatchSpec
 from ditstack.errors import BadFile, BadPipeline, Unfinished
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
+from ditstack.testing.tiny_pipelines import flux
 from stub_batch import RECIPE, files, lines, order, paint
-from tiny_pipelines import flux
 
 
 def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from ditstack.weights.dense import dense
 from loras import MODULES, STEPS, P, Write, change, recipe, run
-from tiny_pipelines import call
 
 QUANTIZED = [
     None,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.errors import BadFile, BadPipeline, Incompatible, RecipeError
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from loras import MODULES, STEPS, P, Write, recipe
-from tiny_pipelines import call
 
 
 def test_one_of_zeros_is_refused_before_the_model_is_loaded(write: Write) -> None:
