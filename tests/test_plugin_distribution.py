@@ -87,7 +87,8 @@ def test_it_appears_in_a_matrix_and_in_reports(fresh: Path) -> None:
     assert cells["nibbles-none"]["weight_bytes"] < cells["none-none"]["weight_bytes"] / 2
     assert cells["none-drift"]["macs_ratio"] < 1
     code = (
-        "from ditstack import load; stack = load('example/tiny-nibbles-native-drift.yaml'); stack.sample(['a red circle']);"
+        "from ditstack import load; stack = load('example/tiny-nibbles-native-drift.yaml');"
+        "stack.sample(['a red circle']);"
         "print(stack.report().methods)"
     )
     said = told(fresh / "bin" / "python", "-c", code, cwd=fresh)

@@ -17,7 +17,8 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench
 STOREYS = (
     {"errors"},
     {"files", "compat", "report"},
-    {"factors"},
+    {"marks"},
+    {"factors", "folders"},
     {"maths"},
     {"pipeline"},
     {"recipe"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditstack.errors import BadPipeline
+from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.pipeline.pipe import Pipe, execution_device
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import STAGES
@@ -22,12 +22,14 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
     plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
+    check_scheduler(recipe.sampler)
     for _, adapter in recipe.stages():
         adapter.inspect()
     model = recipe.model
     loaded = model.load() if pipeline is None else pipeline
-    set_scheduler(loaded, recipe)
+    scheduler = chosen_scheduler(loaded, recipe.sampler)
     pipe = model.wrap(loaded)
+    loaded.scheduler = scheduler
     if pipeline is None:
         pipe.on_weights.append(lambda: model.settle(loaded))
     for stage in STAGES[1:]:
@@ -37,16 +39,3 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
             for tell in pipe.on_weights:
                 tell()
     return pipe
-
-
-def set_scheduler(pipeline: Any, recipe: Recipe) -> None:
-    """Give the pipeline the scheduler that the recipe names, with the model's own settings where it names none."""
-    sampler = recipe.sampler
-    if sampler.scheduler is None and not sampler.settings:
-        return
-    import diffusers
-
-    kind = getattr(diffusers, sampler.scheduler, None) if sampler.scheduler else type(pipeline.scheduler)
-    if kind is None:
-        raise BadPipeline(f"sampler.scheduler: diffusers has no {sampler.scheduler!r}; see diffusers.schedulers")
-    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **sampler.settings)

@@ -1,19 +1,15 @@
-"""The command line: finds the commands, and turns what a user can mend into one message."""
+"""The command line: finds the commands; `border` says how each of them ends."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sys
 
 import typer
-from rich.markup import escape
 from typer._click.exceptions import ClickException
 
-from ditstack.cli import commands
-from ditstack.cli.terminal import err
-from ditstack.errors import DitstackError
+from ditstack.cli import border, commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,20 +22,8 @@ for _, name, _ in pkgutil.iter_modules(commands.__path__):
 
 
 def main() -> None:
-    """Run, and turn what a user can mend into one message and exit code 2."""
+    """Run a command, and end with its exit code; see `border`."""
     from ditstack.compat import hush
 
     hush()
-    try:
-        sys.exit(app(standalone_mode=False))  # typer turns Ctrl-C into the exit code 130
-    except DitstackError as error:
-        err.print(escape(str(error)), style="red", soft_wrap=True)
-        sys.exit(2)
-    except ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    sys.exit(border.run(lambda: app(standalone_mode=False), ClickException))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ditstack.errors import BadFile
+from ditstack.files import MOST_PROMPTS, read_prompts
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
 
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")
@@ -36,8 +41,10 @@ def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
     Raises:
         BadFile: there are none, or not so many.
     """
-    if given is not None and not given.isdecimal():
+    if given is not None and not (given.isdecimal() and given.isascii()):
         return read_prompts(Path(given))
+    if given is not None and len(given) > 9:
+        raise BadFile(f"--prompts: found {given[:20]}; wanted a file, or at most {MOST_PROMPTS:,}")
     count, judge = int(given or 0), recipe.model.judge()
     found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
     if not found or len(found) < count:
@@ -45,19 +52,8 @@ def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
     return found[:count] if count else found
 
 
-def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; empty lines are passed over.
-
-    Raises:
-        BadFile: it cannot be read, is not UTF-8 text, or holds no prompt.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BadFile(f"the prompts file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise BadFile(f"the prompts file {path} is not UTF-8 text (byte {error.start})") from None
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise BadFile(f"the prompts file {path} holds no prompt; write one a line")
-    return found
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """A line that turns while long work is done; what is told replaces it."""
+    with err.status("") as status:
+        yield lambda text: status.update(Text(text))

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ditstack.errors import BadFile, Unfinished
 from ditstack.files import write_atomically
+from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
 from ditstack.matrix.cell import NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
@@ -51,6 +52,10 @@ class Job:
         Raises:
             BadFile: the folder holds another matrix.
         """
+        with own_folder(self.folder, "matrix", _begun):
+            return self._run(console)
+
+    def _run(self, console: Console) -> Matrix:
         self._settle()
         with _progress(console) as bar:
             every = tasks(self.survey)
@@ -138,6 +143,12 @@ class Job:
 
     def _file(self, name: str) -> str:
         return (self.work / f"{name}.json").read_text(encoding="utf-8")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a folder holds a matrix and nothing else."""
+    own = {"work", "pictures", "matrix.json", "matrix.md", page.NAME, LOCK}
+    return (folder / "work" / SURVEY).is_file() and own >= {path.name for path in folder.iterdir()}
 
 
 def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ditstack.assembly.sample import Pictures
 from ditstack.compat import hush_loading
-from ditstack.files import folder_atomically
+from ditstack.folders import folder_atomically
 from ditstack.measure import pictures as paper
 from ditstack.measure.bench import compare, timed_sample
 from ditstack.measure.check import unchecked
@@ -51,7 +52,7 @@ class Job:
         return report
 
     def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
-        with console.status(f"loading {title}"):
+        with console.status(Text(f"loading {title}")):
             hush_loading()
             stack = load(recipe)
         with _progress(stack, title, console):
@@ -70,7 +71,7 @@ class Job:
 
 @contextmanager
 def _progress(stack: Stack, title: str, console: Console) -> Iterator[None]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title)
         stack.pipe.clock.on_tick.append(lambda done, steps: bar.update(task, completed=done, total=steps))

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ditstack.errors import DitstackError
 from ditstack.recipe.adapter import STAGES
@@ -46,20 +46,22 @@ def shelf_table(rows: list[dict[str, Any]]) -> Table:
     table = Table("recipe", *STAGES, "runs here")
     for row in rows:
         stages = [row["stages"].get(stage, "") for stage in STAGES]
-        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else escape("no: " + "; ".join(row["cannot"])))
+        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else "no: " + "; ".join(row["cannot"]))
     return table
 
 
 def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
-    table = Table("stage", "method", "fields that differ from the default", "facts taken and given", title=recipe.name)
+    table = Table(
+        "stage", "method", "fields that differ from the default", "facts taken and given", title=Text(recipe.name)
+    )
     for step in steps:
         changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
         gone = [f"- {fact.sentence}" for fact in _ordered(step.before - step.after)]
         new = [f"+ {fact.sentence}" for fact in _ordered(step.after - step.before)]
-        table.add_row(step.stage, step.method, escape(fields), escape("\n".join(gone + new)))
+        table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
     sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
-    table.caption = escape(", ".join(f"{key} {value}" for key, value in sampler.items() if value != {}))
+    table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
     return table
 
 
@@ -103,5 +105,5 @@ def doctor_table(rows: dict[str, Any]) -> Table:
     for name, version in rows["versions"].items():
         table.add_row(name, version)
     for name, hint in rows["missing"].items():
-        table.add_row(name, escape(f"missing: {hint}"))
+        table.add_row(name, f"missing: {hint}")
     return table

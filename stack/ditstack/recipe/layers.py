@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ditstack.errors import RecipeError
+from ditstack.errors import BadFile, RecipeError
+from ditstack.files import expand, read_text
+from ditstack.recipe import documents
 from ditstack.recipe.adapter import STAGES, suggest
 
 Data = dict[str, Any]
 SET = "--set"
+DEEPEST_SET, MOST_LAYERS = 8, 20
+"""Keys in the path of one `--set`, and recipes that extend one another."""
 
 
 @dataclass
@@ -84,14 +87,16 @@ def read_layers(name_or_path: str | Path, changes: list[str]) -> Layered:
 
 def locate(name_or_path: str, beside: Path) -> Path:
     """A recipe's file: a path if there is one, else the shelf."""
-    as_path = beside / Path(name_or_path).expanduser()
-    if as_path.suffix in (".yaml", ".yml") and as_path.is_file():
-        return as_path.resolve()
-    on_shelf = shelf() / f"{name_or_path}.yaml"
-    if on_shelf.is_file():
-        return on_shelf
-    hint = suggest(name_or_path, shelf_names())
-    raise RecipeError(f"no recipe {name_or_path!r}", [f"neither a .yaml file nor a name on the shelf; {hint}"])
+    try:
+        as_path = beside / expand(name_or_path)
+        if as_path.suffix in (".yaml", ".yml") and os.path.exists(as_path):
+            return as_path.resolve()
+    except (BadFile, OSError, RuntimeError) as error:
+        raise RecipeError(f"no recipe {name_or_path[:80]!r}", [str(error)]) from None
+    if name_or_path in shelf_names():
+        return shelf() / f"{name_or_path}.yaml"
+    hint = suggest(name_or_path[:80], shelf_names())
+    raise RecipeError(f"no recipe {name_or_path[:80]!r}", [f"neither a .yaml file nor a name on the shelf; {hint}"])
 
 
 def _chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[Data, str]]:
@@ -99,6 +104,8 @@ def _chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[Data, str]]:
     if path in seen:
         names = " -> ".join(one.name for one in (*seen[seen.index(path) :], path))
         raise RecipeError(f"recipe {seen[0].stem} cannot be used:", [f"{path.name}: extends: a cycle: {names}"])
+    if len(seen) >= MOST_LAYERS:
+        raise RecipeError(f"recipe {seen[0].stem} cannot be used:", [f"it extends more than {MOST_LAYERS} recipes"])
     data = _load(path)
     above = data.get("extends")
     if above is None:
@@ -110,24 +117,11 @@ def _chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[Data, str]]:
     return [*_chain(locate(above, path.parent), (*seen, path)), (data, path.name)]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, which PyYAML passes over in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # pyright: ignore[reportArgumentType]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"written twice: {', '.join(sorted(twice))}", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
 def _load(path: Path) -> Data:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"recipe {path.name} cannot be read:", [" ".join(str(error).split())]) from None
+        data = documents.parse(read_text(path, documents.LARGEST, "the recipe"))
+    except (documents.Unreadable, BadFile) as error:
+        raise RecipeError(f"recipe {path.name} cannot be read:", [str(error)]) from None
     if not isinstance(data, dict):
         raise RecipeError(
             f"recipe {path.name} cannot be read:", [f"found {type(data).__name__}; wanted keys and values"]
@@ -137,14 +131,14 @@ def _load(path: Path) -> Data:
 
 def _set(layered: Layered, change: str) -> None:
     path, equals, value = change.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        layered.reasons.append(f"--set {change}: write it as path=value, such as cache.interval=7")
+    keys, shown = path.strip().split("."), change if len(change) <= 80 else f"{change[:77]}..."
+    if not equals or not all(keys) or len(keys) > DEEPEST_SET:
+        layered.reasons.append(f"--set {shown}: write it as path=value, such as cache.interval=7")
         return
     try:
-        data: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        layered.reasons.append(f"--set {change}: the value is not valid YAML")
+        data: Any = documents.parse(value)
+    except documents.Unreadable as error:
+        layered.reasons.append(f"--set {shown}: the value is not valid YAML: {error}")
         return
     for key in reversed(keys):
         data = {key: data}

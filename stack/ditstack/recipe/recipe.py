@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ditstack.errors import RecipeError
+from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, read_layers
 from ditstack.recipe.model import Model
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
+
+LONGEST_SIDE, MOST_PIXELS = 16_384, 2**24
 
 PLAIN_STAGES = ("model", "distill")
 """What a stack shares with its unaccelerated baseline."""
@@ -24,6 +27,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _size(text: str) -> str:
+    width, height = map(int, text.split("x"))
+    if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
+        raise ValueError(f"wanted sides of at most {LONGEST_SIDE:,} and at most {MOST_PIXELS:,} pixels")
+    return text
+
+
+def _prompt(text: str) -> str:
+    if len(text) > LONGEST_PROMPT:
+        raise ValueError(f"a prompt of {len(text):,} characters; wanted at most {LONGEST_PROMPT:,}")
+    return text
+
+
+Prompts = Annotated[tuple[Annotated[str, AfterValidator(_prompt)], ...], Field(strict=False, max_length=MOST_PROMPTS)]
+
+
 class Sampler(_Section):
     """How the pipeline is called. What is None is left to the pipeline."""
 
@@ -31,11 +50,11 @@ class Sampler(_Section):
     """A scheduler class of diffusers; None keeps the one that the model came with."""
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
-    steps: Annotated[int, Field(ge=1)] = 28
-    guidance: Annotated[float, Field(ge=0)] | None = None
-    size: Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")] | None = None
+    steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
+    size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)] | None = None
     """Width x height in pixels."""
-    frames: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -98,7 +117,7 @@ class Recipe:
         for stage in STAGES:
             if (fields := layered.data.get(stage)) is not None:
                 adapters[stage] = _adapter(stage, fields, layered, reasons)
-        if "model" not in adapters and "model" not in layered.data:
+        if layered.data.get("model") is None:
             reasons.append(f"{layered.file}: model: missing; a recipe needs `model: {{method: ...}}`")
         _suppose_sampler(adapters, layered)
         rest = _rest(layered, reasons)
@@ -166,9 +185,9 @@ class Recipe:
 class _Rest(_Section):
     sampler: Sampler = Sampler()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    prompts: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    prompts: Prompts = ()
     """What `run` makes where it is given no prompts."""
-    calibration: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    calibration: Prompts = ()
     """What `calibrate` fits to where it is given no prompts."""
     quality: Gate = Gate()
 
@@ -238,7 +257,7 @@ def _explain(error: ValidationError, kind: type[BaseModel], above: tuple[str, ..
             text = f"unknown key; {suggest(str(item['loc'][-1]), sorted(owner.model_fields))}"
         else:
             message = item["msg"].removeprefix("Value error, ")
-            text = f"found {item['input']!r}; {message[:1].lower()}{message[1:]}"
+            text = f"found {_short(item['input'])}; {message[:1].lower()}{message[1:]}"
         out.append(f"{layered.where(path)}: {path or above}: {text}")
     return out
 
@@ -250,3 +269,8 @@ def _model_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMod
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             kind = inner
     return kind
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -19,7 +19,7 @@ from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint
-from ditstack.files import write_atomically
+from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
 from ditstack.pipeline.clock import now
@@ -53,11 +53,10 @@ class Notes:
     def __init__(self, path: Path | None, conditions: dict[str, Any]) -> None:
         self.path, self.conditions = path, conditions
         self.known: dict[str, list[float]] = {}
-        if path is not None and path.is_file():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise BadFile(f"{path} is not a whole file of notes of a search; remove it to begin anew") from None
+        if path is not None and is_there(path):
+            found = read_json(path, what="the notes of a search")
+            if not isinstance(found, dict) or found.keys() != {"conditions", "known"}:
+                raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
             if found["conditions"] == conditions:
                 self.known = found["known"]
 

@@ -63,7 +63,8 @@ def test_a_run_leaves_pictures_grid_recipe_and_report(call: Call, recipe: Path, 
     assert report["steps"] == {"full": 2, "forecast": 2}
     assert len(report["compare"]["psnr"]["each"]) == 2
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["000-a-red-circle.png", "001-a-blue-star.png", "grid.png", "plain", "recipe.yaml", "report.json"]
+    pictures = ["000-a-red-circle.png", "001-a-blue-star.png"]
+    assert names == [".ditstack", *pictures, "grid.png", "plain", "recipe.yaml", "report.json"]
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.width > 400
     assert json.loads((tmp_path / "out" / "report.json").read_text())["weights"]
@@ -82,7 +83,8 @@ def test_outputs_are_not_overwritten_in_silence(call: Call, recipe: Path, tmp_pa
     code, _, err = call("run", recipe, "--out", tmp_path / "out")
     assert (code, "holds something already" in err) == (2, True)
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep me"
-    assert call("run", recipe, "--out", tmp_path / "out", "--overwrite")[0] == 0
+    assert call("run", recipe, "--out", tmp_path / "out", "--overwrite")[0] == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 WRONG = [

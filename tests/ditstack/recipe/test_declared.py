@@ -18,7 +18,7 @@ ELSEWHERE = {
     "strength": ("batch", "weights"),
     "rank": ("batch",),  # a process's number, in its records
     "macs": ("batch", "matrix", "tuning/evaluation.py"),  # a figure of reports; the unit of a search's costs
-    "factors": ("batch/generate.py", "batch/manifest.py", "calibration/calibrate.py"),  # the folder of factors files
+    "factors": ("batch/", "calibration/calibrate.py"),  # the folder of factors files
     "calibrate": ("stack.py",),  # a key of a report's seconds
 }
 """Words that are fields of some method too, with where the stack writes them and means something else."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out, read_prompts
+from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
+from ditstack.files import read_prompts
 
 
 def calibrate(
@@ -33,5 +33,5 @@ def calibrate(
                 tasks[part] = progress.add_task(part, total=count)
             progress.update(tasks[part], completed=done)
 
-        written = fit(read, wanted, factors, lambda line: out.print(escape(line), soft_wrap=True), bar)
+        written = fit(read, wanted, factors, lambda line: out.print(line, soft_wrap=True), bar)
     out.print(f"wrote {written}", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out
+from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out, telling
 
 
 def check(
@@ -21,8 +21,8 @@ def check(
     read = Recipe.read(recipe, changes)
     wanted = chosen_prompts(read, prompts)
     hush_loading()
-    with err.status("") as status:
-        outcome = measure(read, wanted, status.update)
+    with telling() as tell:
+        outcome = measure(read, wanted, tell)
     if as_json:
         print(outcome.model_dump_json(indent=2))
     else:

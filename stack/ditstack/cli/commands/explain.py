@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, err, out
+from ditstack.cli.terminal import AsJson, Changes, PromptsOrCount, RecipeName, chosen_prompts, out, telling
 
 
 def explain(
@@ -20,8 +20,8 @@ def explain(
 
     read = Recipe.read(recipe, changes)
     hush_loading()
-    with err.status("") as status:
-        rungs = ladder(read, chosen_prompts(read, prompts), status.update)
+    with telling() as tell:
+        rungs = ladder(read, chosen_prompts(read, prompts), tell)
     if as_json:
         rows = [{"stage": rung.title, "faster": rung.faster, **rung.outcome.model_dump(mode="json")} for rung in rungs]
         print(json.dumps(rows, indent=2))

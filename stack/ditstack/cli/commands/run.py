@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out, read_prompts
+from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
+from ditstack.files import check_prompts, read_prompts
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     wanted = [*prompt, *(read_prompts(prompts) if prompts else [])] or list(read.prompts)
     if not wanted:
         raise BadFile(f"recipe {read.name} names no prompts; give --prompt or --prompts FILE")
+    check_prompts([*wanted, *([negative_prompt] if negative_prompt else [])])
     target = folder or free_folder(Path("out") / read.name)
     job = Job(read, wanted, target, negative_prompt, compare, overwrite)
     report = job.run(err)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out, read_prompts
+from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
+from ditstack.files import read_prompts
+from ditstack.marks import require_own_file, signed
 
 LEAST = 6
 """Prompts; a third of them is set aside for the verdict."""
@@ -34,15 +36,14 @@ def search(
     from ditstack.tuning.evaluation import ScheduleEvaluation
     from ditstack.tuning.search import Search
 
-    if target.exists():
-        raise BadFile(f"{target} is there already; remove it, or give another --out")
+    require_own_file(target, lambda path: False)
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
         raise BadFile(f"found {len(wanted)} prompts; wanted at least {LEAST}: give --prompts FILE")
     trials = ScheduleEvaluation(read, wanted, target.with_name(f"{target.name}.search"), timed=seconds is not None)
     sizes = [int(one) if one >= 1 else one for one in size] or [trials.size]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err) as bar:
         task = bar.add_task("candidates")
 
@@ -50,7 +51,7 @@ def search(
             bar.update(task, completed=done, total=count, description=f"candidates, best {score:.2f} dB")
 
         found = Search(trials, seconds or macs, sizes, tries).run(progress)
-    write_atomically(target, found.recipe.to_yaml().encode())
+    write_atomically(target, signed(found.recipe.to_yaml()).encode())
     trials.notes.drop()
     gain = "{:+.2f} dB ({:+.2f} to {:+.2f})".format(*found.gain)
     out.print(f"from {found.start.letters} to {found.best.letters}, {found.best.size:g}", soft_wrap=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
 from ditstack.cli.terminal import Changes, RecipeName, out
 
 
@@ -20,4 +18,4 @@ def show(recipe: RecipeName, changes: Changes = [], resolved: bool = False) -> N
     steps = plan(read)
     out.print(plan_table(read, steps))
     for reason in [reason for step in steps for reason in step.reasons]:
-        out.print(f"cannot run here: {escape(reason)}", style="red", soft_wrap=True)
+        out.print(f"cannot run here: {reason}", style="red", soft_wrap=True)

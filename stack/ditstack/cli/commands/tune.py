@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, err, out
+from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, telling
 from ditstack.errors import BadFile
+from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
@@ -46,8 +47,7 @@ def tune(
     if not base.quality.limits():
         raise BadFile("tune needs a gate; give --psnr-min 35, or a recipe with one")
     target = path or Path(f"{base.name}-tuned.yaml")
-    if target.exists() and not overwrite:
-        raise BadFile(f"{target} is there already; name another file with --out, or add --overwrite")
+    require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
     axes = axes.parse([word for text in methods for word in text.split()])
     _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
 
@@ -62,13 +62,13 @@ def _tune(
     from ditstack.tuning.tune import Tuner, written
 
     hush_loading()
-    with err.status("") as status:
-        tuner = Tuner(base, base.quality, prompts, axes, max_memory, status.update)
+    with telling() as tell:
+        tuner = Tuner(base, base.quality, prompts, axes, max_memory, tell)
         choice = tuner.choose()
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
-    write_atomically(target, written(choice, base, extends).encode())
+    write_atomically(target, signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
     out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
 
