@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ditstack import apply
+from ditstack.recipe.origin import UNPACKAGED
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.standing import recipe
+from ditstack.weights.dense import dense
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "plugin"
 QUICK = ["--set", "model.device=cpu", "--set", "sampler.steps=4", "--set", "sampler.guidance=1.0"]
@@ -86,6 +92,7 @@ def test_it_appears_in_a_matrix_and_in_reports(fresh: Path) -> None:
     assert all(cell["status"] in ("ok", "degraded") and not cell["contradiction"] for cell in cells.values())
     assert cells["nibbles-none"]["weight_bytes"] < cells["none-none"]["weight_bytes"] / 2
     assert cells["none-drift"]["macs_ratio"] < 1
+    assert found["methods"]["cache drift"] == found["methods"]["quantize nibbles"] == "ditstack-example 0.1.0"
     code = (
         "from ditstack import load; stack = load('example/tiny-nibbles-native-drift.yaml');"
         "stack.sample(['a red circle']);"
@@ -95,3 +102,17 @@ def test_it_appears_in_a_matrix_and_in_reports(fresh: Path) -> None:
     assert "'quantize': 'ditstack-example 0.1.0'" in said
     assert "'cache': 'ditstack-example 0.1.0'" in said
     assert "'model': 'ditstack 0." in said
+
+
+def test_the_example_stands_from_a_folder_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    try:
+        stack = apply(tiny.flux(), recipe("cache", "drift").with_(quantize="nibbles", sampler={"steps": 4}))
+        tiny.call(stack.pipeline, ["a red circle"], 4)
+        assert stack.pipe.steps_by_kind()["reused"] > 0
+        assert stack.report().methods["cache"] == UNPACKAGED
+        linear = next(iter(stack.pipe.blocks.values()))[0].module.attn.to_q
+        assert dense(linear).shape == linear.weight.shape
+    finally:
+        for name in [name for name in sys.modules if name.endswith((".cache.drift", ".quantize.nibbles"))]:
+            del sys.modules[name]
