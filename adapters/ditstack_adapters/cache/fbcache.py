@@ -23,6 +23,7 @@ class FirstBlockCache(Cache):
     per_item: ClassVar[bool] = False
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
+    """Relative change of the first block's residual below which the other blocks are skipped."""
 
     @property
     def knob(self) -> Knob:

@@ -30,7 +30,9 @@ class Icc(Cache):
     incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
     """Of every linear's A B, or its share of the linear's smaller width; 0 reuses outputs as they were."""
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -21,6 +21,7 @@ class MagCache(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"max_skip": 0}
 
     threshold: Annotated[float, Field(ge=0)] = 0.06
+    """The error, summed over skipped steps, up to which steps are skipped."""
     max_skip: Annotated[int, Field(ge=0)] = 3
     """The largest number of steps skipped in a row."""
     retention: Annotated[float, Field(ge=0, le=1)] = 0.2

@@ -47,7 +47,9 @@ class Mixed(Cache):
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
     trust: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The share of what a calibrated step finds beyond the trunk's own forecast that is believed."""
     anchor: Literal["line", "last"] = "line"
+    """What calibrated steps count from: the line through the last two full steps, or the last full step."""
     attention: Literal["recompute", "reuse", "forecast"] = "recompute"
     """On calibrated steps: computed anew, that of the last full step, or on the line through the last two."""
     factors: str | None = None

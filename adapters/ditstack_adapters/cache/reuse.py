@@ -19,6 +19,7 @@ class Reuse(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
 
     @property
     def knob(self) -> Knob:

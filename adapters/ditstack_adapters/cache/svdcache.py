@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ditstack.maths import schedule
 from ditstack.plugin import Cache, Capability, Knob
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from ditstack.maths.predictors import Predictor
     from ditstack.plugin import CalibrationRun, Pipe
+
+
+SCHEDULES = {
+    "anyOf": [{"enum": ["graded", "even", "paper"]}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]
+}
+"""What `_schedule` takes, for editors."""
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:
@@ -42,18 +48,28 @@ class SvdCache(Cache):
     incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 4
-    schedule: Annotated[Any, AfterValidator(_schedule)] = "graded"
+    """One step in so many is full; 1 runs every step in full."""
+    schedule: Annotated[Any, AfterValidator(_schedule), WithJsonSchema(SCHEDULES)] = "graded"
+    """Which steps are full: `graded` (dense at first, then ever wider gaps), `even`, `paper`, or a list of steps."""
     first_enhance: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full on the paper's schedule."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     predictor: Literal["taylor", "fitted", "holt", "ema", "reuse"] = "taylor"
+    """How the principal part is forecast: by differences, gains fitted beforehand, Holt's trend, a running mean (the
+    paper's), or not at all."""
     order: Annotated[int, Field(ge=1, le=3)] = 1
+    """Of `taylor`: how many differences between full steps are used."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Of `ema` and `holt`: how much of the mean so far is kept at a new full step."""
     coordinate: Literal["sigma", "step"] = "step"
+    """What the forecast counts in: the scheduler's sigma, or the step's index."""
     rank: Annotated[int, Field(ge=1)] | None = None
+    """Width of the principal part; with neither rank nor energy the whole space is forecast."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """With neither rank nor energy the whole space is forecast."""
+    """The share of the features' energy that the principal part holds, instead of a rank."""
     granularity: Literal["trunk", "block"] = "trunk"
+    """What is forecast: the residual of the whole stack of blocks, or of each block."""
     factors: str | None = None
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"

@@ -27,6 +27,7 @@ class BitsAndBytes(Quantizer):
     extra: ClassVar[str] = "bitsandbytes"
 
     scheme: Literal["int8", "nf4", "fp4"] = "nf4"
+    """int8 rounds activations too, as they come; nf4 and fp4 round weights only, to four bits."""
     double_quant: bool = False
     """Round the scales of nf4 and fp4 too: 0.4 bits a weight less."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")

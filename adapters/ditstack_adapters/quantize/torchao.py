@@ -24,6 +24,7 @@ class TorchAo(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
 
     scheme: Scheme = "int8"
+    """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
     group_size: Annotated[int, Field(ge=8)] = 32
     """Weights that share a scale, for int4 and int3."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.text import Text
 from ditstack.errors import DitstackError
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
+from ditstack.recipe.manual import Manual
 from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
@@ -48,6 +51,27 @@ def shelf_table(rows: list[dict[str, Any]]) -> Table:
         stages = [row["stages"].get(stage, "") for stage in STAGES]
         table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else "no: " + "; ".join(row["cannot"]))
     return table
+
+
+def manual_text(manual: Manual) -> str:
+    """A method's manual, as plain text: its source, then each field with what it takes, its default and its meaning."""
+    lines = [f"{manual.stage}/{manual.method}", "", manual.about, "", manual.summary, ""]
+    if not manual.fields:
+        lines.append("It has no fields.")
+    for field in manual.fields:
+        default = f"; default {field.default}" if field.default else "; must be given"
+        lines += [f"  {field.name}: {field.allowed}{default}", f"      {field.meaning}"]
+    return "\n".join([*lines, "", f"In a recipe: {manual.stage}: {{method: {manual.method}, ...}}"])
+
+
+def manual_json(manual: Manual) -> str:
+    return json.dumps(asdict(manual), indent=2)
+
+
+def plan_json(recipe: Recipe, steps: list[Step]) -> str:
+    """The resolved recipe, and why it cannot run here, if it cannot."""
+    cannot = [reason for step in steps for reason in step.reasons]
+    return json.dumps({"recipe": recipe.name, "cannot": cannot, "resolved": recipe.resolved()}, indent=2)
 
 
 def plan_table(recipe: Recipe, steps: list[Step]) -> Table:

@@ -34,7 +34,9 @@ class Adapter(BaseModel):
     `needs`, `gives` and `drops` may depend on the fields, so they are properties.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Import names of the packages that it needs beyond ditstack's own."""
