@@ -81,7 +81,7 @@ def test_a_video_of_a_model_that_makes_pictures_is_refused_before_anything_is_wr
 
 def test_a_changed_recipe_or_prompts_file_is_refused(tmp_path: Path) -> None:
     Job(spec(tmp_path), make=paint).run()
-    other = Recipe.parse({**RECIPE.resolved(), "seed": 1}, "other")
+    other = RECIPE.with_("other", seed=1)
     with pytest.raises(BadFile, match="begun with another recipe"):
         Job(spec(tmp_path, recipe=other), make=paint).run()
     with pytest.raises(BadFile, match="begun with another prompts file"):
@@ -259,7 +259,7 @@ def test_factors_are_fitted_once_and_shared_by_file(
 ) -> None:
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "home"))
     cache = {"method": "svdcache", "interval": 2, "predictor": "fitted", "calibrate": "auto"}
-    recipe = Recipe.parse({**model.resolved(), "cache": cache, "calibration": ["a", "b"]}, "cached")
+    recipe = model.with_("cached", cache=cache, calibration=["a", "b"])
     report = Job(spec(tmp_path, recipe=recipe)).run()
     assert report is not None
     assert set(report.steps) > {"full"}, "steps were forecast too"

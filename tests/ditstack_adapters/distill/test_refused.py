@@ -92,9 +92,9 @@ def test_a_pipeline_that_carries_loras_already_is_refused(write: Write) -> None:
 
 
 def test_a_family_without_a_loader_is_refused_by_a_fact(write: Write) -> None:
-    data = {**recipe(write()).resolved(), "model": {"method": "pixart"}}
+    other = recipe(write()).with_(model={"method": "pixart"})
     with pytest.raises(Incompatible, match="distill lora needs that the pipeline can load a LoRA"):
-        apply(tiny.pixart(), Recipe.parse(data))
+        apply(tiny.pixart(), other)
 
 
 @pytest.mark.parametrize(
