@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
+from ditstack.caching.features import FeatureCache
 from ditstack.errors import BadFile
 from ditstack.factors import Factors
 from ditstack.testing import tiny_pipelines as tiny
@@ -67,8 +68,7 @@ def test_a_pipeline_of_another_family_is_refused_and_untouched() -> None:
 
 def test_the_trunk_cache_keeps_two_features_a_branch() -> None:
     stack = apply(tiny.flux(), recipe())
-    store, held = stack.pipe.store, []
-    assert store is not None
+    store, held = FeatureCache.on(stack.pipe), []
     stack.pipe.clock.on_tick.append(lambda *_: held.append(store.memories.copy()))
     call(stack.pipeline, P, 6, true_cfg_scale=3.0)
     most = max(held, key=lambda memories: sum(len(one.tensors()) for one in memories.values()))

@@ -84,7 +84,7 @@ def test_law_3_what_it_needs_and_lacks_is_refused(stage: str, method: str, monke
 
 @pytest.mark.parametrize("lacking", LACKING, ids=lambda one: one.sentence)
 def test_law_3_where_refused_it_would_fail_and_where_not_it_works(
-    stage: str, method: str, lacking: Capability, monkeypatch: pytest.MonkeyPatch
+    stage: str, method: str, lacking: Capability, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it names in `needs` is needed, and what it does not name is not."""
     lack, adapter = LACKING[lacking], recipe(stage, method).adapters[stage]
@@ -95,9 +95,11 @@ def test_law_3_where_refused_it_would_fail_and_where_not_it_works(
     with lack.lacking(monkeypatch) as pipeline, forced():
         try:
             forced_on = apply(pipeline, stack.recipe)
-            gap = (run(forced_on) - whole).norm() / whole.norm()
-            found = f"its latents are {gap:.1%} from those on a whole pipe"
-            works = gap <= (NEAR_ROUNDED if adapter.rounds_activations else NEAR)
+            made = run(forced_on)
+            gap = (made - whole).norm() / whole.norm()
+            idle = torch.equal(made, plain) and not torch.equal(whole, plain)
+            found = f"its latents are {gap:.1%} from those on a whole pipe" + (", and it did nothing" if idle else "")
+            works = gap <= (NEAR_ROUNDED if adapter.rounds_activations else NEAR) and not idle
             works = works and bool(forced_on.report().compiled) == bool(compiled)
         except FAILURES as error:
             found, works = repr(error)[:500], False

@@ -74,7 +74,7 @@ def test_caches_and_compensation_stand_on_one_that_runs_beside(write: Write) -> 
     cache = {"method": "icc", "calibrate": "auto", "interval": 2}
     stack = apply(tiny.flux(), rounded.with_(cache=cache, calibration=P))
     assert torch.isfinite(run(stack)).all()
-    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 1}
+    assert stack.pipe.passes.steps == {"full": 2, "calibrated": 1}
 
 
 def test_switching_off_leaves_the_lora_and_another_pipeline_is_untouched(write: Write) -> None:
