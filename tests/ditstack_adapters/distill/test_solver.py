@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
 
 from ditstack import StaleFactors, apply
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star", "a green square", "a white ring"]
 
