@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
-from tiny_pipelines import call
 
 from ditstack import BadPipeline, Incompatible, Recipe, apply
 from ditstack.errors import BadFile, DitstackError
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from ditstack_adapters.cache.svdcache import SvdCache
 from ditstack_adapters.quantize.torchao import TorchAo
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_pipelines as tiny
 import torch
-from tiny_pipelines import call
 
 from ditstack import StaleFactors, apply
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from loras import writer
 
 P = ["a red circle"]
