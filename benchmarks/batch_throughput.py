@@ -23,13 +23,14 @@ START = time.perf_counter()
 
 import torch  # noqa: E402
 
-from ditstack.batch.batches import Item  # noqa: E402
-from ditstack.batch.order import Order  # noqa: E402
+from ditstack.assembly.sample import Pictures  # noqa: E402
+from ditstack.batch.rows.batches import Item  # noqa: E402
+from ditstack.batch.rows.sources import Source  # noqa: E402
 from ditstack.batch.run import Job  # noqa: E402
-from ditstack.quiet import hush  # noqa: E402
-from ditstack.recipe import Recipe  # noqa: E402
+from ditstack.batch.spec import BatchSpec  # noqa: E402
+from ditstack.compat import hush  # noqa: E402
+from ditstack.recipe.recipe import Recipe  # noqa: E402
 from ditstack.report import peak_memory, reset_peak_memory  # noqa: E402
-from ditstack.sample import Pictures  # noqa: E402
 from results import write  # noqa: E402
 
 MIB = 2**20
@@ -69,7 +70,7 @@ def batching(out: Path, count: int, steps: int, size: int, repeats: int) -> dict
     runs: dict[int, list[Any]] = {1: [], size: []}
     for repeat in range(repeats):
         for one, reports in runs.items():
-            reports.append(Job(Order(recipe, prompts, out / f"by-{one}-{repeat}", one)).run())
+            reports.append(Job(BatchSpec(recipe, prompts, out / f"by-{one}-{repeat}", one)).run())
     by_size = {
         str(one): {
             "pictures_per_second": statistics.median(report.pictures_per_second for report in reports),
@@ -103,11 +104,12 @@ def million(out: Path, kind: str, rows: int, painted: int) -> dict[str, float]:
         images = torch.zeros(len(items), 3, 16, 16)
         return Pictures(images, images, {}, {}, 0)
 
-    order = Order(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
-    Job(order, make=stub).run()
+    spec = BatchSpec(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
+    Job(spec, make=stub).run()
+    spec.source = Source.find(prompts)
     started, held = time.perf_counter(), _resident()
     reset_peak_memory()
-    assert not list(order.batches(bytearray(b"\1") * rows))
+    assert not list(spec.batches(bytearray(b"\1") * rows))
     return {
         "first_picture": first[0] - begun,
         "mib_before": before / MIB,

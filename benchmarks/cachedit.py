@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ditstack.macs import MacCounter
+from ditstack.pipeline.macs import MacCounter
 from rehearse import arguments, denoise, paint, pipeline
 
 BATCH = 16

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditstack import quality
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
+from ditstack.compat import hush, hush_loading
+from ditstack.maths import fidelity
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
 from results import write
 
@@ -130,11 +130,11 @@ class Bench:
         verdicts = self.judge.agreement(images, self.prompts)
         self.right[case.name] = self.by_prompt([float(all(verdict.values())) for verdict in verdicts])
         row: dict[str, Any] = {"name": case.name, "passes": case.passes}
-        row["agree"] = quality.bootstrap(self.right[case.name])
+        row["agree"] = fidelity.bootstrap(self.right[case.name])
         row["by_attribute"] = {name: share(verdicts, name) for name in self.judge.attributes}
         if case.changes:
-            self.psnr[case.name] = self.by_prompt(quality.psnr(images, self.reference))
-            row["psnr"] = quality.bootstrap(self.psnr[case.name])
+            self.psnr[case.name] = self.by_prompt(fidelity.psnr(images, self.reference))
+            row["psnr"] = fidelity.bootstrap(self.psnr[case.name])
         self.rows.append(row)
         self.against[case.name] = case.against
         print(case.name, row["agree"], row.get("psnr"), flush=True)
@@ -149,7 +149,7 @@ class Bench:
     def gains(self, values: dict[str, list[float]], name: str) -> dict[str, tuple[float, float, float]]:
         """How much more one row has than others, prompt by prompt, with its interval."""
         others = [other for other in self.against[name] if other in values]
-        return {other: quality.paired(values[name], values[other]) for other in others}
+        return {other: fidelity.paired(values[name], values[other]) for other in others}
 
     def by_prompt(self, values: list[float]) -> list[float]:
         """The mean over the pictures of each prompt."""

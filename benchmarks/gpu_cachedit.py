@@ -16,9 +16,9 @@ import cache_dit
 import torch
 from torchao import quantization as ao
 
-from ditstack.clock import now
+from ditstack.maths.schedule import even_by_interval
+from ditstack.pipeline.clock import now
 from ditstack.report import peak_memory, reset_peak_memory
-from ditstack.schedule import even_by_interval
 from models import SHAPES
 
 INTERVAL, REPEATS = 7, 5

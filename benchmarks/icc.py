@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from ditstack import quality
-from ditstack.build import build
-from ditstack.calibrate import provide_factors
+from ditstack.assembly.build import build
+from ditstack.calibration.calibrate import provide_factors
+from ditstack.compat import hush, hush_loading
 from ditstack.factors import Factors
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
+from ditstack.maths import fidelity
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
 from sampled import sampled
@@ -69,7 +69,7 @@ class Bench:
         self.rows: list[Row] = kept_rows(wanted.resume)
         plain = load(self.recipe({}))
         self.reference = self.pictures(plain)
-        self.uncached = plain.pipe.spent
+        self.uncached = plain.pipe.passes.macs
         self._plain: dict[str, Factors] = {}
 
     def recipe(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Recipe:
@@ -89,7 +89,7 @@ class Bench:
         """A stack on rounded weights whose cache has the factors of the unquantized model."""
         key = json.dumps(cache)
         if key not in self._plain:
-            fitted = self.stack(cache).pipe.factors
+            fitted = self.stack(cache).factors
             assert fitted is not None
             self._plain[key] = fitted
         recipe = self.recipe(cache, quantize)
@@ -97,8 +97,7 @@ class Bench:
         uncached = self.recipe({}, quantize)
         pipe = build(recipe)
         provide_factors(uncached, pipe)
-        own = pipe.factors.tensors if pipe.factors is not None else {}
-        pipe.factors = Factors({**own, **self._plain[key].of("cache")}, {})
+        recipe.adapters["cache"].take(pipe, self._plain[key].of("cache"))
         return Stack(recipe, pipe, {})
 
     def pictures(self, stack: Stack) -> torch.Tensor:
@@ -110,21 +109,21 @@ class Bench:
     def measure(self, case: Case) -> None:
         """One row: fidelity to the reference, MACs, and the paired gain over another row."""
         stack = case.make()
-        psnr = quality.psnr(self.pictures(stack), self.reference)
+        psnr = fidelity.psnr(self.pictures(stack), self.reference)
         pipe = stack.pipe
         row: Row = {
             "group": case.group,
             "name": case.name,
-            "psnr": quality.bootstrap(psnr),
-            "steps": pipe.steps_by_kind(),
-            "macs": pipe.spent,
-            "macs_of_uncached": pipe.spent / self.uncached,
+            "psnr": fidelity.bootstrap(psnr),
+            "steps": pipe.passes.steps,
+            "macs": pipe.passes.macs,
+            "macs_of_uncached": pipe.passes.macs / self.uncached,
             "calibrated_share": calibrated_share(stack),
             "psnr_each": psnr,
         }
         against = self.row(case.group, case.against) if case.against else None
         if against is not None:
-            row |= {"against": case.against, "gain": quality.paired(psnr, against["psnr_each"])}
+            row |= {"against": case.against, "gain": fidelity.paired(psnr, against["psnr_each"])}
         self.rows.append(row)
         gain = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["gain"]) + f" {case.against}" if "gain" in row else ""
         print(f"{case.group:10s} {case.name:44s} {row['psnr'][0]:6.2f} dB {row['macs'] / 1e9:6.1f} GMAC {gain}")
@@ -132,9 +131,7 @@ class Bench:
 
 def calibrated_share(stack: Stack) -> float | None:
     """What a calibrated pass costs of an uncached one."""
-    macs = stack.pipe.macs
-    shares = [cost / macs[one, "off", rows] for (one, kind, rows), cost in macs.items() if kind == "calibrated"]
-    return shares[0] if shares else None
+    return stack.pipe.passes.shares.get("calibrated")
 
 
 def main() -> None:

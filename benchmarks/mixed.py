@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from ditstack import quality
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
-from ditstack.schedule import even, graded
+from ditstack.compat import hush, hush_loading
+from ditstack.maths import fidelity
+from ditstack.maths.schedule import even, graded
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
 from sampled import sampled
@@ -38,17 +38,17 @@ class Bench:
 
     def __init__(self, wanted: argparse.Namespace) -> None:
         self.prompts = shapes.unseen_prompts(wanted.prompts, 7)
-        self.base = Recipe.read("tiny", [f"sampler.steps={STEPS}"]).resolved()
-        self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
+        base = Recipe.read("tiny", [f"sampler.steps={STEPS}"])
+        self.base = base.with_("benchmark", calibration=shapes.seen_prompts(wanted.calibration, 3))
         self.rows: list[Row] = kept_rows(wanted.resume)
         self.reference = self.pictures(self.stack({}))
 
     def stack(self, changes: Row) -> Stack:
-        data = {**self.base, "sampler": {**self.base["sampler"], "steps": changes.get("steps", STEPS)}}
+        recipe = self.base.with_(sampler={"steps": changes.get("steps", STEPS)})
         if "cache" in changes:
             file = Path(tempfile.mkdtemp()) / "factors.safetensors"
-            data["cache"] = {"calibrate": "auto", "factors": str(file), **changes["cache"]}
-        return load(Recipe.parse(data, "benchmark"))
+            recipe = recipe.with_(cache={"calibrate": "auto", "factors": str(file), **changes["cache"]})
+        return load(recipe)
 
     def pictures(self, stack: Stack) -> torch.Tensor:
         return sampled(stack, self.prompts)[0]
@@ -56,10 +56,10 @@ class Bench:
     def measure(self, group: str, name: str, changes: Row) -> None:
         """One row: fidelity to the reference and MACs."""
         stack = self.stack(changes)
-        psnr = quality.psnr(self.pictures(stack), self.reference)
+        psnr = fidelity.psnr(self.pictures(stack), self.reference)
         ratio = stack.report().macs_ratio * changes.get("steps", STEPS) / STEPS
-        row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.steps_by_kind(), **changes}
-        self.rows.append({**row, "psnr": quality.bootstrap(psnr), "psnr_each": psnr})
+        row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.passes.steps, **changes}
+        self.rows.append({**row, "psnr": fidelity.bootstrap(psnr), "psnr_each": psnr})
         print(f"{group:12s} {name:48s} {self.rows[-1]['psnr'][0]:6.2f} dB  {100 * ratio:.1f} % of the MACs", flush=True)
 
 
@@ -77,7 +77,10 @@ def main() -> None:
         if known is None or known.get("cache") != changes.get("cache"):
             bench.rows = [row for row in bench.rows if row is not known]
             bench.measure(group, name, changes)
-            write("mixed", {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base, "rows": bench.rows})
+            write(
+                "mixed",
+                {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base.resolved(), "rows": bench.rows},
+            )
 
 
 def rows() -> Iterator[tuple[str, str, Row]]:

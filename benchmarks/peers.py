@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 
 import settings
 from cachedit import CacheDit
-from ditstack import quality
-from ditstack.pipe import FULL
-from ditstack.quiet import hush, hush_loading
-from ditstack.recipe import Recipe
-from ditstack.schedule import even, graded
+from ditstack.compat import hush, hush_loading
+from ditstack.maths import fidelity
+from ditstack.maths.schedule import even, graded
+from ditstack.pipeline.pipe import FULL
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from ditstack_adapters.model.embedded import shapes
 from rehearse import paint, pipeline
@@ -125,20 +125,20 @@ def measure(field: Field, candidates: Iterable[tuple[str, Run]]) -> dict[str, An
     """The best of some settings on seen prompts, and its figures on unseen ones."""
     tried = []
     for label, run in candidates:
-        psnr = quality.psnr(run(field.seen).images, field.seen.uncached)
+        psnr = fidelity.psnr(run(field.seen).images, field.seen.uncached)
         tried.append((statistics.fmean(psnr), label, run))
     best, label, run = max(tried, key=lambda one: one[0])
     made = run(field.unseen)
-    psnr = quality.psnr(made.images, field.unseen.uncached)
-    ssim = quality.ssim(made.images, field.unseen.uncached)
+    psnr = fidelity.psnr(made.images, field.unseen.uncached)
+    ssim = fidelity.ssim(made.images, field.unseen.uncached)
     return {
         "full": made.full,
         "setting": label,
         "settings_tried": len(tried),
         "psnr_on_seen": best,
         "macs_ratio": made.macs_ratio,
-        "psnr": quality.bootstrap(psnr),
-        "ssim": quality.bootstrap(ssim),
+        "psnr": fidelity.bootstrap(psnr),
+        "ssim": fidelity.bootstrap(ssim),
         "psnr_each": psnr,
         "ssim_each": ssim,
     }
@@ -151,7 +151,7 @@ class Field:
         self.base, self.steps = base, steps
         plain = load(Recipe.parse(base, "uncached"))
         self.seen = uncached(plain, shapes.seen_prompts(TRIALS, 5), 500)
-        self.macs = plain.pipe.spent / TRIALS
+        self.macs = plain.pipe.passes.macs / TRIALS
         self.unseen = uncached(plain, prompts, 1000)
         self.process = CacheDit("tiny")
         self.ratios = settings.magnitudes(self._calibrate, steps)
@@ -189,7 +189,7 @@ class Field:
         together = BATCH if all(adapter.per_item for _, adapter in recipe.stages()) else 1
         for at in range(0, len(prompts.texts), together):
             made = stack.sample(prompts.texts[at : at + together], prompts.seeds[at : at + together])
-            tally = stack.pipe.tally
+            tally = stack.pipe.passes.kinds
             images.append(made.images)
             full += [tally[FULL] * stack.pipe.clock.steps / tally.total()] * len(made.images)
             spent += made.macs

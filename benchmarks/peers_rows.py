@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ditstack.quality import paired
+from ditstack.maths.fidelity import paired
 
 DEFAULT = "svdcache (default)"
 

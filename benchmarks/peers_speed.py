@@ -23,9 +23,9 @@ from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 import settings
 from cachedit import CacheDit
 from ditstack import Recipe, apply
-from ditstack.pipe import FULL
-from ditstack.quiet import hush, hush_loading
-from ditstack.schedule import graded
+from ditstack.compat import hush, hush_loading
+from ditstack.maths.schedule import graded
+from ditstack.pipeline.pipe import FULL
 from ditstack.stack import Stack
 from rehearse import arguments, denoise, pipeline
 from results import newest, write
@@ -128,7 +128,7 @@ def first_block(model: str, steps: int, full: int) -> tuple[float, float]:
     def ran(stage: dict[str, Any]) -> float:
         stack = stacked(model, stage)
         denoise(stack.pipeline, arguments(model, stack.pipeline, steps))
-        tally = stack.pipe.tally
+        tally = stack.pipe.passes.kinds
         known[stage["threshold"]] = tally[FULL] * steps / tally.total()
         return known[stage["threshold"]]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditstack.quiet import hush_loading
-from ditstack.recipe import Recipe
+from ditstack.compat import hush_loading
+from ditstack.recipe.recipe import Recipe
 from models import embeddings, flux
 
 TEXT_TOKENS, PIXELS, WIDTH = 76, 512, 768

@@ -9,8 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ditstack.facts import describe_machine
 from ditstack.files import write_atomically
+from ditstack.recipe.capabilities import describe_machine
 from ditstack.report import versions
 
 RESULTS = Path(__file__).parent / "results"

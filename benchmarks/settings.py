@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ditstack.schedule import even, graded
+from ditstack.maths.schedule import even, graded
 
 Setting = dict[str, Any]
 """The cache stage of a recipe, or a job of cache-dit's."""

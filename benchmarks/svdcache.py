@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ditstack import quality
-from ditstack.quiet import hush_loading
-from ditstack.recipe import Recipe
-from ditstack.schedule import even, graded, paper
+from ditstack.compat import hush_loading
+from ditstack.maths import fidelity
+from ditstack.maths.schedule import even, graded, paper
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
 from results import AGAIN, kept_rows, write
@@ -93,17 +93,17 @@ def measure(
     told: list[str] = []
     stack = load(stacked(name, base), told.append)
     made = sampled(stack, prompts)
-    psnr, ssim = quality.psnr(made[0], reference[0]), quality.ssim(made[0], reference[0])
-    steps = stack.pipe.steps_by_kind()
-    gain = quality.paired(psnr, control) if control else (0.0, 0.0, 0.0)
+    psnr, ssim = fidelity.psnr(made[0], reference[0]), fidelity.ssim(made[0], reference[0])
+    steps = stack.pipe.passes.steps
+    gain = fidelity.paired(psnr, control) if control else (0.0, 0.0, 0.0)
     row = {
         "name": name,
         "full": count,
         "steps": steps,
-        "psnr": quality.bootstrap(psnr),
+        "psnr": fidelity.bootstrap(psnr),
         "gain": gain,
-        "ssim": quality.bootstrap(ssim),
-        "relative_l2": quality.bootstrap(quality.relative_l2(made[1], reference[1])),
+        "ssim": fidelity.bootstrap(ssim),
+        "relative_l2": fidelity.bootstrap(fidelity.relative_l2(made[1], reference[1])),
         "psnr_each": psnr,
         "told": told,
     }

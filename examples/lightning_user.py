@@ -4,19 +4,18 @@ python examples/lightning_user.py prompts.csv out/pictures
 """
 
 import sys
-from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from ditstack import Recipe
-from ditstack.batch.order import Order
 from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
+from ditstack.batch.spec import BatchSpec
 
 if __name__ == "__main__":
     recipe = Recipe.read("tiny", ["sampler.steps=8"])
-    prompts, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    prompts, folder = sys.argv[1:]
 
     trainer = L.Trainer(
         accelerator="auto",
@@ -24,6 +23,6 @@ if __name__ == "__main__":
         logger=CSVLogger("out/logs"),
         callbacks=[PictureWriter(), TQDMProgressBar(), DeviceStatsMonitor()],
     )
-    data = PromptData(Order(recipe, prompts, folder, batch_size=8))
+    data = PromptData(BatchSpec(recipe, prompts, folder, batch_size=8))
     trainer.predict(DiffusionModule(recipe), data, return_predictions=False)
     # killed or stopped: run it again, and only what is missing is made

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import table
-from ditstack.layers import shelf, shelf_names
-from ditstack.recipe import Recipe
+from ditstack.recipe.layers import shelf, shelf_names
+from ditstack.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

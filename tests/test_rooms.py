@@ -1,9 +1,11 @@
-"""The rooms: who may import whom, how large a file and a function may be, which names are not used."""
+"""The rooms: who may import whom, how large a folder, a file and a function may be, which names are not used."""
 
 import ast
 from pathlib import Path
 
 import pytest
+
+from ditstack import plugin
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "stack" / "ditstack"
@@ -12,99 +14,92 @@ ADAPTERS = sorted((ROOT / "adapters" / "ditstack_adapters").rglob("*.py"))
 SOURCES = [*STACK, *ADAPTERS]
 ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
-MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "facts": set(),
-    "lowrank": set(),
-    "predictors": set(),
-    "schedule": set(),
-    "macs": set(),
-    "quiet": set(),
-    "hooks": set(),
-    "clock": {"hooks"},
-    "adapter": {"facts", "errors"},
-    "layers": {"adapter", "errors"},
-    "model": {"adapter", "blocks", "facts", "errors", "pipe"},
-    "recipe": {"adapter", "errors", "layers", "model"},
-    "plan": {"adapter", "recipe", "facts", "errors"},
-    "files": {"errors"},
-    "factors": {"errors", "files"},
-    "blocks": {"errors"},
-    "cadence": {"clock"},
-    "pipe": {"blocks", "clock", "errors", "macs"},
-    "trunk": {"hooks", "blocks", "errors", "pipe", "predictors"},
-    "weights": set(),
-    "blocksparse": set(),
-    "closed": set(),
-    "layout": {"hooks", "pipe"},
-    "attention": {"closed", "hooks", "layout", "macs", "pipe"},
-    "thinning": {"attention", "blocksparse", "pipe"},
-    "borrowed": {"errors", "pipe"},
-    "trace": {"blocks", "errors", "pipe"},
-    "effect": {"errors", "pipe", "trace"},
-    "lora_files": {"errors"},
-    "increments": {"factors", "hooks", "pipe"},
-    "moments": {"increments", "pipe", "predictors"},
-    "compensation": {"errors", "hooks", "increments", "lowrank", "moments", "pipe", "weights"},
-    "gains": {"factors", "lowrank", "pipe", "quality"},
-    "quality": {"errors"},
-    "report": set(),
-    "pretrained": {"quality"},
-    "metrics": {"pretrained", "quality", "report"},
-    "matrix.schema": {"report"},
-    "matrix.words": {"adapter", "errors", "layers", "recipe"},
-    "matrix.survey": {"adapter", "layers", "recipe", "report", "matrix.words"},
-    "matrix.markdown": {"matrix.schema"},
-    "matrix.page": {"errors", "files", "matrix.schema"},
-    "pictures": {"errors"},
-    "build": {"adapter", "errors", "pipe", "plan", "recipe"},
-    "sample": {"clock", "errors", "pipe", "recipe"},
-    "rehearsal": {"factors", "pipe", "quality", "recipe", "sample"},
-}
-"""Rooms not named here are built upon all of these. Imports for type checkers only do not count."""
+STOREYS = (
+    {"errors"},
+    {"files", "compat", "report"},
+    {"marks"},
+    {"factors", "folders"},
+    {"maths"},
+    {"pipeline"},
+    {"recipe"},
+    {"caching", "attention", "weights"},
+    {"assembly"},
+    {"calibration"},
+    {"stack", "plugin"},
+    {"measure"},
+    {"tuning"},
+    {"batch", "matrix", "testing"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""From the ground up: a folder, or a module of the root, imports only what stands on a storey below its own."""
 
+LARGEST_FOLDER = 15
 FORBIDDEN = {"utils", "helpers", "common", "base", "core", "manager", "handler", "engine", "interface"}
-ADAPTERS_MAY_NOT = {"recipe", "plan", "build", "stack", "cli", "run", "show", "bench", "matrix", "batch", "commands"}
 
 
 def imports(path: Path) -> set[str]:
-    """The rooms of ditstack that a file imports when it runs, inside functions too."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
+    """The modules of ditstack that a file imports: inside functions too, and for type checkers."""
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in typing_only or not isinstance(node, ast.ImportFrom) or node.module is None:
-            continue
-        root, _, room = node.module.partition(".")
-        if root == "ditstack" and (HOUSE / room.replace(".", "/")).is_dir():
-            found |= {f"{room}.{alias.name}".lstrip(".") for alias in node.names}
-        elif root == "ditstack":
-            found.add(room)
-        elif root.startswith("ditstack"):
-            found.add(root.removeprefix("ditstack"))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.partition(".")[0].startswith("ditstack")}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ditstack"):
+            bare = node.module in ("ditstack", "ditstack_adapters")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if bare else {node.module}
     return found
 
 
-@pytest.mark.parametrize("path", STACK, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_room_of_the_stack_imports_only_what_it_may(path: Path) -> None:
+def room(module: str) -> str:
+    """The folder, or the module of the root, in which a module of ditstack lies."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def storey(name: str) -> int:
+    return next(number for number, rooms in enumerate(STOREYS) if name in rooms)
+
+
+def wrong_arrows(own: str, found: set[str]) -> list[str]:
+    """What a module of the room `own` imports from beside or above it."""
+    return sorted(one for one in found if room(one) != own and storey(room(one)) >= storey(own))
+
+
+@pytest.mark.parametrize("path", STACK, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_module_imports_only_what_stands_below_it(path: Path) -> None:
     found = imports(path)
-    assert not any(name.startswith("_adapters") for name in found), "only adapter.find reaches the adapters"
-    room = ".".join(path.relative_to(HOUSE).with_suffix("").parts)
-    if room in MAY_IMPORT:
-        assert found <= MAY_IMPORT[room]
-    if path.parent.name != "commands" and path.stem != "cli":
-        assert not {room.split(".")[0] for room in found} & {"cli", "commands", "terminal"}
+    assert not any(name.startswith("ditstack_adapters") for name in found), "only adapter.find reaches the adapters"
+    assert not wrong_arrows(path.relative_to(HOUSE).parts[0].removesuffix(".py"), found)
+
+
+def test_every_room_has_its_storey_and_none_is_too_full() -> None:
+    rooms = {path.relative_to(HOUSE).parts[0].removesuffix(".py") for path in STACK}
+    assert rooms == set().union(*STOREYS)
+    for folder in {path.parent for path in STACK}:
+        assert len([*folder.glob("*.py")]) <= LARGEST_FOLDER, folder
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), f"{folder} says nothing of itself"
+
+
+def not_for_methods(path: Path) -> set[str]:
+    """What a method's file imports of ours beside the declared surface and the mathematics."""
+    return {one for one in imports(path) if one != "ditstack.plugin" and one.partition(".maths")[0] != "ditstack"}
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_an_adapter_speaks_of_facts_and_never_of_another_adapter(path: Path) -> None:
+def test_a_method_imports_the_declared_surface_and_the_mathematics_alone(path: Path) -> None:
+    assert not not_for_methods(path)
+
+
+def test_what_a_method_may_import_is_there_and_found_late() -> None:
+    named = {one for names in plugin._ROOMS.values() for one in names} | set(plugin._MODULES)
+    assert named == set(plugin.__all__)
+    assert all(getattr(plugin, name) is not None for name in named)
+    with pytest.raises(ImportError, match="cannot import name 'FetureCache'"):
+        exec("from ditstack.plugin import FetureCache")
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_an_adapter_never_speaks_of_another_adapter(path: Path) -> None:
     text = path.read_text()
-    assert not {room.split(".")[0] for room in imports(path)} & ADAPTERS_MAY_NOT
     assert "ditstack_adapters" not in text.replace(f"ditstack_adapters.{path.parent.name}.{path.stem}", "")
 
 
@@ -125,8 +120,20 @@ def test_no_room_has_a_name_that_says_nothing(path: Path) -> None:
 
 
 def test_the_rule_on_imports_can_fail(tmp_path: Path) -> None:
-    room = tmp_path / "clock.py"
-    room.write_text("def late():\n    from ditstack.recipe import Recipe\n")
-    assert imports(room) == {"recipe"}
-    room.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ditstack.recipe import Recipe\n")
-    assert imports(room) == set()
+    upstairs = tmp_path / "clock.py"
+    upstairs.write_text("def late():\n    from ditstack.recipe.recipe import Recipe\n")
+    assert wrong_arrows("pipeline", imports(upstairs)) == ["ditstack.recipe.recipe"]
+    upstairs.write_text("if TYPE_CHECKING:\n    from ditstack import stack\n")
+    assert wrong_arrows("pipeline", imports(upstairs)) == ["ditstack.stack"]
+    upstairs.write_text("import ditstack.errors\n")
+    assert wrong_arrows("pipeline", imports(upstairs)) == []
+
+
+def test_the_rule_on_what_a_method_imports_can_fail(tmp_path: Path) -> None:
+    method = tmp_path / "late.py"
+    method.write_text("from ditstack.plugin import Cache\nfrom ditstack.maths import predictors\nimport torch\n")
+    assert not_for_methods(method) == set()
+    method.write_text("def apply():\n    from ditstack.pipeline.policy import StepPolicy\n")
+    assert not_for_methods(method) == {"ditstack.pipeline.policy"}
+    method.write_text("from ditstack_adapters.cache import icc\n")
+    assert not_for_methods(method) == {"ditstack_adapters.cache"}

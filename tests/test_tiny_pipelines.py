@@ -4,7 +4,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import nn
 
-from tiny_pipelines import FAMILIES, call, flux
+from ditstack.testing.tiny_pipelines import FAMILIES, call, flux
 
 PROMPT = "a red fox in the snow"
 
@@ -35,8 +35,8 @@ def test_two_builds_are_equal_and_leave_the_random_state_alone(family: str) -> N
     assert torch.equal(torch.random.get_rng_state(), before)
     for name, part in one.components.items():
         if isinstance(part, nn.Module):
-            twin = other.components[name].state_dict()
-            assert all(torch.equal(weight, twin[key]) for key, weight in part.state_dict().items())
+            baseline = other.components[name].state_dict()
+            assert all(torch.equal(weight, baseline[key]) for key, weight in part.state_dict().items())
 
 
 @pytest.mark.parametrize("family", ["flux", "flux_img2img", "flux_kontext", "hunyuan_video", "qwen_image"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditstack.quality import paired
+from ditstack.maths.fidelity import paired
 from lines import head, line, signed
 from results import latest
 

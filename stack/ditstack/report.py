@@ -6,11 +6,11 @@ import importlib.metadata
 import os
 import platform
 import re
-import resource
 import statistics
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 PACKAGES = (
@@ -68,7 +68,7 @@ class Unit(BaseModel):
 
 
 class Comparison(BaseModel):
-    """The stack against its unaccelerated twin: same prompts, seeds and steps, in the same process."""
+    """The stack against its unaccelerated baseline: same prompts, seeds and steps, in the same process."""
 
     plain_seconds: dict[str, float]
     speedup: float
@@ -87,6 +87,8 @@ class Report(BaseModel):
     recipe: str
     resolved: dict[str, Any]
     versions: dict[str, str]
+    methods: dict[str, str] = {}
+    """Of each stage, the distribution and version that its method is of."""
     machine: str
     device: str
     weights: str
@@ -125,7 +127,10 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
-    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if found:
+        return 1024 * int(found[1])
+    told = psutil.Process().memory_info()
+    return getattr(told, "peak_wset", told.rss)  # Windows tells the peak; elsewhere it is what is held now
 
 
 def reset_peak_memory() -> None:

@@ -1,4 +1,4 @@
-"""Kernels on a GPU against their plain twins, and faster where that is what they are for."""
+"""Kernels on a GPU against their plain baselines, and faster where that is what they are for."""
 
 from importlib.metadata import version
 
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from ditstack.attention import Call
-from ditstack.blocksparse import Kept, attend
-from ditstack.weights import dense
+from ditstack.attention.dispatch import Call
+from ditstack.maths.blocksparse import Kept, attend
+from ditstack.weights.dense import dense
 from ditstack_adapters.attention import int8qk, sage
 from ditstack_adapters.quantize.bitsandbytes import BitsAndBytes
 
@@ -45,9 +45,9 @@ def test_sage_agrees_with_its_emulation() -> None:
     pytest.importorskip("sageattention")
     attend_sage = sage.attend_1 if version("sageattention").startswith("1.") else sage.attend_2
     q, k, v = qkv(4608)
-    out, twin = attend_sage(q, k, v, call()), int8qk.attend(q, k, v, call())
+    out, baseline = attend_sage(q, k, v, call()), int8qk.attend(q, k, v, call())
     assert isinstance(out, Tensor)
-    assert (out.float() - twin.float()).norm() / twin.float().norm() < 0.02
+    assert (out.float() - baseline.float()).norm() / baseline.float().norm() < 0.02
 
 
 @pytest.mark.parametrize("tokens", [4608, 4500])
@@ -56,9 +56,9 @@ def test_flexattention_agrees_with_the_masked_twin(tokens: int) -> None:
     blocks = -(-tokens // 128)
     chosen = (torch.rand(1, 4, blocks, blocks, device="cuda") < 0.5) | torch.eye(blocks, device="cuda").bool()
     kept = Kept(chosen, 128, tokens)
-    twin = scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=kept.seen)
+    baseline = scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=kept.seen)
     out = attend(q, k, v, kept, WIDTH**-0.5).float()
-    assert (out - twin).norm() / twin.norm() < 0.01
+    assert (out - baseline).norm() / baseline.norm() < 0.01
 
 
 def test_half_of_the_blocks_at_8k_tokens_are_faster_than_dense_attention() -> None:
@@ -78,5 +78,5 @@ def test_weights_of_bitsandbytes_are_read_back_as_they_multiply(scheme: str) -> 
     with torch.inference_mode():
         out = swapped(x)
     assert torch.equal(before, dense(swapped))
-    twin = linear(x, before.bfloat16(), plain.bias)
-    assert (out - twin).norm() / twin.norm() < 0.02
+    baseline = linear(x, before.bfloat16(), plain.bias)
+    assert (out - baseline).norm() / baseline.norm() < 0.02

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from ditstack.adapter import Attention
+from ditstack.plugin import Attention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.attention import Call
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Call, Pipe
 
 QUERIES, KEYS = 128, 64
 """Tokens that share a scale."""
@@ -30,7 +29,7 @@ class Int8QK(Attention):
     rounds_activations: ClassVar[bool] = True
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.attention import replace_attention
+        from ditstack.plugin import replace_attention
 
         replace_attention(pipe, "int8qk", attend)
         pipe.notes.append("attention int8qk is an emulation of SageAttention's rounding; it saves no time")

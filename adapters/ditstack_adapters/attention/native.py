@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class Native(Adapter):
@@ -20,14 +19,16 @@ class Native(Adapter):
     neutral: ClassVar[dict[str, Any] | None] = {}
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.FREE_ATTENTION})
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.models.attention_dispatch import AttentionBackendName
+
+        from ditstack.plugin import choose_backend
 
         for transformer in pipe.transformers.values():
             for module in transformer.modules():
                 processor = getattr(module, "processor", None)
                 if hasattr(processor, "_attention_backend"):
-                    processor._attention_backend = AttentionBackendName.NATIVE  # pyright: ignore[reportOptionalMemberAccess]
+                    choose_backend(processor, AttentionBackendName.NATIVE)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditstack.adapter import Attention
-from ditstack.facts import Fact
+from ditstack.plugin import Attention, Capability
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.attention import Call, Declined
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Call, Declined, Pipe
 
 WIDTHS = (64, 96, 128)
 """Widths of a head that 1.x takes; 2.x takes every one up to the last."""
@@ -29,13 +27,13 @@ class Sage(Attention):
     extra: ClassVar[str] = "sage"
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        return super().needs | {Fact.CUDA, Fact.SM80}
+    def needs(self) -> frozenset[Capability]:
+        return super().needs | {Capability.CUDA, Capability.SM80}
 
     def apply(self, pipe: Pipe) -> None:
         from importlib.metadata import version
 
-        from ditstack.attention import replace_attention
+        from ditstack.plugin import replace_attention
 
         first = version("sageattention").startswith("1.")
         replace_attention(pipe, "sage", attend_1 if first else attend_2, closed=True)
@@ -45,7 +43,7 @@ def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 1.x."""
     import torch
 
-    from ditstack.attention import Declined
+    from ditstack.plugin import Declined
 
     k, v, reason = without_hidden(k, v, call)
     if (reason := reason or refusal_1(q, k, call.causal)) is not None:
@@ -59,7 +57,7 @@ def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
 
 def attend_2(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 2.x, which pads and smooths by itself."""
-    from ditstack.attention import Declined
+    from ditstack.plugin import Declined
 
     k, v, reason = without_hidden(k, v, call)
     if (reason := reason or refusal_2(q)) is not None:

@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.adapter import Attention
-from ditstack.errors import BadPipeline
+from ditstack.plugin import Attention, BadPipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.attention import Call, Declined
-    from ditstack.blocksparse import Kept
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
-    from ditstack.thinning import Thinning
+    from ditstack.maths.blocksparse import Kept
+    from ditstack.plugin import CalibrationRun, Call, Declined, Pipe, SparseKernel
 
 TOLERANCE = 0.05
 
@@ -34,6 +30,8 @@ class Sparse(Attention):
 
     neutral: ClassVar[dict[str, Any] | None] = {"keep": 1.0}
     trial: ClassVar[dict[str, Any]] = {"keep": 0.5, "block_size": 4}
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"calibrate"})
 
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of the key blocks without text that every query block keeps."""
@@ -65,23 +63,22 @@ class Sparse(Attention):
         return self.keep is None and self.mass is None and self.frames is None and self.tolerance != 0
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.attention import replace_attention
-        from ditstack.thinning import Thinning
+        from ditstack.plugin import SparseKernel, replace_attention
 
         if pipe.device.type == "cuda" and self.block_size is not None and self.block_size % 16:
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
-        replace_attention(pipe, "sparse", Thinning(pipe, self.choose), closed=True)
+        replace_attention(pipe, "sparse", SparseKernel(pipe, self.choose), closed=True)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The share of key blocks that each head of each site keeps, (H,): the most that any step and prompt asked."""
         import torch
 
         allowed = TOLERANCE if self.tolerance is None else self.tolerance
         with _thinning(pipe).measuring(allowed, self.tokens) as shares:
-            rehearsal.uncached_latents()
+            calibration.uncached_latents()
         heads = torch.cat([torch.zeros(0), *(share.cpu() for share in shares.values())])
         kept, dense = f"{heads.mean():.0%}", f"{int((heads == 1).sum())} of {len(heads)}"
-        rehearsal.tell(f"attention sparse: heads keep {kept} of the blocks on average, {dense} heads all of them")
+        calibration.tell(f"attention sparse: heads keep {kept} of the blocks on average, {dense} heads all of them")
         return shares
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
@@ -98,8 +95,8 @@ class Sparse(Attention):
         Args:
             share: of the key blocks without text, what each head keeps, (H,), where that was calibrated.
         """
-        from ditstack.attention import Declined
-        from ditstack.blocksparse import Kept, near_frames, text_blocks
+        from ditstack.maths.blocksparse import Kept, near_frames, text_blocks
+        from ditstack.plugin import Declined
 
         tokens, size = q.shape[-2], self.tokens(q)
         text = text_blocks(call.text, tokens, size, q.device)
@@ -118,7 +115,7 @@ class Sparse(Attention):
         return Kept(kept | text | text.unsqueeze(-1), size, tokens, keys)
 
     def _largest(self, q: Tensor, k: Tensor, call: Call, size: int, text: Tensor, share: Tensor | None) -> Tensor:
-        from ditstack.blocksparse import block_mass, key_order
+        from ditstack.maths.blocksparse import block_mass, key_order
 
         p = block_mass(q, k, call.scale, size, call.keys)
         order = key_order(p, text)
@@ -133,9 +130,9 @@ class Sparse(Attention):
         return first.scatter(-1, order, first)
 
 
-def _thinning(pipe: Pipe) -> Thinning:
-    from ditstack.thinning import Thinning
+def _thinning(pipe: Pipe) -> SparseKernel:
+    from ditstack.plugin import SparseKernel
 
     assert pipe.attention is not None
-    assert isinstance(pipe.attention.kernel, Thinning)
+    assert isinstance(pipe.attention.kernel, SparseKernel)
     return pipe.attention.kernel

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class FirstBlockCache(Cache):
@@ -23,11 +23,20 @@ class FirstBlockCache(Cache):
     per_item: ClassVar[bool] = False
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
+    """Relative change of the first block's residual below which the other blocks are skipped."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_TRUNK})  # diffusers finds the blocks by itself
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
-        from ditstack.borrowed import Borrowed
+        from ditstack.plugin import DiffusersCache
 
-        Borrowed(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
+        DiffusersCache(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
         pipe.notes.append("fbcache decides for the whole batch: a picture depends on its neighbours")

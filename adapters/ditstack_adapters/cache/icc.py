@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack import schedule
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.maths import schedule
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 class Icc(Cache):
     """One full step in `interval`, the others calibrated."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
     """Of every linear's A B, or its share of the linear's smaller width; 0 reuses outputs as they were."""
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -54,38 +57,42 @@ class Icc(Cache):
         return self
 
     @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    @property
     def wants_factors(self) -> bool:
         return self.interval > 1 and (self.rank != 0 or self.macs is not None)
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-        return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
+    def needs(self) -> frozenset[Capability]:
+        plain = frozenset({Capability.BLOCKS, Capability.FREE_TRUNK})
+        return plain | {Capability.DENSE_WEIGHTS} if self.wants_factors else plain
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        kept = super().drops | {Fact.PASSING}
-        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
+    def drops(self) -> frozenset[Capability]:
+        kept = super().drops | {Capability.PASSING}
+        return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.increments import Increments
-        from ditstack.pipe import CALIBRATED
-        from ditstack.trunk import cache_attentions
+        from ditstack.plugin import CALIBRATED, LowRankLinears, StepPolicy, cache_attentions
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
-        Increments(pipe, order=self.anchor == "line", apart=apart)
+        LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """As published: every `interval`-th step from the first on."""
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.fitting import Fit, Wish
-        from ditstack.increments import Increments
+        from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        assert isinstance(pipe.store, Increments)
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
-        return Fit(pipe, pipe.store, rehearsal, wish).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
-from ditstack.errors import BadPipeline
+from ditstack.plugin import BadPipeline, Cache, Capability, Knob
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class MagCache(Cache):
@@ -22,6 +21,7 @@ class MagCache(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"max_skip": 0}
 
     threshold: Annotated[float, Field(ge=0)] = 0.06
+    """The error, summed over skipped steps, up to which steps are skipped."""
     max_skip: Annotated[int, Field(ge=0)] = 3
     """The largest number of steps skipped in a row."""
     retention: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -29,11 +29,19 @@ class MagCache(Cache):
     ratios: Annotated[tuple[float, ...], Field(strict=False, min_length=2)] | None = None
     """One for each step of some generation; stretched to others."""
 
+    @property
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_TRUNK})  # diffusers finds the blocks by itself
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
+
     def apply(self, pipe: Pipe) -> None:
         import torch
         from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, MagCacheConfig, nearest_interp
 
-        from ditstack.borrowed import Borrowed
+        from ditstack.plugin import DiffusersCache
 
         (kind,) = {type(one).__name__ for one in pipe.transformers.values()}
         if len(pipe.transformers) > 1:
@@ -48,5 +56,5 @@ class MagCache(Cache):
                 config.num_inference_steps = pipe.clock.total
                 config.mag_ratios = nearest_interp(ratios, pipe.clock.total)
 
-        Borrowed(pipe, "magcache", lambda stage, transformer: config)
+        DiffusersCache(pipe, "magcache", lambda stage, transformer: config)
         pipe.clock.on_edge.append(stretch)

@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from ditstack.adapter import Cache
-from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
-from ditstack.schedule import Word
+from ditstack.maths.schedule import Word
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
 def _word(text: str) -> str:
@@ -39,6 +36,9 @@ class Mixed(Cache):
 
     neutral: ClassVar[dict[str, Any] | None] = {"schedule": "F..."}
     trial: ClassVar[dict[str, Any]] = {"schedule": "FSCFRCS"}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     schedule: Annotated[str, AfterValidator(_word)] = "F (SCSF)..."
     """F full, C calibrated, S forecast, R reused: FSCS FSS, F 3(SCS), or FSCS... to the end."""
@@ -47,7 +47,9 @@ class Mixed(Cache):
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
     trust: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The share of what a calibrated step finds beyond the trunk's own forecast that is believed."""
     anchor: Literal["line", "last"] = "line"
+    """What calibrated steps count from: the line through the last two full steps, or the last full step."""
     attention: Literal["recompute", "reuse", "forecast"] = "recompute"
     """On calibrated steps: computed anew, that of the last full step, or on the line through the last two."""
     factors: str | None = None
@@ -60,6 +62,14 @@ class Mixed(Cache):
         return Word.read(self.schedule)
 
     @property
+    def searched(self) -> SearchedFields:
+        return SearchedFields(schedule="schedule", size="rank" if self.macs is None else "macs")
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": "F" * (steps - 2) + "SF"}
+
+    @property
     def schedule_steps(self) -> int | None:
         return self.word.steps
 
@@ -69,25 +79,23 @@ class Mixed(Cache):
         return (self.rank != 0 or self.macs is not None) and "C" in self.word.start + self.word.again
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.BLOCKS, Fact.FREE_TRUNK})
-        return plain | {Fact.DENSE_WEIGHTS} if self.wants_factors else plain
+    def needs(self) -> frozenset[Capability]:
+        plain = frozenset({Capability.BLOCKS, Capability.FREE_TRUNK})
+        return plain | {Capability.DENSE_WEIGHTS} if self.wants_factors else plain
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        kept = super().drops | {Fact.PASSING}
-        return kept if self.attention == "recompute" else kept | {Fact.TRACEABLE}
+    def drops(self) -> frozenset[Capability]:
+        kept = super().drops | {Capability.PASSING}
+        return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.increments import Increments
-        from ditstack.predictors import Steered
-        from ditstack.trunk import Store, cache_attentions, cache_trunks
+        from ditstack.maths.predictors import Steered
+        from ditstack.plugin import FeatureCache, LowRankLinears, StepPolicy, cache_attentions, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, self.kinds, self.schedule_steps)
-        cache_trunks(pipe, Store(pipe, lambda site: Steered(self.trust), "step"))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds, self.schedule_steps)
+        cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
-        Increments(pipe, order=self.anchor == "line", apart=apart)
+        LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         """The kind of every step.
@@ -102,10 +110,13 @@ class Mixed(Cache):
             )
         return self.word.kinds(steps)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.fitting import Fit, Wish
-        from ditstack.increments import Increments
+        from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        assert isinstance(pipe.store, Increments)
-        return Fit(pipe, pipe.store, rehearsal, Wish("rrr", self.rank, self.macs)).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
-from ditstack.schedule import even_by_interval, spell
+from ditstack.maths.schedule import even_by_interval, spell
+from ditstack.plugin import Cache, Knob
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class Reuse(Cache):
@@ -19,12 +19,15 @@ class Reuse(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack import predictors
-        from ditstack.cadence import Cadence
-        from ditstack.pipe import REUSED
-        from ditstack.trunk import Store, cache_trunks
+        from ditstack.maths import predictors
+        from ditstack.plugin import REUSED, FeatureCache, StepPolicy, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
-        cache_trunks(pipe, Store(pipe, lambda site: predictors.Reuse()))
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
+        cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()))

@@ -12,18 +12,24 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from ditstack import schedule
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.maths import schedule
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
-    from ditstack.predictors import Predictor
+    from ditstack.maths.predictors import Predictor
+    from ditstack.plugin import CalibrationRun, Pipe
+
+
+SCHEDULES = {
+    "anyOf": [{"enum": ["graded", "even", "paper"]}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]
+}
+"""What `_schedule` takes, for editors."""
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:
@@ -39,20 +45,33 @@ class SvdCache(Cache):
     """The fields are the method's own terms; see the module's text."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 4
-    schedule: Annotated[Any, AfterValidator(_schedule)] = "graded"
+    """One step in so many is full; 1 runs every step in full."""
+    schedule: Annotated[Any, AfterValidator(_schedule), WithJsonSchema(SCHEDULES)] = "graded"
+    """Which steps are full: `graded` (dense at first, then ever wider gaps), `even`, `paper`, or a list of steps."""
     first_enhance: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full on the paper's schedule."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     predictor: Literal["taylor", "fitted", "holt", "ema", "reuse"] = "taylor"
+    """How the principal part is forecast: by differences, gains fitted beforehand, Holt's trend, a running mean (the
+    paper's), or not at all."""
     order: Annotated[int, Field(ge=1, le=3)] = 1
+    """Of `taylor`: how many differences between full steps are used."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Of `ema` and `holt`: how much of the mean so far is kept at a new full step."""
     coordinate: Literal["sigma", "step"] = "step"
+    """What the forecast counts in: the scheduler's sigma, or the step's index."""
     rank: Annotated[int, Field(ge=1)] | None = None
+    """Width of the principal part; with neither rank nor energy the whole space is forecast."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """With neither rank nor energy the whole space is forecast."""
+    """The share of the features' energy that the principal part holds, instead of a rank."""
     granularity: Literal["trunk", "block"] = "trunk"
+    """What is forecast: the residual of the whole stack of blocks, or of each block."""
     factors: str | None = None
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
@@ -65,6 +84,14 @@ class SvdCache(Cache):
         return self
 
     @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": [step for step in range(steps) if step != steps - 2]}
+
+    @property
     def wants_factors(self) -> bool:
         """Gains must be fitted; a basis may be: without factors it is found as the generation runs."""
         subspace = self.rank is not None or self.energy is not None
@@ -72,16 +99,15 @@ class SvdCache(Cache):
         return self.predictor == "fitted" or (subspace and offline)
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        inside = frozenset() if self.granularity == "trunk" else frozenset({Fact.TRACEABLE, Fact.PASSING})
+    def drops(self) -> frozenset[Capability]:
+        inside = frozenset() if self.granularity == "trunk" else frozenset({Capability.TRACEABLE, Capability.PASSING})
         return super().drops | inside
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.cadence import Cadence
-        from ditstack.trunk import Store, cache_branches, cache_trunks
+        from ditstack.plugin import FeatureCache, StepPolicy, cache_branches, cache_trunks
 
-        pipe.cadence = Cadence(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
-        store = Store(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
+        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
+        store = FeatureCache(pipe, lambda site: self._predictor(site, store.factors), self.coordinate)
         (cache_trunks if self.granularity == "trunk" else cache_branches)(pipe, store)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
@@ -95,19 +121,24 @@ class SvdCache(Cache):
             full = spread(steps, math.ceil(steps / self.interval))
         return schedule.ending(full, steps, self.last_full)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
-        from ditstack.gains import principal_bases, tune_gains
+        from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 
-        bases = principal_bases(pipe, rehearsal, self.rank, self.energy)
+        store = FeatureCache.on(pipe)
+        bases = principal_bases(store, calibration, self.rank, self.energy)
         if self.predictor != "fitted":
             return bases
-        return tune_gains(pipe, rehearsal, bases, len(self.full_steps(rehearsal.sampler.steps)), split=bool(bases))
+        return tune_gains(store, calibration, bases, len(self.full_steps(calibration.sampler.steps)), split=bool(bases))
 
-    def _predictor(self, pipe: Pipe, site: str) -> Predictor:
-        from ditstack.predictors import Fitted, Subspace
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import FeatureCache
 
-        tensors = pipe.factors.tensors if pipe.factors is not None else {}
+        FeatureCache.on(pipe).take(tensors)
+
+    def _predictor(self, site: str, tensors: Mapping[str, Tensor]) -> Predictor:
+        from ditstack.maths.predictors import Fitted, Subspace
+
         basis = tensors.get(f"{site}.basis")
         if self.predictor == "fitted":
             return Fitted(tensors["gains"], basis)
@@ -117,7 +148,7 @@ class SvdCache(Cache):
         return Subspace(inner, basis, self._find_basis)
 
     def _inner(self) -> Predictor:
-        from ditstack import predictors
+        from ditstack.maths import predictors
 
         if self.predictor == "taylor":
             return predictors.Taylor(self.order)
@@ -126,6 +157,6 @@ class SvdCache(Cache):
         return predictors.Ema(self.beta) if self.predictor == "ema" else predictors.Reuse()
 
     def _find_basis(self, feature_BTD: Tensor) -> Tensor:
-        from ditstack.lowrank import gram, principal
+        from ditstack.maths.lowrank import gram, principal
 
         return principal(gram(feature_BTD), self.rank, self.energy)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.adapter import Cache
-from ditstack.facts import Fact
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class TaylorSeer(Cache):
@@ -25,34 +24,46 @@ class TaylorSeer(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 5
+    """One step in so many is full; 1 runs every step in full."""
     warmup: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full."""
     order: Annotated[int, Field(ge=0)] = 1
+    """Of the Taylor series; 0 reuses."""
     lite: bool = False
+    """Skip whole blocks and extrapolate the output of `proj_out`; else only attentions are forecast."""
 
     @property
-    def drops(self) -> frozenset[Fact]:
-        return super().drops | (frozenset() if self.lite else {Fact.TRACEABLE})
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    @property
+    def drops(self) -> frozenset[Capability]:
+        return super().drops | (frozenset() if self.lite else {Capability.TRACEABLE})
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 
-        from ditstack.borrowed import Borrowed
-        from ditstack.errors import BadPipeline
+        from ditstack.plugin import BadPipeline, DiffusersCache
 
         def configure(stage: str, transformer: torch.nn.Module) -> TaylorSeerCacheConfig:
             if self.lite and not hasattr(transformer, "proj_out"):
                 raise BadPipeline(f"taylorseer lite extrapolates proj_out; a {type(transformer).__name__} has none")
+            attentions = [] if self.lite else _attentions(pipe, stage)
+            if not (self.lite or attentions):
+                raise BadPipeline(
+                    f"taylorseer finds no attention by a name that is known in the blocks of a "
+                    f"{type(transformer).__name__}; write lite: true"
+                )
             return TaylorSeerCacheConfig(
                 cache_interval=self.interval,
                 disable_cache_before_step=self.warmup,
                 max_order=self.order,
                 taylor_factors_dtype=transformer.dtype,  # pyright: ignore[reportArgumentType]
-                cache_identifiers=None if self.lite else _attentions(pipe, stage),
+                cache_identifiers=attentions or None,
                 use_lite_mode=self.lite,
             )
 
-        Borrowed(pipe, "taylorseer", configure)
+        DiffusersCache(pipe, "taylorseer", configure)
 
 
 def _attentions(pipe: Pipe, stage: str) -> list[str]:

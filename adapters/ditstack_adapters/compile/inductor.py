@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.plugin import Adapter, Capability
 
 if TYPE_CHECKING:
     import torch
 
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 FORMS = 64
 """Most pieces of code of one region: kinds of steps times sizes, of which two or more become one of any size."""
@@ -35,12 +34,12 @@ class Inductor(Adapter):
     """`eager` and `aot_eager` follow every block and make no code: a quick look at whether a stack can be compiled."""
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        facts = {Fact.BLOCKS, Fact.TRACEABLE}
-        facts |= {Fact.COMPILER} if self.backend == "inductor" else set()
-        facts |= {Fact.FREE_TRUNK} if self.region == "whole" else set()
-        facts |= {Fact.CUDA} if self.mode != "default" else set()
-        return frozenset(facts | {Fact.PASSING} if self.replays else facts)
+    def needs(self) -> frozenset[Capability]:
+        facts = {Capability.BLOCKS, Capability.TRACEABLE}
+        facts |= {Capability.COMPILER} if self.backend == "inductor" else set()
+        facts |= {Capability.FREE_TRUNK} if self.region == "whole" else set()
+        facts |= {Capability.CUDA} if self.mode != "default" else set()
+        return frozenset(facts | {Capability.PASSING} if self.replays else facts)
 
     @property
     def replays(self) -> bool:
@@ -50,11 +49,11 @@ class Inductor(Adapter):
     def apply(self, pipe: Pipe) -> None:
         import torch
 
-        from ditstack.hooks import put_beneath
+        from ditstack.plugin import put_beneath
 
         pipe.compiled = 0
         if self.replays:
-            pipe.on_pass.append(torch.compiler.cudagraph_mark_step_begin)
+            pipe.passes.on_begin.append(torch.compiler.cudagraph_mark_step_begin)
         region = _Region(self, pipe)
         for module in self._modules(pipe):
             put_beneath(module, region.swift)

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ditstack.adapter import Adapter, suggest
-from ditstack.errors import BadFile, BadPipeline
-from ditstack.facts import Fact
+from ditstack.plugin import Adapter, BadFile, BadPipeline, Capability, suggest
 
 from ._presets import PRESETS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.effect import Probe
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe, lora_probe
 
 STILL = 1e-6
 """A move of the output by a smaller share is none."""
@@ -45,14 +42,16 @@ Scale = Annotated[float, AfterValidator(_does_something)]
 class Weights(BaseModel):
     """One file of LoRA weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     source: str
     """A .safetensors file, a folder that holds one, a hub id, or `embedded:NAME` for one that comes with ditstack."""
     weight_name: str | None = None
     """Which file, where the source holds several."""
     revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
     scale: Scale = 1.0
+    """What B A is multiplied by."""
     into: Literal["transformer", "transformer_2"] = "transformer"
     """Which of the pipeline's transformers it changes."""
 
@@ -62,37 +61,46 @@ class Weights(BaseModel):
         Raises:
             BadFile: there is none.
         """
-        from ditstack.lora_files import locate
+        from ditstack.plugin import lora_files
 
         if not self.source.startswith("embedded:"):
-            return locate(self.source, self.weight_name, self.revision)
+            return lora_files.locate(self.source, self.weight_name, self.revision)
         folder = EMBEDDED / self.source.removeprefix("embedded:")
         if not folder.name.endswith("-lora") or not folder.is_dir():
             known = [f"embedded:{one.name}" for one in sorted(EMBEDDED.glob("*-lora"))]
             raise BadFile(f"distill.source: no LoRA {self.source} comes with ditstack; {suggest(self.source, known)}")
-        return locate(str(folder), self.weight_name, None)
+        return lora_files.locate(str(folder), self.weight_name, None)
 
 
 class LoRA(Adapter):
     """Give a source, or a preset that knows it; what is written beside a preset goes before it."""
 
+    sampler_from: ClassVar[tuple[str, ...]] = ("preset",)
+
     preset: str | None = None
     """A few-step LoRA that is known, with its scale, steps, guidance and scheduler."""
     source: str
-    """See `Weights`; so are the next four."""
+    """A .safetensors file, a folder that holds one, a hub id, or `embedded:NAME` for one that comes with ditstack."""
     weight_name: str | None = None
+    """Which file, where the source holds several."""
     revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
     scale: Scale = 1.0
+    """What B A is multiplied by."""
     into: Literal["transformer", "transformer_2"] = "transformer"
+    """Which of the pipeline's transformers it changes."""
     also: Annotated[tuple[Weights, ...], Field(strict=False)] = ()
     """Further LoRAs, such as one for a style or for the second transformer."""
     fuse: bool = True
     """Add it to the weights before they are rounded; else it runs beside them, and can be changed."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """What it was distilled for, as the next three: the sampler's, where the recipe's `sampler` says nothing else."""
+    """What it was distilled for: the sampler's, where the recipe's `sampler` says nothing else."""
     guidance: Annotated[float, Field(ge=0)] | None = None
+    """The same of the guidance scale."""
     scheduler: str | None = None
+    """The same of the scheduler's class."""
     settings: dict[str, Any] | None = None
+    """The same of the scheduler's settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -108,8 +116,8 @@ class LoRA(Adapter):
         return {**known, **fields}
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        return frozenset({Fact.LORAS, Fact.FLOAT_WEIGHTS})
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.LORAS, Capability.FLOAT_WEIGHTS})
 
     @property
     def sampler(self) -> dict[str, Any]:
@@ -123,16 +131,16 @@ class LoRA(Adapter):
         return {f"ditstack_{place}": one for place, one in enumerate((Weights(**own), *self.also))}
 
     def inspect(self) -> None:
-        from ditstack.lora_files import read
+        from ditstack.plugin import lora_files
 
         for one in self.files.values():
-            read(one.locate())
+            lora_files.read(one.locate())
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.effect import Probe
+        from ditstack.plugin import lora_probe
 
         self._check(pipe)
-        probe, targets = Probe.of(pipe), {one.into for one in self.files.values()}
+        probe, targets = lora_probe.Probe.of(pipe), {one.into for one in self.files.values()}
         plain = {name: probe.output(pipe.transformers[name]) for name in sorted(targets)}
         self._load(pipe.pipeline)
         moves = {name: probe.output(pipe.transformers[name]) - before for name, before in plain.items()}
@@ -149,7 +157,7 @@ class LoRA(Adapter):
         Raises:
             BadFile, BadPipeline: before anything is changed.
         """
-        from ditstack.lora_files import check_fit
+        from ditstack.plugin import lora_files
 
         pipeline, kind = pipe.pipeline, type(pipe.pipeline).__name__
         if not hasattr(pipeline, "load_lora_weights"):
@@ -163,7 +171,7 @@ class LoRA(Adapter):
             if one.into not in pipe.transformers:
                 raise BadPipeline(f"distill.into: a {kind} has no {one.into}")
             path = one.locate()
-            if missing := check_fit(_in_their_names(pipeline, path), pipe.transformers[one.into], path):
+            if missing := lora_files.check_fit(_in_their_names(pipeline, path), pipe.transformers[one.into], path):
                 pipe.notes.append(f"distill lora: {len(missing)} modules of {path.name} are not here: {missing[0]} ...")
 
     def _load(self, pipeline: Any) -> None:
@@ -188,7 +196,7 @@ class LoRA(Adapter):
             return f"distill lora: {said} does not move the {name}'s output; is it for this model?"
         return None
 
-    def _compare(self, pipe: Pipe, probe: Probe, plain: dict[str, Tensor], moves: dict[str, Tensor]) -> None:
+    def _compare(self, pipe: Pipe, probe: lora_probe.Probe, plain: dict[str, Tensor], moves: dict[str, Tensor]) -> None:
         """Tell whether it moves the output on the weights that run as it did on the unrounded ones.
 
         For a fused one there are no rounded weights without it: what rounding itself does counts against it.
@@ -196,7 +204,7 @@ class LoRA(Adapter):
         Raises:
             BadPipeline: less than half of the move is left.
         """
-        from ditstack.effect import cosine
+        from ditstack.plugin import lora_probe
 
         for name, move in moves.items():
             transformer: Any = pipe.transformers[name]
@@ -206,7 +214,7 @@ class LoRA(Adapter):
                 plain[name] = probe.output(transformer)
                 transformer.enable_lora()
             left = now - plain[name]
-            found, share = cosine(left, move), float(left @ move / move.square().sum())
+            found, share = lora_probe.cosine(left, move), float(left @ move / move.square().sum())
             said = f"the LoRA moves the {name}'s output by {move.norm() / plain[name].norm():.1%}"
             if share < HALF:
                 raise BadPipeline(f"distill lora: {said}, but on the weights that run {share:.0%} of that is left")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 if TYPE_CHECKING:
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import Pipe
 
 
 class Auto(Model):
@@ -23,8 +23,7 @@ class Auto(Model):
     """Further arguments of every call of the pipeline."""
 
     def wrap(self, pipeline: Any) -> Pipe:
-        from ditstack.pipe import Pipe
-        from ditstack.trace import trace
+        from ditstack.plugin import Pipe, trace
 
         known = inspect.signature(type(pipeline).__call__).parameters
         guidance = "true_cfg_scale" if "guidance_scale" not in known else "guidance_scale"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class CogVideoX(Model):
@@ -17,3 +17,4 @@ class CogVideoX(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "THUDM/CogVideoX-2b"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, ClassVar
 
-from ditstack.errors import BadPipeline
-from ditstack.facts import Fact
-from ditstack.model import Model
+from ditstack.plugin import BadPipeline, Capability, Model
 
 CLASSES = 1000
 
@@ -19,10 +17,11 @@ class DiT(Model):
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
 
     source: str = "facebook/DiT-XL-2-256"
+    """A hub id, or a folder that `save_pretrained` wrote."""
 
     @property
-    def gives(self) -> frozenset[Fact]:
-        return super().gives - {Fact.LORAS}
+    def gives(self) -> frozenset[Capability]:
+        return super().gives - {Capability.LORAS}
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         return {"class_labels": [_label(pipeline, prompt.strip()) for prompt in prompts]}

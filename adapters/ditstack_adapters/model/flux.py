@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.errors import BadFile
-from ditstack.model import Model
+from ditstack.plugin import BadFile, Model
 
 LOADERS = {
     "text": "FluxPipeline",
@@ -23,9 +22,10 @@ class Flux(Model):
 
     transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
-    feeders: ClassVar[tuple[str, ...]] = ("pos_embed", "context_embedder")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("pos_embed", "context_embedder")
 
     source: str = "black-forest-labs/FLUX.1-dev"
+    """A hub id, or a folder that `save_pretrained` wrote."""
     task: Literal["text", "img2img", "fill", "kontext"] = "text"
     """Which pipeline is loaded; one that is handed over keeps its own task."""
     image: str | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class HunyuanVideo(Model):
@@ -14,12 +14,13 @@ class HunyuanVideo(Model):
 
     transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
-    feeders: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
     fps: ClassVar[int | None] = 15
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "hunyuanvideo-community/HunyuanVideo"
+    """A hub id, or a folder that `save_pretrained` wrote."""
     text_tokens: Annotated[int, Field(ge=1)] | None = None
     """How many tokens a prompt is padded to; the pipeline's own number if not given."""
 

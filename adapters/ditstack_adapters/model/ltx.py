@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class LTX(Model):
@@ -12,9 +12,10 @@ class LTX(Model):
 
     transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("rope", "caption_projection")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "caption_projection")
     fps: ClassVar[int | None] = 25
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "Lightricks/LTX-Video"
+    """A hub id, or a folder that `save_pretrained` wrote."""

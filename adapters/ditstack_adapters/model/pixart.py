@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ditstack.facts import Fact
-from ditstack.model import Model
+from ditstack.plugin import Capability, Model
 
 BINNED = (32, 64, 128, 256)  # sample sizes for which diffusers knows bins of resolutions
 
@@ -15,14 +14,15 @@ class PixArt(Model):
 
     transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("caption_projection",)
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("caption_projection",)
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 
     source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"
+    """A hub id, or a folder that `save_pretrained` wrote."""
 
     @property
-    def gives(self) -> frozenset[Fact]:
-        return super().gives - {Fact.LORAS}
+    def gives(self) -> frozenset[Capability]:
+        return super().gives - {Capability.LORAS}
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         binned = pipeline.transformer.config.sample_size in BINNED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class QwenImage(Model):
@@ -12,7 +12,8 @@ class QwenImage(Model):
 
     transformer_class: ClassVar[str] = "QwenImageTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("pos_embed", "txt_norm", "txt_in")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("pos_embed", "txt_norm", "txt_in")
     guidance: ClassVar[str] = "true_cfg_scale"
 
     source: str = "Qwen/Qwen-Image"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class SD3(Model):
@@ -12,6 +12,7 @@ class SD3(Model):
 
     transformer_class: ClassVar[str] = "SD3Transformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("context_embedder",)
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("context_embedder",)
 
     source: str = "stabilityai/stable-diffusion-3.5-medium"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.model import Model
+from ditstack.plugin import Model
 
 
 class Wan(Model):
@@ -12,9 +12,10 @@ class Wan(Model):
 
     transformer_class: ClassVar[str] = "WanTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("blocks",)
-    feeders: ClassVar[tuple[str, ...]] = ("rope", "condition_embedder.text_embedder")
+    conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "condition_embedder.text_embedder")
     fps: ClassVar[int | None] = 16
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"
 
     source: str = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.plugin import Capability, Quantizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 
-class BitsAndBytes(Adapter):
+class BitsAndBytes(Quantizer):
     """Weights can be read back from every scheme."""
 
+    axis_field: ClassVar[str] = "scheme"
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     extra: ClassVar[str] = "bitsandbytes"
 
     scheme: Literal["int8", "nf4", "fp4"] = "nf4"
+    """int8 rounds activations too, as they come; nf4 and fp4 round weights only, to four bits."""
     double_quant: bool = False
     """Round the scales of nf4 and fp4 too: 0.4 bits a weight less."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
@@ -47,34 +47,30 @@ class BitsAndBytes(Adapter):
         return self.compensate is not None
 
     @property
-    def needs(self) -> frozenset[Fact]:
+    def needs(self) -> frozenset[Capability]:
         # its scales lie beside the weights' tensors and would stay behind
-        return frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS, Fact.MOVED_WHOLE})
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FLOAT_WEIGHTS})
+        return super().needs | {Capability.MOVED_WHOLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.compensation import noting_errors
+        from ditstack.plugin import compensation
 
         _hush()
-        with noting_errors(pipe, self.wants_factors):
+        with compensation.noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():
                 for block in blocks:
                     self._swap_linears(block.module)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.compensation import fit_compensation
+        from ditstack.plugin import compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, rehearsal, self.compensate)
+        return compensation.fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.compensation import install
+        from ditstack.plugin import compensation
 
-        install(pipe, tensors)
+        compensation.install(pipe, tensors)
 
     def _swap_linears(self, block: torch.nn.Module) -> None:
         places = [
@@ -90,7 +86,7 @@ class BitsAndBytes(Adapter):
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights import is_beside
+        from ditstack.plugin import is_beside
 
         return type(module) is Linear and not is_beside(name) and not any(word in name for word in self.skip)
 

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.adapter import Adapter
-from ditstack.facts import Fact
+from ditstack.plugin import Capability, Quantizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.calibrate import Rehearsal
-    from ditstack.pipe import Pipe
+    from ditstack.plugin import CalibrationRun, Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
 
-class TorchAo(Adapter):
+class TorchAo(Quantizer):
     """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
 
+    axis_field: ClassVar[str] = "scheme"
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
 
     scheme: Scheme = "int8"
+    """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
     group_size: Annotated[int, Field(ge=8)] = 32
     """Weights that share a scale, for int4 and int3."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
@@ -38,41 +38,36 @@ class TorchAo(Adapter):
         return self.compensate is not None
 
     @property
-    def needs(self) -> frozenset[Fact]:
-        plain = frozenset({Fact.FLOAT_WEIGHTS, Fact.BLOCKS})
-        return plain | {Fact.SM89} if self.scheme == "fp8dq" else plain
-
-    @property
-    def drops(self) -> frozenset[Fact]:
-        return frozenset({Fact.FLOAT_WEIGHTS})
+    def needs(self) -> frozenset[Capability]:
+        return super().needs | {Capability.SM89} if self.scheme == "fp8dq" else super().needs
 
     def apply(self, pipe: Pipe) -> None:
         from torchao.quantization import quantize_
 
-        from ditstack.compensation import noting_errors
+        from ditstack.plugin import compensation
 
-        with noting_errors(pipe, self.wants_factors):
+        with compensation.noting_errors(pipe, self.wants_factors):
             for blocks in pipe.blocks.values():
                 for block in blocks:
                     quantize_(block.module, self._config(), self.takes)
 
-    def fit(self, pipe: Pipe, rehearsal: Rehearsal) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
-        from ditstack.compensation import fit_compensation
+        from ditstack.plugin import compensation
 
         assert self.compensate is not None
-        return fit_compensation(pipe, rehearsal, self.compensate)
+        return compensation.fit_compensation(pipe, calibration, self.compensate)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.compensation import install
+        from ditstack.plugin import compensation
 
-        install(pipe, tensors)
+        compensation.install(pipe, tensors)
 
     def takes(self, module: torch.nn.Module, name: str) -> bool:
         """Whether this linear is rounded."""
         from torch.nn import Linear
 
-        from ditstack.weights import is_beside
+        from ditstack.plugin import is_beside
 
         if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
             return False

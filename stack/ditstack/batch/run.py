@@ -1,4 +1,4 @@
-"""Batch: an order, run by Lightning's own Trainer on any number of devices and nodes, and its report."""
+"""Batch: a batch spec, run by Lightning's own Trainer on any number of devices and nodes, and its report."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ditstack import plan
-from ditstack.batch.batches import Item
-from ditstack.batch.order import Order
+from ditstack.batch.rows.batches import Item
+from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Halt, Stopping
 from ditstack.errors import DitstackError, Incompatible, Unfinished
+from ditstack.recipe import plan
 
 if TYPE_CHECKING:
     import lightning as L
     from rich.console import Console
 
+    from ditstack.assembly.sample import Pictures
+    from ditstack.batch.data import PromptData
+    from ditstack.batch.pictures import PictureWriter
+    from ditstack.batch.progress import Bar, Lines
     from ditstack.batch.report import BatchReport
-    from ditstack.sample import Pictures
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 """Where launchers say which process this is."""
@@ -29,13 +31,15 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 @dataclass
 class Job:
-    """An order and where to run it. Everything but `make` and `stopping` goes to Lightning's Trainer as it is."""
+    """A batch spec and where to run it. Everything but `make` and `stopping` goes to Lightning's Trainer as it is."""
 
-    order: Order
+    spec: BatchSpec
     devices: int = 1
     nodes: int = 1
     strategy: str | None = None
     logger: str | None = None
+    log_format: Literal["text", "json"] = "text"
+    """Of what is told off a terminal; json also on one."""
     make: Callable[[Sequence[Item]], Pictures] | None = None
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -50,7 +54,7 @@ class Job:
         import lightning as L
         from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-        place = self.order.recipe.model.place()
+        place = self.spec.recipe.model.place()
         chosen = [place.index] if place.index is not None and self.devices == 1 else self.devices
         try:
             trainer = L.Trainer(
@@ -58,10 +62,10 @@ class Job:
                 devices=chosen,
                 num_nodes=self.nodes,
                 strategy=self.strategy or ("ddp" if self.devices * self.nodes > 1 else "auto"),
-                precision=self.order.precision,  # pyright: ignore[reportArgumentType]
-                logger=_logger(self.logger, self.order.folder),
+                precision=self.spec.precision,  # pyright: ignore[reportArgumentType]
+                logger=_logger(self.logger, self.spec.folder.name),
                 callbacks=list(callbacks),
-                default_root_dir=self.order.folder,
+                default_root_dir=self.spec.folder.scratch,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -82,20 +86,23 @@ class Job:
         Raises:
             DitstackError: before anything is loaded, where that can be known.
         """
-        plan.check(self.order.recipe)
+        plan.check(self.spec.recipe)
         require_lightning()
-        from ditstack.batch.bar import Bar
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
         writer = PictureWriter()
-        data = PromptData(self.order, self.stopping)
-        bar = [Bar(data, writer, console)] if console and is_first() else []
-        trainer = self.trainer([writer, *bar])
+        data, module = PromptData(self.spec, self.stopping), DiffusionModule(self.spec.recipe, self.make)
+        bar = self._bar(data, writer, console)
+        trainer = self.trainer([writer, *([bar] if bar else [])])
         self.stopping.listen()
         try:
             if is_first():
-                self.order.begin()
-            trainer.predict(DiffusionModule(self.order.recipe, self.make), data, return_predictions=False)
+                self.spec.begin()
+            if bar:
+                module.tell = bar.tell
+                for text in self.spec.ledger.repaired:
+                    bar.tell(text)
+            trainer.predict(module, data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
             raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
@@ -107,8 +114,16 @@ class Job:
         finally:
             self.stopping.end_children()
             self.stopping.leave()
-            self.order.ledger.leave()
+            self.spec.leave()
         return writer.report
+
+    def _bar(self, data: PromptData, writer: PictureWriter, console: Console | None) -> Bar | Lines | None:
+        from ditstack.batch.progress import Bar, Lines
+
+        if console is None or not is_first():
+            return None
+        as_json = self.log_format == "json"
+        return Bar(data, writer, console) if console.is_terminal and not as_json else Lines(data, as_json)
 
     @property
     def exit_code(self) -> int:
@@ -151,11 +166,11 @@ def is_first() -> bool:
     return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)
 
 
-def _logger(name: str | None, folder: Path) -> Any:
+def _logger(name: str | None, folder: str) -> Any:
     """One of Lightning's loggers, writing beside the batch's folder's own files."""
     if name is None:
         return False
     from lightning.pytorch import loggers
 
     kinds = {"csv": loggers.CSVLogger, "tensorboard": loggers.TensorBoardLogger}
-    return kinds[name](str(folder / "logs"))
+    return kinds[name](f"{folder}/logs")

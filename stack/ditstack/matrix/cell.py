@@ -16,17 +16,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack import metrics, plan
-from ditstack.bench import Trial, trial
-from ditstack.check import verdicts
 from ditstack.errors import DitstackError
 from ditstack.files import write_atomically
-from ditstack.matrix import words
+from ditstack.maths.fidelity import relative_l2
 from ditstack.matrix.schema import Cell, FewSteps
 from ditstack.matrix.survey import Survey, name_of
-from ditstack.pictures import image, strip
-from ditstack.quality import relative_l2
-from ditstack.recipe import Recipe
+from ditstack.measure import metrics
+from ditstack.measure.bench import Trial, trial
+from ditstack.measure.check import verdicts
+from ditstack.measure.pictures import image, strip
+from ditstack.recipe import axes, plan
+from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Estimate, Unit
 
 SURVEY, NOW = "survey.json", "now"
@@ -41,7 +41,7 @@ class Record(BaseModel):
 
     cell: Cell
     errors: list[float] = []
-    """Relative L2 of each prompt's final latent, against the twin."""
+    """Relative L2 of each prompt's final latent, against the baseline."""
     units: list[Unit] = []
     left_out: list[str] = []
 
@@ -94,28 +94,28 @@ class Bench:
 
     def _made(self, chosen: dict[str, str], recipe: Recipe) -> Trial:
         """A cell that is the reference of others is made once."""
-        if chosen.get("quantize", "") == words.NONE:
+        if chosen.get("quantize", "") == axes.NONE:
             return self.reference("unquantized", recipe)
         return trial(recipe, self.survey.prompts)
 
     def _measured(self, cell: Cell, recipe: Recipe, made: Trial) -> Record:
-        pictures, twin = made.pictures, self.reference("twin", recipe.plain())
+        pictures, baseline = made.pictures, self.reference("baseline", recipe.plain())
         usable, left_out = metrics.metrics_for(recipe.model.judge(), pictures.images.ndim == 5)
-        cell.to_twin = metrics.measure(usable, pictures, twin.pictures)
+        cell.to_baseline = metrics.measure(usable, pictures, baseline.pictures)
         if "quantize" in recipe.adapters:
-            whole = self.reference("unquantized", _without(recipe, "quantize"))
+            whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
             cell.to_unquantized = metrics.measure(usable, pictures, whole.pictures)
         cell.own = metrics.measure(usable, pictures, None)
         cell.steps, cell.macs_ratio = pictures.steps, made.macs_ratio
-        cell.seconds, cell.speedup = made.seconds, twin.seconds / made.seconds
+        cell.seconds, cell.speedup = made.seconds, baseline.seconds / made.seconds
         cell.peak_memory, cell.weight_bytes = made.peak_memory, made.weight_bytes
-        found = {**cell.to_twin, "speedup": Estimate(mean=cell.speedup, low=cell.speedup, high=cell.speedup)}
+        found = {**cell.to_baseline, "speedup": Estimate(mean=cell.speedup, low=cell.speedup, high=cell.speedup)}
         missed = [str(one) for one in verdicts(self.survey.gate, found, left_out) if not one.ok]
         cell.status, cell.reasons = ("degraded" if missed else "ok"), [*missed, *made.notes]
         cell.pictures = self._keep_pictures(cell.name, made)
         units = [unit for metric in usable for unit in metric.units]
         return Record(
-            cell=cell, errors=relative_l2(pictures.latents, twin.pictures.latents), units=units, left_out=left_out
+            cell=cell, errors=relative_l2(pictures.latents, baseline.pictures.latents), units=units, left_out=left_out
         )
 
     def _works_though_refused(self, recipe: Recipe) -> str:
@@ -141,8 +141,8 @@ class Bench:
 
 def main(folder: Path) -> None:
     """Write every record that is not there yet; end early if whoever started this is gone."""
+    from ditstack.compat import hush, hush_loading
     from ditstack.matrix.few_steps import rows
-    from ditstack.quiet import hush, hush_loading
 
     hush()
     hush_loading()
@@ -162,12 +162,6 @@ def tasks(survey: Survey) -> list[tuple[str, dict[str, str] | tuple[str, int]]]:
     """The name of every record: the cells', then those of the short schedules."""
     cells: list[tuple[str, Any]] = [(name_of(chosen), chosen) for chosen in survey.combinations()]
     return cells + [(f"{distill}-{steps}-steps", (distill, steps)) for distill, steps in survey.few()]
-
-
-def _without(recipe: Recipe, stage: str) -> Recipe:
-    data = recipe.resolved()
-    data.pop(stage)
-    return Recipe.parse(data, f"{recipe.name} without {stage}")
 
 
 def _sentences(error: DitstackError) -> list[str]:

@@ -9,25 +9,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ditstack.errors import BadFile, Unfinished
-from ditstack.facts import describe_machine
+from ditstack.compat import require
+from ditstack.errors import BadFile, RecipeError, Unfinished
 from ditstack.files import write_atomically
+from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
 from ditstack.matrix.cell import NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
-from ditstack.metrics import estimate
+from ditstack.measure.metrics import estimate
+from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.origin import origins
 from ditstack.report import versions
 
 QUADRATURE = (
     "relative L2 of the final latents in quadrature, prompt by prompt: error(A+B) - sqrt(error(A)^2 + error(B)^2), "
-    "each against the unaccelerated twin; above zero, the parts hurt each other beyond their sum"
+    "each against the unaccelerated baseline; above zero, the parts hurt each other beyond their sum"
 )
 POLL = 0.5
 """Seconds between looks at what the process has finished."""
@@ -50,7 +54,13 @@ class Job:
 
         Raises:
             BadFile: the folder holds another matrix.
+            Incompatible: what writes the page is not installed.
         """
+        require("jinja2", "a matrix", "report")
+        with own_folder(self.folder, "matrix", _begun):
+            return self._run(console)
+
+    def _run(self, console: Console) -> Matrix:
         self._settle()
         with _progress(console) as bar:
             every = tasks(self.survey)
@@ -74,6 +84,7 @@ class Job:
             model=self.survey.name,
             machine=describe_machine(),
             versions=versions(),
+            methods=self._methods(),
             prompts=self.survey.prompts,
             seed=self.survey.base["seed"],
             gate=self.survey.gate.limits(),
@@ -85,6 +96,16 @@ class Job:
             cells=[record.cell for record in records.values()],
             few_steps=[row for record in few for row in record.rows],
         )
+
+    def _methods(self) -> dict[str, str]:
+        """Where the methods of every cell that can be read come from."""
+        found: dict[str, str] = {}
+        for chosen in self.survey.combinations():
+            with suppress(RecipeError):
+                recipe = self.survey.recipe(chosen)
+                names = {stage: f"{stage} {adapter.method}" for stage, adapter in recipe.stages()}
+                found |= {names[stage]: origin for stage, origin in origins(recipe).items()}
+        return found
 
     def _settle(self) -> None:
         """Begin, or go on; cells that failed are tried again."""
@@ -140,6 +161,12 @@ class Job:
         return (self.work / f"{name}.json").read_text(encoding="utf-8")
 
 
+def _begun(folder: Path) -> bool:
+    """Whether a folder holds a matrix and nothing else."""
+    own = {"work", "pictures", "matrix.json", "matrix.md", page.NAME, LOCK}
+    return (folder / "work" / SURVEY).is_file() and own >= {path.name for path in folder.iterdir()}
+
+
 def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> None:
     """Error beyond that which the parts alone predict; nothing where one of them was not measured."""
     errors = [records[name].errors for name in parts if name in records]
@@ -151,7 +178,7 @@ def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> N
 
 
 def _measures(cell: Cell, name: str) -> bool:
-    return name in cell.to_twin or name in cell.own
+    return name in cell.to_baseline or name in cell.own
 
 
 def _progress(console: Console) -> Progress:

@@ -20,8 +20,8 @@ def render(matrix: Matrix) -> str:
         f"# {matrix.model}: {' x '.join(matrix.axes)}",
         "",
         f"{len(matrix.cells)} cells on {len(matrix.prompts)} prompts, {matrix.machine}: {told}. Gate: {gate}.",
-        "Fidelity is to the unaccelerated twin at the same seeds, and to the same stack unquantized; in brackets the "
-        "95 % interval over prompts.",
+        "Fidelity is to the unaccelerated baseline at the same seeds, and to the same stack unquantized; in brackets "
+        "the 95 % interval over prompts.",
         "",
         f"Interaction: {matrix.interaction_model}.",
         "",
@@ -45,7 +45,7 @@ def _row(cell: Cell, names: list[str]) -> list[str]:
     speed = "" if cell.speedup is None else f"{cell.speedup:.2f}x"
     macs = "" if cell.macs_ratio is None else f"{cell.macs_ratio:.2f}"
     weights = "" if cell.weight_bytes is None else f"{cell.weight_bytes / 1e6:.1f} MB"
-    measures = [_figure(cell.to_twin.get(name) or cell.own.get(name)) for name in names]
+    measures = [_figure(cell.to_baseline.get(name) or cell.own.get(name)) for name in names]
     status = f"**{cell.status}**" if cell.contradiction else cell.status
     unquantized = _figure(cell.to_unquantized.get("psnr"))
     return [*cell.words.values(), status, speed, macs, weights, *measures, unquantized, _figure(cell.interaction)]

@@ -20,7 +20,7 @@ from ditstack.matrix.schema import PLAIN, STATUSES, Cell, Estimate, FewSteps, Ma
 NAME = "matrix.html"
 _FILES = Path(__file__).parent / "page_files"
 _SIDE, _LOSSLESS_SIDE, _MOST_PICTURES = 320, 128, 800
-_TO_TWIN, _TO_UNQUANTIZED = "to the unaccelerated twin", "to the same stack, unquantized"
+_TO_BASELINE, _TO_UNQUANTIZED = "to the unaccelerated baseline", "to the same stack, unquantized"
 
 
 def write(matrix: Matrix, folder: Path) -> Path:
@@ -108,7 +108,7 @@ class View:
             Column("weights", "weights", "MB", False),
             Column("memory", "peak memory", "MB", False),
         ]
-        for group, note in (("to_twin", _TO_TWIN), ("own", ""), ("to_unquantized", _TO_UNQUANTIZED)):
+        for group, note in (("to_baseline", _TO_BASELINE), ("own", ""), ("to_unquantized", _TO_UNQUANTIZED)):
             given += [_column(group, unit, note) for unit in self.matrix.units]
         given.append(Column("interaction", "interaction", "relative L2", False))
         return [one for one in given if any(self.figure(cell, one.key).value for cell in self.matrix.cells)]
@@ -166,17 +166,17 @@ class View:
 
     def title(self, cell: Cell) -> str:
         """The words of a cell that do something."""
-        twin = self.twins.get(cell.words.get("distill", PLAIN))
-        idle = {stage: word for stage, word in twin.words.items() if stage != "distill"} if twin else {}
+        baseline = self.baselines.get(cell.words.get("distill", PLAIN))
+        idle = {stage: word for stage, word in baseline.words.items() if stage != "distill"} if baseline else {}
         acting = [word for stage, word in cell.words.items() if word not in (PLAIN, idle.get(stage))]
         return " · ".join(acting) or "plain"
 
     @cached_property
-    def twins(self) -> dict[str, Cell]:
-        """The plain cell of each LoRA: the first whose pictures equal the unaccelerated twin's."""
+    def baselines(self) -> dict[str, Cell]:
+        """The plain cell of each LoRA: the first whose pictures equal the unaccelerated baseline's."""
         found: dict[str, Cell] = {}
         for cell in self.matrix.cells:
-            if cell.pictures and "psnr" in cell.to_twin and cell.to_twin["psnr"].mean == math.inf:
+            if cell.pictures and "psnr" in cell.to_baseline and cell.to_baseline["psnr"].mean == math.inf:
                 found.setdefault(cell.words.get("distill", PLAIN), cell)
         return found
 
@@ -193,19 +193,19 @@ class View:
             "figures": {key: [one.value, one.text, one.interval] for key, one in figures.items() if one.value},
             "interaction": self._interaction(cell),
             "pictures": [self._source(file) for file in cell.pictures[: self.shown]],
-            "twin": twin.name if (twin := self.twins.get(cell.words.get("distill", PLAIN))) else None,
+            "baseline": baseline.name if (baseline := self.baselines.get(cell.words.get("distill", PLAIN))) else None,
         }
 
     def _interaction(self, cell: Cell) -> dict[str, Any] | None:
         """What the parts alone predict, and what came."""
-        measured = cell.to_twin.get("relative_l2")
+        measured = cell.to_baseline.get("relative_l2")
         if cell.interaction is None or measured is None:
             return None
         known = {one.name: one for one in self.matrix.cells}
         parts = [known[name] for name in cell.parts if name in known]
         return {
             "parts": [
-                [one.name, self.title(one), Figure.of(one.to_twin.get("relative_l2")).text or "not measured"]
+                [one.name, self.title(one), Figure.of(one.to_baseline.get("relative_l2")).text or "not measured"]
                 for one in parts
             ],
             "predicted": _short(measured.mean - cell.interaction.mean),

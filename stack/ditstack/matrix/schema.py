@@ -40,15 +40,15 @@ class Cell(_Row):
     seconds: float | None = None
     """Of denoising one picture, median of several runs."""
     speedup: float | None = None
-    """Of denoising, against the unaccelerated twin."""
+    """Of denoising, against the unaccelerated baseline."""
     peak_memory: int | None = None
     """Bytes."""
     weight_bytes: int | None = None
     """Of the transformers' weights as they run."""
     macs_ratio: float | None = None
     """Multiply-accumulates as a share of running every step in full."""
-    to_twin: dict[str, Estimate] = {}
-    """Fidelity to the unaccelerated twin: same model, LoRA, sampler and seeds, nothing else."""
+    to_baseline: dict[str, Estimate] = {}
+    """Fidelity to the unaccelerated baseline: same model, LoRA, sampler and seeds, nothing else."""
     to_unquantized: dict[str, Estimate] = {}
     """Fidelity to the same stack without its quantize stage; empty where there is none."""
     own: dict[str, Estimate] = {}
@@ -107,6 +107,8 @@ class Matrix(_Row):
     model: str
     machine: str
     versions: dict[str, str]
+    methods: dict[str, str] = {}
+    """Of each stage and method that occurs, as "cache svdcache", its distribution and version."""
     prompts: list[str]
     seed: int
     gate: dict[str, float]

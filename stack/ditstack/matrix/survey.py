@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack.adapter import STAGES
-from ditstack.layers import Layered
-from ditstack.matrix import words
-from ditstack.recipe import Gate, Recipe
+from ditstack.recipe.adapter import STAGES
+from ditstack.recipe.axes import NONE, is_plain
+from ditstack.recipe.axes import fields as fields_of
+from ditstack.recipe.layers import Layered
+from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import FILED
 
 GATE = Gate(psnr_min=30)
@@ -44,7 +45,7 @@ class Survey(BaseModel):
         survey = cls(name=base.name, base=base.resolved(), axes=axes, prompts=prompts)
         for stage, each in axes.items():
             for word in each:
-                words.fields(stage, word, survey.model)
+                fields_of(stage, word, survey.model)
         return survey
 
     @property
@@ -69,10 +70,8 @@ class Survey(BaseModel):
             RecipeError: it cannot be read.
         """
         layered = Layered.plain(name_of(chosen), {**self.base, **dict.fromkeys(self.axes)})
-        few_steps = chosen.get("distill", words.NONE) != words.NONE
-        layered.add(
-            {stage: words.fields(stage, word, self.model, few_steps) for stage, word in chosen.items()}, CHANGES
-        )
+        few_steps = chosen.get("distill", NONE) != NONE
+        layered.add({stage: fields_of(stage, word, self.model, few_steps) for stage, word in chosen.items()}, CHANGES)
         if changes:
             layered.add(changes, CHANGES)
         return Recipe.check(layered)
@@ -80,7 +79,7 @@ class Survey(BaseModel):
     def parts(self, chosen: dict[str, str]) -> list[dict[str, str]]:
         """Each accelerating stage of a combination alone, on the same LoRA; empty where it has fewer than two."""
         recipe = self.recipe(chosen)
-        acting = [stage for stage in chosen if stage != "distill" and not words.is_plain(recipe, stage)]
+        acting = [stage for stage in chosen if stage != "distill" and not is_plain(recipe, stage)]
         if len(acting) < 2:
             return []
         idle = {stage: word if stage == "distill" else self._plain_word(stage, word) for stage, word in chosen.items()}
@@ -91,17 +90,17 @@ class Survey(BaseModel):
         if "cache" not in self.axes:
             return []
         found = []
-        for distill in self.axes.get("distill", [words.NONE]):
+        for distill in self.axes.get("distill", [NONE]):
             own = self.recipe({"distill": distill} if "distill" in self.axes else {}).sampler.steps
             found += [(distill, steps) for steps in ([own] if own <= max(FEW) else FEW)]
         return found
 
     def _plain_word(self, stage: str, word: str) -> str:
-        plain = (one for one in self.axes[stage] if words.is_plain(self.recipe({stage: one}), stage))
+        plain = (one for one in self.axes[stage] if is_plain(self.recipe({stage: one}), stage))
         return next(plain, word)
 
     def _none_first(self, stage: str) -> list[str]:
-        return sorted(self.axes[stage], key=lambda word: word != words.NONE)
+        return sorted(self.axes[stage], key=lambda word: word != NONE)
 
 
 def name_of(chosen: dict[str, str]) -> str:

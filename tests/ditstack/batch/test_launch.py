@@ -14,11 +14,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
-from ditstack.batch.order import Order
 from ditstack.batch.run import Job, is_first
-from ditstack.cli import app
+from ditstack.batch.spec import BatchSpec
+from ditstack.cli.app import app
 from ditstack.errors import Incompatible
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 
 TORCHRUN = (
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint head:29500 "
@@ -75,7 +75,7 @@ def test_another_number_of_processes_than_was_started_is_refused(
     for name, value in known.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Incompatible, match=r"run started 2 processes; found --devices 1 on --nodes 1"):
-        Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out")).trainer()
+        Job(BatchSpec(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out")).trainer()
 
 
 @pytest.mark.parametrize("line", [TORCHRUN, SLURM])
@@ -87,11 +87,11 @@ def test_the_readme_shows_the_lines_that_are_tested(line: str) -> None:
 
 def test_a_strategy_that_lightning_does_not_know_is_refused_in_its_words(tmp_path: Path) -> None:
     with pytest.raises(Incompatible, match=r"batch cannot run here:\n.*nonsense"):
-        Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), strategy="nonsense").trainer()
+        Job(BatchSpec(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), strategy="nonsense").trainer()
 
 
 def test_several_nodes_without_a_launcher_are_refused_at_once(tmp_path: Path) -> None:
-    job = Job(Order(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), nodes=2)
+    job = Job(BatchSpec(Recipe.read("tiny"), tmp_path / "prompts.txt", tmp_path / "out"), nodes=2)
     with pytest.raises(Incompatible, match="2 nodes need a launcher:\n  start it with torchrun or srun, or set MASTER"):
         job.trainer()
 
@@ -105,7 +105,7 @@ def test_two_processes_make_every_picture_once(tmp_path: Path) -> None:
     run = [*command, "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
     done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    Job(Order(Recipe.read("tiny", changes), tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
+    Job(BatchSpec(Recipe.read("tiny", changes), tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
     for path in (tmp_path / "one" / "pictures").iterdir():
         with Image.open(path) as one, Image.open(tmp_path / "out" / "pictures" / path.name) as two:
             assert max(high for _, high in ImageChops.difference(one, two).getextrema()) <= 1  # pyright: ignore

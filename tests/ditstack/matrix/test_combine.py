@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ditstack import plan
-from ditstack.adapter import find
 from ditstack.errors import BadFile
-from ditstack.facts import Fact
 from ditstack.files import write_atomically
 from ditstack.matrix import cell
 from ditstack.matrix.cell import Bench, Record, tasks
 from ditstack.matrix.combine import Job
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
-from ditstack.recipe import Recipe
+from ditstack.recipe import plan
+from ditstack.recipe.adapter import find
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.recipe import Recipe
 
 AXES = {"quantize": ["none", "int8"], "cache": ["none", "reuse"]}
 QUIET = Console(quiet=True)
@@ -107,7 +107,7 @@ def test_a_refusal_is_shown_with_its_reason_and_is_red_if_the_stack_works_when_f
     assert "compute capability" in machine.reasons[0]
     assert machine.contradiction == "", "what the machine lacks cannot be forced"
     reuse = find("cache", "reuse")
-    monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({Fact.FLOAT_WEIGHTS})))
+    monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({Capability.FLOAT_WEIGHTS})))
     asked = survey({"quantize": ["none", "int8"], "cache": ["none", "reuse"]}, steps=2)
     wrong = bench(tmp_path / "b", asked).record({"quantize": "int8", "cache": "reuse"}).cell
     assert wrong.status == "refused"

@@ -8,7 +8,7 @@ from ditstack.files import write_atomically
 from ditstack.matrix.cell import Bench
 from ditstack.matrix.schema import Cell, Matrix, read
 from ditstack.matrix.survey import Survey
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from results import matrix_file
 
 AGAIN = ("lora-int8-native-none", "lora-none-native-reuse", "none-none-native-svdcache")
@@ -40,6 +40,6 @@ def agree(now: Cell, then: Cell) -> None:
     """Within what another processor's sums may differ by."""
     assert (now.status, now.steps, now.recipe) == (then.status, then.steps, then.recipe)
     assert now.macs_ratio == pytest.approx(then.macs_ratio, rel=1e-6)
-    assert now.to_twin["psnr"].mean == pytest.approx(then.to_twin["psnr"].mean, abs=0.2)
-    assert now.to_twin["ssim"].mean == pytest.approx(then.to_twin["ssim"].mean, abs=2e-3)
+    assert now.to_baseline["psnr"].mean == pytest.approx(then.to_baseline["psnr"].mean, abs=0.2)
+    assert now.to_baseline["ssim"].mean == pytest.approx(then.to_baseline["ssim"].mean, abs=2e-3)
     assert now.own["agreement.all"].mean == pytest.approx(then.own["agreement.all"].mean, abs=1 / 32 + 1e-9)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditstack.attention import Call, Declined
-from ditstack.facts import Fact
-from ditstack.plan import plan
-from ditstack.recipe import Recipe
+from ditstack.attention.dispatch import Call, Declined
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 from ditstack_adapters.attention import int8qk, sage
 
 
@@ -47,8 +47,8 @@ def test_the_emulation_agrees_with_the_kernel(
     out = sage.attend_1(q, k, v, call(q, causal=causal))
     assert isinstance(out, Tensor)
     torch.testing.assert_close(k, before, rtol=0, atol=0, msg="the caller's k was changed")
-    twin = int8qk.attend(q, k, v, call(q, causal=causal))
-    assert (out - twin).norm() / twin.norm() < 1e-3
+    baseline = int8qk.attend(q, k, v, call(q, causal=causal))
+    assert (out - baseline).norm() / baseline.norm() < 1e-3
 
 
 def test_the_kernel_is_wrong_where_the_guard_says_so(kernel: Callable[..., Tensor]) -> None:
@@ -104,4 +104,4 @@ def test_keys_that_a_mask_hides_from_all_are_left_out(
 def test_without_a_gpu_it_is_refused_by_a_fact() -> None:
     recipe = Recipe.parse({"model": {"method": "flux"}, "attention": {"method": "sage"}})
     reasons = [reason for step in plan(recipe, "cpu") for reason in step.reasons]
-    assert f"attention sage needs that {Fact.CUDA.value}" in reasons
+    assert f"attention sage needs that {Capability.CUDA.sentence}" in reasons

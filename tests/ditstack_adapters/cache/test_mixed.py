@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline, RecipeError
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 7
@@ -39,8 +39,8 @@ def run(stack: Stack, steps: int = STEPS, **more: Any) -> Tensor:
 def test_every_step_runs_as_its_letter_says_in_both_guidance_passes() -> None:
     stack = stand(schedule="F C S F R C S")
     run(stack, true_cfg_scale=3.0)
-    assert stack.pipe.tally == {"full": 4, "calibrated": 4, "forecast": 4, "reused": 2}
-    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 2, "forecast": 2, "reused": 1}
+    assert stack.pipe.passes.kinds == {"full": 4, "calibrated": 4, "forecast": 4, "reused": 2}
+    assert stack.pipe.passes.steps == {"full": 2, "calibrated": 2, "forecast": 2, "reused": 1}
 
 
 def test_calibrated_steps_alone_at_full_rank_are_the_plain_pipe() -> None:
@@ -62,7 +62,7 @@ def test_forecast_and_reused_steps_alone_are_the_caches_that_know_only_them() ->
 
 
 def test_a_forecast_hears_what_a_calibrated_step_told_and_a_full_step_ends_it() -> None:
-    from ditstack.predictors import Steered
+    from ditstack.maths.predictors import Steered
 
     steered = Steered(trust=0.5)
     steered.keep(torch.tensor(0.0), 0)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
-from ditstack.facts import Fact
-from ditstack.plan import plan
-from ditstack.recipe import Recipe
+from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 6
@@ -59,7 +59,7 @@ def compiled_twice(stages: dict[str, Any], most: int, **fields: Any) -> Stack:
 
 @pytest.mark.parametrize("kind", CACHES)
 def test_every_kind_of_step_is_compiled_once_and_paints_the_same(kind: str) -> None:
-    kinds = compiled_twice(CACHES[kind], PIECES[kind]).pipe.steps_by_kind()
+    kinds = compiled_twice(CACHES[kind], PIECES[kind]).pipe.passes.steps
     assert kind == "mixed" or kind in kinds
 
 
@@ -104,20 +104,20 @@ def test_code_is_made_where_a_compiler_is_and_paints_the_same() -> None:
 @pytest.mark.parametrize(
     ("stages", "fields", "fact"),
     [
-        (CACHES["forecast"], {"region": "whole"}, Fact.FREE_TRUNK),
-        ({"cache": {"method": "svdcache", "granularity": "block"}}, {}, Fact.TRACEABLE),
-        ({"cache": {"method": "taylorseer"}}, {}, Fact.TRACEABLE),
-        (CACHES["calibrated"], {"mode": "reduce-overhead"}, Fact.PASSING),
-        ({}, {"mode": "max-autotune"}, Fact.CUDA),
+        (CACHES["forecast"], {"region": "whole"}, Capability.FREE_TRUNK),
+        ({"cache": {"method": "svdcache", "granularity": "block"}}, {}, Capability.TRACEABLE),
+        ({"cache": {"method": "taylorseer"}}, {}, Capability.TRACEABLE),
+        (CACHES["calibrated"], {"mode": "reduce-overhead"}, Capability.PASSING),
+        ({}, {"mode": "max-autotune"}, Capability.CUDA),
     ],
 )
-def test_what_cannot_be_compiled_is_refused(stages: dict[str, Any], fields: dict[str, Any], fact: Fact) -> None:
+def test_what_cannot_be_compiled_is_refused(stages: dict[str, Any], fields: dict[str, Any], fact: Capability) -> None:
     reasons = plan(recipe(stages, **fields))[-1].reasons
-    assert any(f"compile inductor needs that {fact.value}" in reason for reason in reasons)
+    assert any(f"compile inductor needs that {fact.sentence}" in reason for reason in reasons)
 
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     (reason,) = plan(recipe({}, backend="inductor"))[-1].reasons
-    assert Fact.COMPILER.value in reason
+    assert Capability.COMPILER.sentence in reason

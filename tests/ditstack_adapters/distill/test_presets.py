@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ditstack.adapter import find
-from ditstack.recipe import Recipe
+from ditstack.recipe.adapter import find
+from ditstack.recipe.recipe import Recipe
 
 
 def test_every_preset_is_whole(subtests: Any) -> None:

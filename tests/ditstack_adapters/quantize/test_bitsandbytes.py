@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import RecipeError
 from ditstack.factors import fingerprint
-from ditstack.macs import MacCounter
-from ditstack.recipe import Recipe
+from ditstack.pipeline.macs import MacCounter
+from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from ditstack.weights import dense
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.weights.dense import dense
 
 SCHEMES: list[dict[str, Any]] = [
     {"scheme": "int8"}, {"scheme": "nf4"}, {"scheme": "fp4"}, {"scheme": "nf4", "double_quant": True},

@@ -37,8 +37,8 @@
   }
 
   function pictures(cell) {
-    const twin = data.cells[cell.twin];
-    if (!twin) return cell.pictures.map((at, place) => make("img", { className: "alone", src: data.sources[at], alt: cell.title + ": " + data.pictured[place] }));
+    const baseline = data.cells[cell.baseline];
+    if (!baseline) return cell.pictures.map((at, place) => make("img", { className: "alone", src: data.sources[at], alt: cell.title + ": " + data.pictured[place] }));
     if (!cell.pictures.length) return [];
     const plain = make("img"), stacked = make("img", { className: "stacked" });
     const pair = make("div", { className: "pair" }, plain, stacked, make("span", { textContent: "plain" }), make("span", { textContent: "stacked" }));
@@ -47,7 +47,7 @@
     const check = make("input", { type: "checkbox", id: "difference" });
     const show = () => {
       const at = Number(choose.value);
-      plain.src = data.sources[twin.pictures[at]];
+      plain.src = data.sources[baseline.pictures[at]];
       stacked.src = data.sources[cell.pictures[at]];
       plain.alt = "Without acceleration: " + data.pictured[at];
       stacked.alt = cell.title + ": " + data.pictured[at];

@@ -1,0 +1,129 @@
+"""Sample: prompts and seeds become pictures through a pipe."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ditstack.errors import BadPipeline
+from ditstack.pipeline.clock import now
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Sampler
+
+
+@dataclass
+class Pictures:
+    """What a generation made.
+
+    Attributes:
+        images: (B, 3, H, W) float in [0, 1], or (B, F, 3, H, W) for video.
+        latents: the final latents, as the scheduler left them.
+        seconds: encode, denoise and decode.
+        steps: how many steps ran in each way.
+        macs: multiply-accumulates of the transformer, all steps and branches.
+        fps: frames per second of a video.
+    """
+
+    images: Tensor
+    latents: Tensor
+    seconds: dict[str, float]
+    steps: dict[str, int]
+    macs: int
+    prompts: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    fps: int = 0
+
+
+def sample(
+    pipe: Pipe,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    negative_prompt: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Pictures:
+    """One picture per prompt and seed, in one batch. A picture depends on its own prompt and seed only.
+
+    Args:
+        extra: further arguments of the pipeline's call, such as `image` for img2img: one for all prompts, or one each.
+
+    Raises:
+        BadPipeline: a picture holds NaN or infinity, or the pipeline cannot be called like this.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
+    arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
+    arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
+    refuse_unknown(pipe.pipeline, arguments)
+    arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    started = now()
+    with torch.inference_mode():
+        out = pipe.pipeline(**arguments, output_type="pt")
+    ended = now()
+    images = out.images if hasattr(out, "images") else out.frames
+    images = torch.as_tensor(images).float().cpu()
+    if not torch.isfinite(images).all():
+        raise BadPipeline(
+            "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
+        )
+    clock = pipe.clock
+    seconds = {
+        "encode": clock.first_pass - started,
+        "denoise": clock.ended - clock.first_pass,
+        "decode": ended - clock.ended,
+    }
+    assert clock.latents is not None
+    latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
+    return Pictures(images, latents, seconds, pipe.passes.steps, pipe.passes.macs, list(prompts), list(seeds), pipe.fps)
+
+
+def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
+    """The arguments of the pipeline's call, in its family's own words."""
+    arguments: dict[str, Any] = {**pipe.call, "num_inference_steps": sampler.steps}
+    arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
+    if sampler.guidance is not None:
+        arguments[pipe.guidance] = sampler.guidance
+        if pipe.guidance == "true_cfg_scale" and sampler.guidance > 1:
+            negative = negative or ""
+    if negative is not None:
+        arguments["negative_prompt"] = [negative] * len(prompts)
+    if sampler.width_height is not None:
+        arguments["width"], arguments["height"] = sampler.width_height
+    if sampler.frames is not None:
+        arguments["num_frames"] = sampler.frames
+    return arguments
+
+
+def one_each(value: Any, count: int) -> Any:
+    """A picture repeated for every prompt, since pipelines noise a single one with the first seed alone."""
+    if isinstance(value, Image.Image):
+        return [value] * count
+    if isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1:
+        return value.expand(count, *value.shape[1:])
+    return value
+
+
+def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the pipeline's call does not take.
+
+    Raises:
+        BadPipeline: with all of them.
+    """
+    known = inspect.signature(type(pipeline).__call__).parameters
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in known.values())
+    unknown = [name for name in arguments if name not in known]
+    if unknown and not open_ended:
+        raise BadPipeline(f"a {type(pipeline).__name__} takes no {', '.join(unknown)}")
+
+
+def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
+    """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
+    whole = pipe.compiled is not None or (pipe.policy is not None and pipe.policy.steps is not None)
+    short = sampler if whole else sampler.model_copy(update={"steps": 2})
+    sample(pipe, prompts, range(len(prompts)), short)

@@ -1,0 +1,82 @@
+"""Scheduler: the one that a recipe's sampler names, made from the model's own; what it does not take is refused."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ditstack.errors import BadPipeline
+from ditstack.recipe.adapter import suggest
+from ditstack.recipe.recipe import Sampler
+
+OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
+"""Settings that a pipeline reads from its scheduler's config to shift the sigmas by the size of the picture; they are
+taken by every scheduler whose `set_timesteps` takes the `mu` that comes of them."""
+
+
+def check_scheduler(sampler: Sampler) -> None:
+    """Refuse what can be known to fail before any weight of the model is loaded.
+
+    Raises:
+        BadPipeline: diffusers has no such class, or it does not take a setting.
+    """
+    if sampler.scheduler is not None:
+        _check_settings(named_class(sampler.scheduler), sampler.settings)
+
+
+def named_class(name: str) -> type:
+    """The scheduler class of diffusers.
+
+    Raises:
+        BadPipeline: there is none of that name.
+    """
+    import diffusers
+    from diffusers import SchedulerMixin  # pyright: ignore[reportPrivateImportUsage]
+
+    kind = getattr(diffusers, name, None)
+    if missing := getattr(kind, "_backends", None):  # what diffusers puts where a package is not installed
+        raise BadPipeline(f"sampler.scheduler: {name} needs a package that is not installed: {', '.join(missing)}")
+    if not inspect.isclass(kind) or not issubclass(kind, SchedulerMixin):
+        known = [one for one in dir(diffusers) if one.endswith("Scheduler")]
+        raise BadPipeline(f"sampler.scheduler: diffusers has no scheduler {name!r}; {suggest(name, known)}")
+    return kind
+
+
+def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
+    """The scheduler to sample with: the pipeline's own where the recipe says nothing, else a new one.
+
+    It has the settings of the pipeline's own where the recipe names none. The pipeline is not changed.
+
+    Raises:
+        BadPipeline: the class does not take a setting, or not this value of it.
+    """
+    if sampler.scheduler is None and not sampler.settings:
+        return pipeline.scheduler
+    kind: Any = named_class(sampler.scheduler) if sampler.scheduler else type(pipeline.scheduler)
+    _check_settings(kind, sampler.settings)
+    own = {name: value for name, value in sampler.settings.items() if name in _parameters(kind)}
+    try:
+        made = kind.from_config(pipeline.scheduler.config, **own)
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be made of {own}: {error}") from error
+    made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})
+    return made
+
+
+def _check_settings(kind: Any, settings: dict[str, Any]) -> None:
+    known = _parameters(kind)
+    if "mu" in inspect.signature(kind.set_timesteps).parameters:
+        known = [*known, *(one for one in OF_THE_PIPELINE if one not in known)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        near = [f"{name}: {suggest(name, known)}" for name in unknown]
+        hint = "; ".join(one for one in near if "did you mean" in one)
+        raise BadPipeline(
+            f"sampler.settings: a {kind.__name__} takes no {', '.join(unknown)}; "
+            f"{hint + '; ' if hint else ''}it takes {', '.join(known)}"
+        )
+
+
+def _parameters(kind: Any) -> list[str]:
+    """The names of what a scheduler class is made with."""
+    return [name for name in inspect.signature(kind.__init__).parameters if name not in ("self", "args", "kwargs")]

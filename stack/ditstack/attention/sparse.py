@@ -1,0 +1,87 @@
+"""Sparse kernel: block-sparse attention at work on one pipe: what each site keeps, and what each head can spare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from ditstack.attention.dispatch import Call, Declined
+from ditstack.maths.blocksparse import Kept, attend, needed, text_blocks
+from ditstack.pipeline.pipe import Pipe
+
+Choose = Callable[[Tensor, Tensor, Call, "Tensor | None"], "Kept | Declined"]
+
+# B batch, H heads, T tokens, D width of a head
+
+
+class SparseKernel:
+    """A kernel that keeps the blocks that `choose` names, chosen anew on full steps and held between them.
+
+    Attributes:
+        shares: by site, the share of key blocks without text that each head keeps, (H,), where that was calibrated.
+    """
+
+    def __init__(self, pipe: Pipe, choose: Choose) -> None:
+        self.pipe, self.choose = pipe, choose
+        self.shares: dict[str, Tensor] = {}
+        self._kept: dict[Any, Kept] = {}
+        self._measure: Callable[[Tensor, Tensor, Tensor, Call], None] | None = None
+        pipe.clock.on_edge.append(self._kept.clear)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
+        if (reason := refusal(call)) is not None:
+            return Declined(reason)
+        if self._measure is not None:
+            self._measure(q, k, v, call)
+            return scaled_dot_product_attention(q, k, v, attn_mask=call.mask, scale=call.scale)
+        kept = self._now(q, k, call)
+        if isinstance(kept, Declined):
+            return kept
+        call.share = kept.kept.float().mean()
+        return attend(q, k, v, kept, call.scale)
+
+    def _now(self, q: Tensor, k: Tensor, call: Call) -> Kept | Declined:
+        key = (call.site.name, self.pipe.clock.branch, q.shape)
+        if self.pipe.passes.rests and key in self._kept:
+            return self._kept[key]
+        kept = self.choose(q, k, call, self.shares.get(call.site.name))
+        if not isinstance(kept, Declined):
+            self._kept[key] = kept
+        return kept
+
+    @contextmanager
+    def measuring(self, tolerance: float, size: Callable[[Tensor], int]) -> Iterator[dict[str, Tensor]]:
+        """Inside, attention is dense, and what each head needs is noted: by site, the largest share seen, (H,).
+
+        Args:
+            tolerance: what a head may lose of its output, relative.
+            size: how many tokens are in a block, for given queries.
+        """
+        found: dict[str, Tensor] = {}
+
+        def measure(q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
+            text = text_blocks(call.text, q.shape[-2], size(q), q.device)
+            share = needed(q, k, v, call.scale, size(q), text, tolerance, call.keys).amax(0)
+            found[call.site.name] = torch.maximum(found.get(call.site.name, share), share)
+
+        self._measure = measure
+        try:
+            yield found
+        finally:
+            self._measure = None
+
+
+def refusal(call: Call) -> str | None:
+    """Why a call stays dense."""
+    if call.across:
+        return "they look across to other tokens, such as text"
+    if call.causal:
+        return "they are causal"
+    if call.mask is not None and call.keys is None:
+        return "they carry a mask between single tokens"
+    return None

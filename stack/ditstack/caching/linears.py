@@ -1,0 +1,267 @@
+"""Low-rank linears: between full steps a linear adds what its input's change makes of it: y = C(y) + A (B x - B C(x)).
+
+The linear itself does not run then. Linears that read one tensor share one product with their stacked B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditstack.caching.memory import CacheMemory
+from ditstack.pipeline.hooks import InnerHook
+from ditstack.pipeline.macs import for_later_steps
+from ditstack.pipeline.pipe import FULL, OFF, Pipe
+
+# B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step, or on the line through two
+
+
+class LowRankLinears(CacheMemory["_Kept"]):
+    """What a cache of linears remembers, and the factors by which it corrects.
+
+    Args:
+        lean: keep B C(x), R numbers a token, instead of C(x); the numbers that come out are the same.
+        order: 0 counts increments from the last full step, 1 from the line through the last two, over steps.
+        apart: modules inside which linears stay as they are.
+    """
+
+    def __init__(self, pipe: Pipe, lean: bool = True, order: int = 0, apart: Iterable[torch.nn.Module] = ()) -> None:
+        others = {id(inner) for module in apart for inner in module.modules()}
+        self.lean, self.order = lean, order
+        self.linears = {name: one for name, one in find_linears(pipe).items() if id(one) not in others}
+        self.beyond = torch.zeros(())
+        """How far the present step lies beyond the last full one, in gaps between the last two."""
+        self._full: dict[Hashable, list[int]] = {}
+        super().__init__(pipe)
+        self._hooks = {name: _AtLinear(linear, self) for name, linear in self.linears.items()}
+        pipe.passes.on_begin.append(self.enter)
+
+    def enter(self) -> None:
+        """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
+        if self.passes.kind != OFF:
+            for name, hook in self._hooks.items():
+                hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _Kept())
+            if self.order:
+                self._go_along()
+
+    def _go_along(self) -> None:
+        clock = self.pipe.clock
+        full = self._full.setdefault(clock.branch, [])
+        if self.passes.kind == FULL:
+            full.append(clock.index)
+        elif len(full) > 1:
+            beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
+            self.beyond = torch.tensor(beyond, device=self.pipe.device)
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Correct by these factors from the next generation on; see `read_corrections`."""
+        corrections = read_corrections(tensors)
+        for name, hook in self._hooks.items():
+            hook.correction = corrections.get(name)
+        super().take(tensors)
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        super().forget()
+        self._full.clear()
+        for hook in self._hooks.values():
+            hook.forget()
+
+
+def find_linears(pipe: Pipe) -> dict[str, torch.nn.Module]:
+    """Every linear of the blocks, however its weight is stored, by transformer, block and place."""
+    return {
+        f"{name}.{block.name}.{path}": module
+        for name, blocks in pipe.blocks.items()
+        for block in blocks
+        for path, module in _linears(block.module, "")
+    }
+
+
+def _linears(module: torch.nn.Module, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    for name, child in module.named_children():
+        place = f"{path}.{name}" if path else name
+        # a LoRA beside its base is one linear
+        if isinstance(child, torch.nn.Linear) or hasattr(child, "base_layer"):
+            yield place, child
+        else:
+            yield from _linears(child, place)
+
+
+def on_tokens(x: Tensor) -> bool:
+    """Whether a linear reads tokens; one row per picture (modulation) is cheap and always computed."""
+    return x.ndim >= 3 and x.shape[-2] > 1
+
+
+def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
+    """B x, in fp32 for half-precision x too: it is subtracted from another that is nearly equal."""
+    if x_BTI.dtype.itemsize >= 4:
+        return torch.nn.functional.linear(x_BTI, down_RI)
+    if x_BTI.is_cuda:
+        flat = torch.mm(x_BTI.flatten(0, -2), down_RI.mT, out_dtype=torch.float32)
+        return flat.unflatten(0, x_BTI.shape[:-1])
+    return torch.nn.functional.linear(x_BTI.float(), down_RI.float())
+
+
+class _Source:
+    """One tensor that one or several linears read; their B's are stacked and multiplied once.
+
+    What came of it is held until the last reader has taken it. A reader of another tensor gets its own.
+    """
+
+    def __init__(self, down_RI: Tensor, readers: int) -> None:
+        self.down, self.readers = down_RI, readers
+        self.forget()
+
+    def base(self, x_BTI: Tensor, lean: bool) -> Tensor:
+        """What is kept of x at a full step: B x, or x itself."""
+        if not lean:
+            return x_BTI
+        if not self.holds(x_BTI):
+            self._hold(x_BTI, project(x_BTI, self._down(x_BTI)))
+        return self._taken()
+
+    def change(self, x_BTI: Tensor, base: Tensor, lean: bool) -> Tensor:
+        """B (x - C(x)), in the form in which x is."""
+        if not self.holds(x_BTI):
+            down_RI = self._down(x_BTI)
+            change = project(x_BTI, down_RI).sub_(base) if lean else project(x_BTI - base, down_RI)
+            self._hold(x_BTI, change.to(x_BTI.dtype))
+        return self._taken()
+
+    def _down(self, x_BTI: Tensor) -> Tensor:
+        if self.down.dtype != x_BTI.dtype or self.down.device != x_BTI.device:
+            self.down = self.down.to(x_BTI)
+        return self.down
+
+    def holds(self, x_BTI: Tensor) -> bool:
+        """Whether the product of this very tensor is at hand."""
+        return self._product is not None and x_BTI is self._seen
+
+    def _hold(self, x_BTI: Tensor, product: Tensor) -> None:
+        self._seen, self._product, self._left = x_BTI, product, self.readers
+
+    def _taken(self) -> Tensor:
+        product = self._product
+        assert product is not None
+        self._left -= 1
+        if self._left == 0:
+            self.forget()
+        return product
+
+    def forget(self) -> None:
+        self._seen: Tensor | None = None
+        self._product: Tensor | None = None
+        self._left = 0
+
+
+@dataclass
+class _Correction:
+    """A of one linear, and which rows of the stacked B are its own."""
+
+    source: _Source
+    up: Tensor
+    start: int
+
+    def correct(self, y_BTO: Tensor, change_BTR: Tensor) -> Tensor:
+        if self.up.dtype != y_BTO.dtype or self.up.device != y_BTO.device:
+            self.up = self.up.to(y_BTO)
+        own = change_BTR.narrow(-1, self.start, self.up.shape[1])
+        # y = C(y) + A (B x - B C(x))
+        return torch.addmm(y_BTO.flatten(0, -2), own.flatten(0, -2), self.up.mT).view_as(y_BTO)
+
+
+@dataclass
+class _Kept:
+    """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x).
+
+    `older` is what was kept at the full step before, where a line is drawn.
+    """
+
+    y: Tensor | None = None
+    base: Tensor | None = None
+    older: _Kept | None = None
+
+    def at(self, beyond: Tensor) -> _Kept:
+        """What the line through both says of the present step."""
+        if self.older is None:
+            return self
+        # C(.) = z1 + (t - t1) / (t1 - t0) (z1 - z0)
+        pairs = ((self.y, self.older.y), (self.base, self.older.base))
+        y, base = (None if new is None or old is None else new + (new - old) * beyond for new, old in pairs)
+        return _Kept(y, base)
+
+    def tensors(self) -> list[Tensor]:
+        older = [] if self.older is None else self.older.tensors()
+        return [one for one in (self.y, self.base) if one is not None] + older
+
+
+def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
+    """Corrections by linear, from `<linear>[+<linear>...].down` (R, I) and `<linear>.up` (O, r).
+
+    The rows of a B are its linears' own, one after another; or all of them serve each of its linears.
+    """
+    out = {}
+    for key, down_RI in tensors.items():
+        if not key.endswith(".down"):
+            continue
+        members = key.removesuffix(".down").split("+")
+        source, start = _Source(down_RI, len(members)), 0
+        for member in members:
+            up_OR = tensors[f"{member}.up"]
+            out[member] = _Correction(source, up_OR, start)
+            start += up_OR.shape[1] if up_OR.shape[1] < len(down_RI) else 0
+    return out
+
+
+class _AtLinear(InnerHook):
+    """One linear: runs and is kept, or is corrected.
+
+    What it needs are its own attributes: a compiler that finds names here would compile every block by itself.
+    """
+
+    def __init__(self, module: torch.nn.Module, state: LowRankLinears) -> None:
+        super().__init__(module)
+        self.state, self.kept = state, _Kept()
+        self.correction: _Correction | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        kind, x = self.state.passes.kind, args[0]
+        if kind == OFF or not on_tokens(x):
+            return self.under(*args, **kwargs)
+        if kind != FULL:
+            return self._advance(x)
+        y = self.under(*args, **kwargs)
+        self._keep(x, y)
+        return y
+
+    def _keep(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
+        """Remember a full step."""
+        if self.state.order and self.kept.y is not None:
+            self.kept.older = _Kept(self.kept.y, self.kept.base)
+        self.kept.y = y_BTO
+        if self.correction is None:
+            return
+        if torch.compiler.is_compiling():
+            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
+            return
+        with for_later_steps():
+            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
+
+    def _advance(self, x_BTI: Tensor) -> Tensor:
+        """The output on a calibrated step; without factors what is kept, as it is."""
+        kept = self.kept.at(self.state.beyond)
+        y, base = kept.y, kept.base
+        assert y is not None
+        if self.correction is None or base is None:
+            return y
+        return self.correction.correct(y, self.correction.source.change(x_BTI, base, self.state.lean))
+
+    def forget(self) -> None:
+        self.kept = _Kept()
+        if self.correction is not None:
+            self.correction.source.forget()

@@ -1,0 +1,189 @@
+"""Fitting: the low-rank factors of every linear, from what its increments are along the cached schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ditstack.caching.linears import LowRankLinears
+from ditstack.calibration.compensation import running_weight
+from ditstack.calibration.statistics import Channels, Grams, Replay, See, Since, Survey, seeing
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.maths.lowrank import (
+    Pair,
+    allocate,
+    channel_scale,
+    largest_ranks,
+    observed_map,
+    regress,
+    truncate,
+)
+from ditstack.pipeline.pipe import CALIBRATED, Pipe
+
+if TYPE_CHECKING:
+    from ditstack.calibration.run import CalibrationRun
+
+By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
+SENSED = 2
+"""How many prompts are run beforehand, and again with gradients."""
+
+
+@dataclass
+class Wish:
+    """What is to be fitted.
+
+    Attributes:
+        by: how.
+        rank: components of every linear, or their share of its smaller width.
+        macs: what a calibrated step may cost, as a share of a full one; ranks then go where they pay.
+        weighted: whether an output's error counts by what it does to the transformer's output.
+    """
+
+    by: By
+    rank: int | float
+    macs: float | None = None
+    weighted: bool = True
+
+
+class Fit:
+    """One fit on one pipe."""
+
+    def __init__(self, pipe: Pipe, increments: LowRankLinears, calibration: CalibrationRun, wish: Wish) -> None:
+        if not calibration.prompts:
+            raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
+        self.pipe, self.linears, self.calibration, self.wish = pipe, increments.linears, calibration, wish
+        self.increments, self.order = increments, increments.order
+        self.survey = Survey()
+        self.replay = Replay(pipe)
+        self.metrics: dict[str, Tensor] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The factors, as `increments.read_corrections` reads them."""
+        self._look()
+        pair = self._gather()
+        fitted, ranks = self._fit(pair)
+        out = {}
+        for members in self.survey.groups():
+            kept = {name: fitted[name].cut(ranks[name]) for name in members if ranks[name]}
+            if kept:
+                out[f"{'+'.join(kept)}.down"] = torch.cat([one.down for one in kept.values()])
+            out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
+        return out
+
+    def _fit(self, pair: Callable[[str], Pair]) -> tuple[dict[str, Pair], dict[str, int]]:
+        """Every linear fitted once, with no more components than it may get; and the rank that each gets."""
+        transformer: Any = next(iter(self.pipe.transformers.values()))
+        fitted: dict[str, Pair] = {}
+        energies: dict[str, Tensor] = {}
+        most, costs, budget = self._limits()
+        for name, rank in most.items():
+            whole = pair(name)
+            energies[name], fitted[name] = whole.energy.cpu(), whole.cut(rank).stored(transformer.dtype)
+        return fitted, most if budget is None else allocate(energies, costs, budget)
+
+    def _gather(self) -> Callable[[str], Pair]:
+        """Run what must be run; what comes back fits one linear."""
+        by = self.wish.by
+        if by == "svd":
+            return lambda name: truncate(self._weight(name))
+        if by in ("ca", "cd"):
+            channels = Channels()
+            see = channels if by == "ca" else Since(self.pipe, channels, None)
+            self._run("activity of channels", see, channels.rows)
+            return lambda name: self._scaled(name, channels)
+        return self._regression()
+
+    def _scaled(self, name: str, channels: Channels) -> Pair:
+        left, right = channel_scale(channels.rows[f"{name}/y"]), channel_scale(channels.rows[f"{name}/x"])
+        return truncate(self._weight(name), left, right)
+
+    def _regression(self) -> Callable[[str], Pair]:
+        observed = self.wish.by == "rrr_observed"
+        sums: dict[str, Tensor] = {}
+        gram = Grams(self._moment, sums)
+        cross = Grams(lambda name, x, y: (y, x) if observed else None, sums, "observed ")
+
+        def see(name: str, dx: Tensor, dy: Tensor) -> None:
+            gram(name, dx, dy)
+            cross(name, dx, dy)
+
+        self._run("increments", Since(self.pipe, see, self.order), sums)
+        if self.wish.weighted:
+            self.calibration.gather("sensitivity of the output", self.metrics, self._sense, count=1)
+
+        def fitted(name: str) -> Pair:
+            source = self.survey.inputs[name] if self._by_input(name) else name
+            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64))
+            weight = self._weight(name).to(moment)
+            if f"observed {name}" in sums:
+                weight = observed_map(weight, moment, sums[f"observed {name}"].to(moment))
+            return regress(weight, moment, self.metrics.get(name))
+
+        return fitted
+
+    def _weight(self, name: str) -> Tensor:
+        return running_weight(self.linears[name]).double()
+
+    def _by_input(self, name: str) -> bool:
+        """Whether changes of the input are gathered, not of the output: the narrower, where both serve."""
+        height, width = self.survey.shapes[name]
+        return width <= height or self.wish.by == "rrr_observed"
+
+    def _moment(self, name: str, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor] | None:
+        if not self._by_input(name):
+            return dy, dy
+        return (dx, dx) if self.survey.inputs[name] == name else None
+
+    def _look(self) -> None:
+        """Which linears read tokens, and what calls are run again with gradients: a few prompts tell."""
+        self._spent = 0
+        for place in range(min(SENSED, len(self.calibration.prompts))):
+            with self.replay.recording(), seeing(self.linears, self.survey):
+                self.calibration.uncached_latents(range(place, place + 1))
+            self._spent += self.pipe.passes.macs
+        self.survey.finish()
+
+    def _sense(self, _place: range) -> None:
+        self.metrics.update(self.replay.sensitivity(self.linears))
+
+    def _run(self, part: str, see: See, sums: dict[str, Tensor]) -> None:
+        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered."""
+
+        def run(place: range) -> None:
+            with seeing(self.linears, see):
+                self.calibration.uncached_latents(place)
+
+        self.calibration.gather(part, sums, run)
+
+    def _limits(self) -> tuple[dict[str, int], dict[str, float], float | None]:
+        """The largest rank of each linear; what one component costs; what all may cost, None where ranks are given."""
+        shapes, rows, wish = self.survey.shapes, self.survey.rows, self.wish
+        costs = {name: float(rows[name] * sum(shape)) for name, shape in shapes.items()}
+        if wish.macs is not None:
+            budget = self._budget()
+            return largest_ranks({name: min(shape) for name, shape in shapes.items()}, costs, budget), costs, budget
+        sizes = {name: min(shape) for name, shape in shapes.items()}
+        share, rank = isinstance(wish.rank, float), wish.rank
+        ranks = {name: max(1, round(rank * size)) if share else int(rank) for name, size in sizes.items()}
+        return {name: min(ranks[name], size) for name, size in sizes.items()}, costs, None
+
+    def _budget(self) -> float:
+        """What corrections may cost in all that was run, beside what is computed anew."""
+        assert self.wish.macs is not None
+        anew = self._anew()
+        if self.wish.macs <= anew:
+            raise BadPipeline(
+                f"cache.macs: {self.wish.macs} of a full step is less than the {anew:.2f} that attention and what else "
+                "is computed anew take; wanted more"
+            )
+        return (self.wish.macs - anew) * self._spent
+
+    def _anew(self) -> float:
+        """What a calibrated step without corrections takes of a full one; one prompt tells."""
+        with self.increments.trial({}):
+            self.calibration.latents(range(1))
+        return self.pipe.passes.shares.get(CALIBRATED, 0.0)

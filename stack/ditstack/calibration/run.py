@@ -1,0 +1,129 @@
+"""Calibration run: prompts run on a pipe, and what they have told so far on disk: a killed one goes on there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from ditstack.assembly.sample import sample
+from ditstack.factors import Factors
+from ditstack.maths.fidelity import relative_l2
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.recipe import Sampler
+
+Tell = Callable[[str], None]
+Bar = Callable[[str, int, int], None]
+"""Told of what is being gathered, how many prompts are done, and of how many."""
+
+SEED = 10_000_000
+"""Calibration seeds start here, far from those that pictures are made with."""
+CHANGED = 2
+"""How many prompts tell what a refit changed."""
+PAUSE = 20
+"""Writing what was gathered waits so many times as long as it took the last time."""
+
+
+class Partial:
+    """What a calibration has gathered and fitted so far, in one file that is replaced whole.
+
+    Args:
+        path: None keeps nothing.
+        conditions: a file that was begun under others is passed over.
+    """
+
+    def __init__(self, path: Path | None = None, conditions: Mapping[str, str] | None = None) -> None:
+        self.path, self.conditions = path, dict(conditions or {})
+        self._parts: dict[str, dict[str, Tensor]] = {}
+        self._pause = self._saved = 0.0
+        if path is not None and path.is_file():
+            found = Factors.load(path)
+            for name, one in found.tensors.items() if found.conditions == self.conditions else ():
+                part, _, inner = name.partition(":")
+                self._parts.setdefault(part, {})[inner] = one
+
+    def of(self, part: str) -> dict[str, Tensor]:
+        """What was kept of a part; empty where nothing was."""
+        return dict(self._parts.get(part, {}))
+
+    def keep(self, part: str, tensors: Mapping[str, Tensor], at_once: bool = False) -> None:
+        """Remember a part; written now, or with a later one where the last was written just now."""
+        if self.path is None:
+            return
+        self._parts[part] = dict(tensors)
+        if at_once or time.monotonic() - self._saved >= self._pause:
+            self._write()
+
+    def finish(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
+        """A stage is fitted: what was gathered for it is forgotten, and what was fitted is kept."""
+        self._parts = {part: one for part, one in self._parts.items() if part.startswith("fitted ")}
+        self.keep(f"fitted {stage}", tensors, at_once=True)
+
+    def fitted(self, stage: str) -> dict[str, Tensor]:
+        """What was fitted of a stage before the calibration was killed."""
+        return self.of(f"fitted {stage}")
+
+    def drop(self) -> None:
+        """The calibration is over."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        assert self.path is not None
+        began = time.monotonic()
+        tensors = {f"{part}:{name}": one for part, inner in self._parts.items() for name, one in inner.items()}
+        Factors(tensors, self.conditions).save(self.path)
+        self._saved = time.monotonic()
+        self._pause = PAUSE * (self._saved - began)
+
+
+@dataclass
+class CalibrationRun:
+    """Calibration prompts that can be run on a pipe again and again, always from the same noise."""
+
+    pipe: Pipe
+    prompts: Sequence[str]
+    sampler: Sampler
+    tell: Tell
+    bar: Bar = lambda part, done, count: None
+    partial: Partial = field(default_factory=Partial)
+
+    def latents(self, places: range | None = None) -> Tensor:
+        """The final latents of some of the prompts, with the cache as it stands now."""
+        chosen = places or range(len(self.prompts))
+        prompts, seeds = [self.prompts[place] for place in chosen], [SEED + place for place in chosen]
+        return sample(self.pipe, prompts, seeds, self.sampler).latents
+
+    def uncached_latents(self, places: range | None = None) -> Tensor:
+        """The same without the cache: what its forecasts aim at."""
+        with self.pipe.without_cache():
+            return self.latents(places)
+
+    def gather(
+        self, part: str, sums: dict[str, Tensor], run: Callable[[range], None], count: int | None = None
+    ) -> None:
+        """Run the prompts one by one, or `count` of them, from where a killed calibration stopped.
+
+        Args:
+            sums: all that the runs add to.
+            run: told of the place of one prompt.
+        """
+        count = len(self.prompts) if count is None else count
+        known = self.partial.of(part)
+        done = int(known.pop("done", torch.zeros(())))
+        sums.update(known)
+        for place in range(done, count):
+            run(range(place, place + 1))
+            self.partial.keep(part, {**sums, "done": torch.tensor(place + 1)})
+            self.bar(part, place + 1, count)
+
+    def miss(self) -> float:
+        """How far the cache as it stands leads from the uncached final latents, relatively, over a few prompts."""
+        places = range(min(CHANGED, len(self.prompts)))
+        aim = self.uncached_latents(places)
+        return fmean(relative_l2(self.latents(places), aim))

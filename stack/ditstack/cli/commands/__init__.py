@@ -1,0 +1,1 @@
+"""Commands: each file holds the one function of its name."""

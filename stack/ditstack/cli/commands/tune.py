@@ -1,0 +1,85 @@
+"""`ditstack tune`: the fastest stack that keeps a gate on this machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, telling
+from ditstack.errors import BadFile
+from ditstack.marks import is_signed, require_own_file, signed
+
+if TYPE_CHECKING:
+    from ditstack.recipe.recipe import Recipe
+
+SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def tune(
+    model: Annotated[str, typer.Option(help="The recipe to accelerate: a name on the shelf or a path.")],
+    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline.")] = None,
+    ssim_min: Annotated[float | None, typer.Option()] = None,
+    agreement_drop_max: Annotated[float | None, typer.Option()] = None,
+    speedup_min: Annotated[float | None, typer.Option()] = None,
+    max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Such as 16GB.")] = "",
+    methods: Annotated[
+        list[str], typer.Option(metavar="STAGE=WORD,WORD", help="What to try at a stage; else all that can run here.")
+    ] = [],  # noqa: B006
+    prompts: PromptsOrCount = "16",
+    changes: Changes = [],  # noqa: B006
+    path: Annotated[
+        Path | None, typer.Option("--out", help="The recipe to write; MODEL-tuned.yaml by default.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
+    from ditstack.recipe import axes
+    from ditstack.recipe.recipe import Recipe
+
+    limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}
+    limits |= {"speedup_min": speedup_min}
+    gate = [f"quality.{name}={limit}" for name, limit in limits.items() if limit is not None]
+    base = Recipe.read(model, [*changes, *gate])
+    if not base.quality.limits():
+        raise BadFile("tune needs a gate; give --psnr-min 35, or a recipe with one")
+    target = path or Path(f"{base.name}-tuned.yaml")
+    require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
+    axes = axes.parse([word for text in methods for word in text.split()])
+    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
+
+
+def _tune(
+    base: Recipe, prompts: list[str], axes: dict[str, list[str]], max_memory: int, extends: str, target: Path
+) -> None:
+    from ditstack.compat import hush_loading
+    from ditstack.files import write_atomically
+    from ditstack.measure.check import remember
+    from ditstack.recipe.recipe import Recipe
+    from ditstack.tuning.tune import Tuner, written
+
+    hush_loading()
+    with telling() as tell:
+        tuner = Tuner(base, base.quality, prompts, axes, max_memory, tell)
+        choice = tuner.choose()
+    if choice is None:
+        out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
+        sys.exit(3)
+    write_atomically(target, signed(written(choice, base, extends)).encode())
+    remember(Recipe.read(target), choice.run.outcome)
+    out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
+
+
+def size_of(text: str) -> int:
+    """Bytes of "16GB", "800 MB" or "1000000"; 0 for nothing.
+
+    Raises:
+        BadFile: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
+    if text and found is None:
+        raise BadFile(f"--max-memory: found {text!r}; wanted a size such as 16GB")
+    return int(float(found[1]) * SIZES[found[2]]) if found else 0

@@ -1,0 +1,1 @@
+"""Maths: schedules, predictors, low rank, fidelity, block sparsity: tensors in, tensors out."""

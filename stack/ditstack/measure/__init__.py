@@ -1,0 +1,1 @@
+"""Measure: what a stack costs and what it brings, against the baseline: metrics, benchmarks, gates, pictures."""

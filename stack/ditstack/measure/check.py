@@ -1,0 +1,177 @@
+"""Check: a recipe's quality gate, measured against its baseline, and remembered for this kind of machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from ditstack.errors import BadFile
+from ditstack.files import home, write_atomically
+from ditstack.maths.fidelity import paired
+from ditstack.measure import metrics
+from ditstack.measure.bench import Trial, trial
+from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
+from ditstack.report import FILED, Estimate, versions
+
+DROP = "agreement_drop"
+
+
+class Verdict(BaseModel):
+    """One line of a gate: what was wanted, what was found."""
+
+    model_config = FILED
+
+    gate: str
+    """As in the recipe: "psnr_min"."""
+    wanted: float
+    found: Estimate
+
+    @property
+    def ok(self) -> bool:
+        return self.short <= 0
+
+    @property
+    def short(self) -> float:
+        """By how much the mean misses; 0 or less where it does not."""
+        gap = self.wanted - self.found.mean
+        return -gap if self.gate.endswith("_max") else gap
+
+    def __str__(self) -> str:
+        found = f"{self.found.mean:.4g} ({self.found.low:.4g} to {self.found.high:.4g})"
+        verdict = "kept" if self.ok else f"missed by {self.short:.4g}"
+        return f"{self.gate} {self.wanted:g}: found {found}; {verdict}"
+
+
+class Outcome(BaseModel):
+    """What a check found, as it is remembered."""
+
+    model_config = FILED
+
+    recipe: str
+    machine: str
+    versions: dict[str, str]
+    prompts: int
+    verdicts: list[Verdict]
+    to_baseline: dict[str, Estimate]
+    own: dict[str, Estimate]
+    speedup: float
+    seconds: float
+    """Of denoising one picture."""
+    left_out: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return all(verdict.ok for verdict in self.verdicts)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A stack and its baseline on the same prompts and seeds."""
+
+    recipe: Recipe
+    made: Trial
+    baseline: Trial
+
+    def outcome(self, gate: Gate) -> Outcome:
+        """The gate's verdicts, and every figure that was taken on the way.
+
+        Raises:
+            BadFile: the gate asks for what cannot be measured here.
+        """
+        made, baseline = self.made.pictures, self.baseline.pictures
+        usable, left_out = metrics.metrics_for(self.recipe.model.judge(), made.images.ndim == 5)
+        to_baseline, own = metrics.measure(usable, made, baseline), metrics.measure(usable, made, None)
+        speedup = self.baseline.seconds / self.made.seconds
+        found = {**to_baseline, "speedup": Estimate(mean=speedup, low=speedup, high=speedup)}
+        if "agreement.all" in own:
+            found[DROP] = _drop(self)
+        return Outcome(
+            recipe=self.recipe.name,
+            machine=describe_machine(),
+            versions=versions(),
+            prompts=len(made.prompts),
+            verdicts=verdicts(gate, found, left_out),
+            to_baseline=to_baseline,
+            own=own,
+            speedup=speedup,
+            seconds=self.made.seconds,
+            left_out=left_out,
+        )
+
+
+def check(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]) -> Outcome:
+    """Measure a recipe's gate and remember the outcome.
+
+    Raises:
+        DitstackError: the recipe cannot stand here, or its gate cannot be measured.
+    """
+    if not recipe.quality.limits():
+        raise BadFile(
+            f"recipe {recipe.name} has no gate; write quality: {{psnr_min: 35}}, or --set quality.psnr_min=35"
+        )
+    tell(f"{len(prompts)} pictures of the plain baseline")
+    baseline = trial(recipe.plain(), prompts)
+    tell(f"{len(prompts)} pictures of {recipe.name}")
+    outcome = Pair(recipe, trial(recipe, prompts), baseline).outcome(recipe.quality)
+    remember(recipe, outcome)
+    return outcome
+
+
+def remember(recipe: Recipe, outcome: Outcome) -> None:
+    """Keep an outcome for later runs of the recipe."""
+    write_atomically(file_of(recipe), outcome.model_dump_json(indent=1).encode())
+
+
+def verdicts(gate: Gate, found: dict[str, Estimate], left_out: list[str]) -> list[Verdict]:
+    """One for each limit of a gate.
+
+    Raises:
+        BadFile: a limit is on what was not measured.
+    """
+    out = []
+    for name, wanted in gate.limits().items():
+        measure = name.removesuffix("_min").removesuffix("_max")
+        if measure not in found:
+            why = next(
+                (text for text in left_out if measure in text.lower()), "this model brings nothing to measure it"
+            )
+            raise BadFile(f"quality.{name} cannot be measured here: {why}")
+        out.append(Verdict(gate=name, wanted=wanted, found=found[measure]))
+    return out
+
+
+def unchecked(recipe: Recipe) -> str:
+    """What a run must say of its recipe: it was never checked on this kind of machine, or it failed; else nothing."""
+    if recipe.adapters.keys() <= set(PLAIN_STAGES):
+        return ""
+    path, advice = file_of(recipe), f"ditstack check {recipe.name}"
+    if not path.is_file():
+        return f"the quality of {recipe.name} was never checked on {describe_machine()}: {advice}"
+    outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+    missed = "; ".join(str(verdict) for verdict in outcome.verdicts if not verdict.ok)
+    return f"{recipe.name} failed its last check on {describe_machine()}: {missed}" if missed else ""
+
+
+def file_of(recipe: Recipe) -> Path:
+    """Where the outcome is remembered: by the kind of machine, and by all of the recipe that decides a picture."""
+    resolved = {key: value for key, value in recipe.resolved().items() if key not in ("prompts", "seed")}
+    key = json.dumps([describe_machine(), resolved], sort_keys=True)
+    return home() / "checks" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _drop(pair: Pair) -> Estimate:
+    """By how much the share of pictures that agree with their prompts fell, paired over prompts."""
+    judge = pair.recipe.model.judge()
+    assert judge is not None
+    made, baseline = (
+        [float(all(verdict.values())) for verdict in judge.agreement(one.pictures.images, one.pictures.prompts)]
+        for one in (pair.made, pair.baseline)
+    )
+    mean, low, high = paired(baseline, made)
+    return Estimate(mean=mean, low=low, high=high)

@@ -1,0 +1,77 @@
+"""Explain: what each stage of a recipe costs and brings, by a ladder that adds one stage at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ditstack.maths.fidelity import relative_l2
+from ditstack.measure.bench import Trial, trial
+from ditstack.measure.check import Outcome, Pair
+from ditstack.measure.metrics import estimate
+from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
+from ditstack.report import Estimate
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A recipe up to and with one stage, on the same prompts and seeds as the others.
+
+    Attributes:
+        outcome: against the unaccelerated baseline, the lowest rung.
+        faster: of denoising, against the rung below.
+        added_error: relative L2 of the final latents to the baseline, less that of the rung below, paired.
+    """
+
+    title: str
+    made: Trial
+    outcome: Outcome
+    faster: float
+    added_error: Estimate
+
+
+def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> list[Rung]:
+    """The baseline, then each accelerating stage on top of those before it, in the one order.
+
+    Raises:
+        DitstackError: a rung cannot stand.
+    """
+    tell("plain baseline")
+    baseline = trial(recipe.plain(), prompts)
+    below, error, rungs = baseline, [0.0] * len(prompts), []
+    for title, rung in _rungs(recipe):
+        tell(title)
+        made = baseline if not rungs else trial(rung, prompts)
+        now = relative_l2(made.pictures.latents, baseline.pictures.latents)
+        added = estimate([a - b for a, b in zip(now, error, strict=True)])
+        outcome = Pair(rung, made, baseline).outcome(Gate())
+        rungs.append(Rung(title, made, outcome, below.seconds / made.seconds, added))
+        below, error = made, now
+    return rungs
+
+
+def _rungs(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """The baseline, and then recipes of more and more stages."""
+    found = [("plain baseline", recipe.plain())]
+    added = [stage for stage in recipe.adapters if stage not in PLAIN_STAGES]
+    for count, stage in enumerate(added, 1):
+        rung = recipe.with_(f"{recipe.name} to {stage}", **dict.fromkeys(added[count:]))
+        found.append((f"+ {stage} {recipe.adapters[stage].method}", rung))
+    return found
+
+
+def text(rungs: list[Rung]) -> str:
+    """The ladder for people, a line for each rung."""
+    lines = []
+    for rung in rungs:
+        psnr, made, error = rung.outcome.to_baseline["psnr"], rung.made, rung.added_error
+        cost = (
+            f"adds {error.mean:.4f} ({error.low:.4f} to {error.high:.4f}) to the relative L2 error; "
+            f"PSNR to the baseline {psnr.mean:.1f} dB ({psnr.low:.1f} to {psnr.high:.1f})"
+        )
+        lines.append(
+            f"{rung.title}: {rung.faster:.2f}x, {rung.outcome.speedup:.2f}x so far ({made.seconds:.3f} s a picture); "
+            f"{made.macs_ratio:.2f} of the MACs; weights {made.weight_bytes / 1e6:.1f} MB"
+            + (f"; {cost}" if lines else "")
+        )
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""Run: the main job. Prompts become pictures in a folder, with everything needed to make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ditstack.assembly.sample import Pictures
+from ditstack.compat import hush_loading, require
+from ditstack.files import write_atomically
+from ditstack.folders import folder_atomically
+from ditstack.measure import pictures as paper
+from ditstack.measure.bench import compare, timed_sample
+from ditstack.measure.check import unchecked
+from ditstack.recipe import plan
+from ditstack.recipe.recipe import Recipe
+from ditstack.report import Report
+from ditstack.stack import Stack, load
+
+
+@dataclass
+class Job:
+    """One run of a recipe into a folder, which appears whole or not at all."""
+
+    recipe: Recipe
+    prompts: list[str]
+    folder: Path
+    negative_prompt: str | None = None
+    compare: bool = False
+    overwrite: bool = False
+
+    def run(self, console: Console) -> Report:
+        """Make the pictures.
+
+        Raises:
+            DitstackError: before any weight is loaded, where that can be known.
+        """
+        plan.check(self.recipe)
+        with folder_atomically(self.folder, self.overwrite) as folder:
+            plain = self._sample(self.recipe.plain(), "plain baseline", console)[1] if self.compare else None
+            stack, made = self._sample(self.recipe, self.recipe.name, console)
+            report = stack.report(made)
+            report.notes += [note] if (note := unchecked(self.recipe)) else []
+            self._write(folder, report, made, plain)
+        if plain is not None:  # only now, so that no figure that fails takes the pictures with it
+            report.compare = compare(made, plain)
+            write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
+        return report
+
+    def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
+        with console.status(Text(f"loading {title}")):
+            hush_loading()
+            stack = load(recipe)
+        if stack.pipe.fps:
+            require("imageio_ffmpeg", "a run that makes videos", "video")
+        with _progress(stack, title, console):
+            made = timed_sample(stack, self.prompts, self.negative_prompt)
+        return stack, made
+
+    def _write(self, folder: Path, report: Report, made: Pictures, plain: Pictures | None) -> None:
+        paper.save_all(made.images, self.prompts, folder, made.fps)
+        if plain is not None:
+            (folder / "plain").mkdir()
+            paper.save_all(plain.images, self.prompts, folder / "plain", plain.fps)
+            paper.grid(plain.images, made.images, self.prompts).save(folder / "grid.png")
+        (folder / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
+        (folder / "report.json").write_text(report.model_dump_json(indent=2), encoding="utf-8")
+
+
+@contextmanager
+def _progress(stack: Stack, title: str, console: Console) -> Iterator[None]:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title)
+        stack.pipe.clock.on_tick.append(lambda done, steps: bar.update(task, completed=done, total=steps))
+        yield
+        stack.pipe.clock.on_tick.pop()

@@ -1,0 +1,133 @@
+"""Show: what the command line prints."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ditstack.errors import DitstackError
+from ditstack.recipe.adapter import STAGES
+from ditstack.recipe.capabilities import Capability, describe_machine, machine
+from ditstack.recipe.manual import Manual
+from ditstack.recipe.plan import Step, plan
+from ditstack.recipe.recipe import Recipe
+from ditstack.report import Report, versions
+
+BACKENDS = {
+    "torchao": "pip install 'torchao>=0.18'",
+    "bitsandbytes": "pip install 'ditstack[bitsandbytes]'",
+    "sageattention": "pip install 'ditstack[sage]'",
+    "lightning": "pip install 'ditstack[lightning]'",
+    "torchmetrics": "pip install 'ditstack[quality]'",
+    "jinja2": "pip install 'ditstack[report]'",
+    "triton": "comes with a CUDA build of torch",
+}
+
+
+def shelf_rows(names: list[str]) -> list[dict[str, Any]]:
+    """Each recipe with its stages, and why it cannot run here, if it cannot."""
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"recipe": name, "stages": {}, "cannot": []}
+        try:
+            steps = plan(Recipe.read(name))
+            row["stages"] = {step.stage: step.method for step in steps}
+            row["cannot"] = [reason for step in steps for reason in step.reasons]
+        except DitstackError as error:
+            row["cannot"] = [str(error)]
+        rows.append(row)
+    return rows
+
+
+def shelf_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("recipe", *STAGES, "runs here")
+    for row in rows:
+        stages = [row["stages"].get(stage, "") for stage in STAGES]
+        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else "no: " + "; ".join(row["cannot"]))
+    return table
+
+
+def manual_text(manual: Manual) -> str:
+    """A method's manual, as plain text: its source, then each field with what it takes, its default and its meaning."""
+    lines = [f"{manual.stage}/{manual.method}", "", manual.about, "", manual.summary, ""]
+    if not manual.fields:
+        lines.append("It has no fields.")
+    for field in manual.fields:
+        default = f"; default {field.default}" if field.default else "; must be given"
+        lines += [f"  {field.name}: {field.allowed}{default}", f"      {field.meaning}"]
+    return "\n".join([*lines, "", f"In a recipe: {manual.stage}: {{method: {manual.method}, ...}}"])
+
+
+def manual_json(manual: Manual) -> str:
+    return json.dumps(asdict(manual), indent=2)
+
+
+def plan_json(recipe: Recipe, steps: list[Step]) -> str:
+    """The resolved recipe, and why it cannot run here, if it cannot."""
+    cannot = [reason for step in steps for reason in step.reasons]
+    return json.dumps({"recipe": recipe.name, "cannot": cannot, "resolved": recipe.resolved()}, indent=2)
+
+
+def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
+    table = Table(
+        "stage", "method", "fields that differ from the default", "facts taken and given", title=Text(recipe.name)
+    )
+    for step in steps:
+        changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
+        fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
+        gone = [f"- {fact.sentence}" for fact in _ordered(step.before - step.after)]
+        new = [f"+ {fact.sentence}" for fact in _ordered(step.after - step.before)]
+        table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
+    sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
+    table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
+    return table
+
+
+def _ordered(facts: frozenset[Capability]) -> list[Capability]:
+    return sorted(facts, key=lambda fact: fact.sentence)
+
+
+def run_summary(report: Report, folder: Path) -> str:
+    """The end of a run, in a few lines."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True))
+    lines = [
+        f"{len(report.prompts)} pictures in {report.seconds['denoise']:.2f} s of denoising; steps: {kinds}; "
+        f"{report.macs_ratio:.2f} of the multiplications",
+    ]
+    if (found := report.compare) is not None:
+        lines.append(
+            f"speed-up {found.speedup:.2f}x against the plain baseline; PSNR {found.psnr.mean:.1f} dB, "
+            f"SSIM {found.ssim.mean:.4f}, relative L2 of the latents {found.relative_l2.mean:.4f}"
+        )
+        lines.append(f"side by side: {folder / 'grid.png'}")
+    lines += [f"note: {note}" for note in report.notes]
+    return "\n".join([*lines, f"pictures, recipe.yaml and report.json: {folder}/"])
+
+
+def doctor_rows() -> dict[str, Any]:
+    """What this machine has."""
+    facts = machine()
+    missing = {name: hint for name, hint in BACKENDS.items() if importlib.util.find_spec(name) is None}
+    return {
+        "machine": describe_machine(),
+        "facts": {fact.sentence: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
+        "versions": versions(),
+        "missing": missing,
+    }
+
+
+def doctor_table(rows: dict[str, Any]) -> Table:
+    table = Table("what", "found", title=rows["machine"])
+    for fact, true in rows["facts"].items():
+        table.add_row(fact, "yes" if true else "no")
+    for name, version in rows["versions"].items():
+        table.add_row(name, version)
+    for name, hint in rows["missing"].items():
+        table.add_row(name, f"missing: {hint}")
+    return table

@@ -1,0 +1,1 @@
+"""Pipeline: the user's diffusers pipeline, read: its transformers, blocks and clock, and how each pass runs."""

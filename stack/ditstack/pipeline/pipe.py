@@ -1,0 +1,168 @@
+"""Pipe: the anatomy of the user's pipeline: its transformers, their blocks, its clock, and what stands on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ditstack.errors import BadPipeline
+from ditstack.pipeline.blocks import Block, find_blocks
+from ditstack.pipeline.clock import Clock
+from ditstack.pipeline.passes import Passes
+from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+
+__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe", "execution_device", "transformers_of"]
+
+TRANSFORMERS = ("transformer", "transformer_2")
+
+
+class Kept(Protocol):
+    """One thing that a cache keeps."""
+
+    def tensors(self) -> list[Tensor]:
+        """What it holds on to."""
+        ...
+
+
+class KeptBetweenSteps(Protocol):
+    """A cache at work on a pipe."""
+
+    @property
+    def memories(self) -> Mapping[Hashable, Kept]:
+        """What it keeps now, by site and guidance branch."""
+        ...
+
+
+class AttentionReplacement(Protocol):
+    """A kernel at work in the blocks of a pipe."""
+
+    kernel: Callable[..., Any]
+    answer: Callable[..., Any]
+    ran: Counter[str]
+    """Of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason."""
+
+
+class Pipe:
+    """What adapters change.
+
+    Attributes:
+        trunks: runs of blocks through which one stream of constant shape flows, by site.
+        blocks: the blocks of every trunk of a transformer.
+        passes: how each pass of a transformer runs, and the records of those that ran.
+        caches: the caches that stand on it, in the order in which they were put up.
+        attention: the kernel that answers attention in the blocks, if it was replaced.
+        conditioning_modules: modules of a transformer whose output only its blocks read: a cache that skips every
+            block lets them rest.
+        fps: frames per second of its videos.
+        compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
+        on_weights: called once, when no later stage changes weights.
+        notes: sentences that a report must show, such as that a kernel is emulated.
+        scheduler: with which the stack samples.
+        undo: how what stands on it is taken off again, in the order in which it was put on.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        guidance: str = "guidance_scale",
+        stacks: tuple[str, ...] = (),
+        call: Mapping[str, Any] = MappingProxyType({}),
+        ask: Callable[[list[str]], dict[str, Any]] = lambda prompts: {"prompt": prompts},
+        trunks: Mapping[str, Mapping[str, list[Block]]] | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.guidance, self.call, self.ask = guidance, dict(call), ask
+        self.transformers = transformers_of(pipeline)
+        found = trunks or {name: {name: find_blocks(one, stacks)} for name, one in self.transformers.items()}
+        self.trunks: dict[str, list[Block]] = {site: one for sites in found.values() for site, one in sites.items()}
+        self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
+        self.conditioning_modules: tuple[str, ...] = ()
+        self.fps = 0
+        _refuse_cached(self.transformers)
+        self.clock = Clock()
+        self.clock.watch(pipeline, list(self.transformers.values()))
+        self.passes = Passes(self.clock, self.transformers)
+        self.passes.counted_as_written = self.uncompiled
+        self.passes.is_compiled = lambda: self.compiled is not None
+        self.clock.on_call.append(self._begin_call)
+        self.caches: list[KeptBetweenSteps] = []
+        self.attention: AttentionReplacement | None = None
+        self.compiled: int | None = None
+        self.on_weights: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], None]] = []
+        self.scheduler: Any = pipeline.scheduler
+        self.notes: list[str] = []
+        self._as_written = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs; offloaded weights may lie elsewhere."""
+        return execution_device(self.pipeline)
+
+    @property
+    def policy(self) -> StepPolicy | None:
+        """Says of each pass how it runs; None where there is no cache."""
+        return self.passes.policy
+
+    @policy.setter
+    def policy(self, policy: StepPolicy) -> None:
+        self.passes.policy = policy
+
+    @property
+    def as_written(self) -> bool:
+        """Whether compiled parts run as they were written for now."""
+        return self._as_written
+
+    @contextmanager
+    def without_cache(self) -> Iterator[None]:
+        """Inside, the cache stands aside and every step runs in full."""
+        before, self.passes.cache_on = self.passes.cache_on, False
+        try:
+            yield
+        finally:
+            self.passes.cache_on = before
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Inside, what is compiled runs as it was written, so that one can listen to its parts."""
+        before, self._as_written = self._as_written, True
+        try:
+            yield
+        finally:
+            self._as_written = before
+
+    def _begin_call(self) -> None:
+        """The pipeline's call begins."""
+        if self.attention is not None:
+            self.attention.ran.clear()
+        self.compiled = None if self.compiled is None else 0
+
+
+def execution_device(pipeline: Any) -> torch.device:
+    """Where a pipeline runs, its weights being moved there or not."""
+    return pipeline._execution_device
+
+
+def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The transformers of a pipeline, by name.
+
+    Raises:
+        BadPipeline: it has none.
+    """
+    found = {name: one for name in TRANSFORMERS if (one := getattr(pipeline, name, None)) is not None}
+    if not found:
+        raise BadPipeline(f"{type(pipeline).__name__} has no transformer; ditstack works on Diffusion Transformers")
+    return found
+
+
+def _refuse_cached(transformers: Mapping[str, torch.nn.Module]) -> None:
+    for one in transformers.values():
+        if getattr(one, "is_cache_enabled", False):
+            raise BadPipeline("a cache of diffusers is switched on; call transformer.disable_cache() first")

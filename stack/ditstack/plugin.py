@@ -1,0 +1,81 @@
+"""Plugin: all that a method may import, here or in another distribution. Nothing else of the stack is promised to it.
+
+Names are found on first use, so that reading a recipe does not wait for torch; write imports that a method needs only
+when it acts inside the function that acts, or `from ditstack import plugin` and `plugin.FeatureCache`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
+    from ditstack.attention.sparse import SparseKernel
+    from ditstack.caching.diffusers_caches import DiffusersCache
+    from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
+    from ditstack.caching.linears import LowRankLinears
+    from ditstack.calibration import compensation
+    from ditstack.calibration.fits import Fit, Wish
+    from ditstack.calibration.gains import principal_bases, tune_gains
+    from ditstack.calibration.run import CalibrationRun
+    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.errors import BadFile, BadPipeline
+    from ditstack.pipeline.discovery import trace
+    from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
+    from ditstack.pipeline.hooks import put_beneath
+    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
+    from ditstack.pipeline.policy import StepPolicy
+    from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.capabilities import Capability, compute_capability
+    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.model import Model
+    from ditstack.weights import lora_files, lora_probe
+    from ditstack.weights.dense import is_beside
+
+_ROOMS = {
+    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
+    "attention.sparse": ("SparseKernel",),
+    "caching.diffusers_caches": ("DiffusersCache",),
+    "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
+    "caching.linears": ("LowRankLinears",),
+    "calibration.fits": ("Fit", "Wish"),
+    "calibration.gains": ("principal_bases", "tune_gains"),
+    "calibration.run": ("CalibrationRun",),
+    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "errors": ("BadFile", "BadPipeline"),
+    "pipeline.discovery": ("trace",),
+    "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
+    "pipeline.hooks": ("put_beneath",),
+    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
+    "pipeline.policy": ("StepPolicy",),
+    "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
+    "recipe.capabilities": ("Capability", "compute_capability"),
+    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.model": ("Model",),
+    "weights.dense": ("is_beside",),
+}
+_MODULES = {
+    "compensation": "calibration.compensation",
+    "lora_files": "weights.lora_files",
+    "lora_probe": "weights.lora_probe",
+}
+
+__all__ = [
+    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
+    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
+    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
+    "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
+    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use."""
+    if name in _MODULES:
+        return importlib.import_module(f"ditstack.{_MODULES[name]}")
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(importlib.import_module(f"ditstack.{room}"), name)
+    raise AttributeError(f"ditstack.plugin has no {name!r}; what a method may import is in ditstack.plugin.__all__")

@@ -1,0 +1,93 @@
+"""Words: what `--methods cache=svdcache` means at a stage, without a list of methods.
+
+A word is a method, a scheme of one ("nf4", or "bitsandbytes.int8" where two methods know it), or "none". A method
+takes its fields as the shelf writes them for the same model; a scheme brings nothing else. What must be fitted is
+fitted on first use.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, get_args
+
+from ditstack.errors import RecipeError
+from ditstack.recipe.adapter import STAGES, find, methods, suggest
+from ditstack.recipe.layers import read_layers, shelf_names
+from ditstack.recipe.recipe import Recipe
+
+NONE = "none"
+
+
+def parse(texts: list[str]) -> dict[str, list[str]]:
+    """The words of each stage, from "cache=none,reuse", in the one order of stages.
+
+    Raises:
+        RecipeError: with every mistake at once.
+    """
+    found: dict[str, list[str]] = {}
+    reasons = []
+    for text in texts:
+        stage, equals, words = text.partition("=")
+        if not equals or stage not in STAGES[1:] or not all(words.split(",")):
+            reasons.append(f"--methods {text}: wanted stage=word,word with a stage of {', '.join(STAGES[1:])}")
+        elif stage in found:
+            reasons.append(f"--methods {text}: {stage} is named twice")
+        else:
+            found[stage] = list(dict.fromkeys(words.split(",")))
+    if reasons:
+        raise RecipeError("the matrix cannot be made:", reasons)
+    return {stage: found[stage] for stage in STAGES if stage in found}
+
+
+def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[str, Any] | None:
+    """A recipe's fields for a word at a stage; None leaves the stage out.
+
+    Args:
+        few_steps: prefer what the shelf writes beside a few-step LoRA.
+
+    Raises:
+        RecipeError: no method knows the word, or several do.
+    """
+    if word == NONE:
+        return None
+    method, dot, scheme = word.partition(".")
+    if dot and scheme in schemes(stage, method):
+        return {"method": method, find(stage, method).axis_field: scheme}
+    if word in methods(stage):
+        return {**on_shelf(stage, word, model, few_steps), **find(stage, word).unattended}
+    knowing = [one for one in methods(stage) if word in schemes(stage, one)]
+    own = [one for one in knowing if not find(stage, one).extra] if len(knowing) > 1 else knowing
+    if len(own) == 1:  # what two methods know is that of the one which needs no extra packages
+        return {"method": own[0], find(stage, own[0]).axis_field: word}
+    every = [*methods(stage), *(one for method in methods(stage) for one in schemes(stage, method))]
+    hint = f"write one of {', '.join(f'{one}.{word}' for one in knowing)}" if knowing else suggest(word, every)
+    raise RecipeError(f"unknown word {word!r} at {stage}:", [hint])
+
+
+def schemes(stage: str, method: str) -> tuple[str, ...]:
+    """The words that a method takes as its scheme: the allowed values of the field that it declares for that."""
+    if method not in methods(stage):
+        return ()
+    kind = find(stage, method)
+    return get_args(kind.model_fields[kind.axis_field].annotation) if kind.axis_field else ()
+
+
+@functools.cache
+def on_shelf(stage: str, method: str, model: str, few_steps: bool) -> dict[str, Any]:
+    """The fields that the shelf writes for a method on this model: those of the plainest recipe that names it."""
+    named = []
+    for name in shelf_names():
+        data = read_layers(name, []).data
+        here = data.get(stage)
+        if data["model"]["method"] == model and here is not None and here["method"] == method:
+            named.append((("distill" in data) != few_steps, len(here), len(data), name, here))
+    return min(named)[-1] if named else {"method": method}
+
+
+def is_plain(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage is left out, or changes nothing as it is set."""
+    adapter = recipe.adapters.get(stage)
+    if adapter is None:
+        return True
+    neutral = type(adapter).neutral
+    return neutral is not None and all(getattr(adapter, key) == value for key, value in neutral.items())

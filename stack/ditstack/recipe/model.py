@@ -1,0 +1,198 @@
+"""Model: the adapter of the first stage. A family's file names its pipeline class, its blocks and its guidance."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field
+
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.capabilities import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import Tensor
+
+    from ditstack.pipeline.pipe import Pipe
+
+GIVES = frozenset(
+    {
+        Capability.BLOCKS,
+        Capability.DENSE_WEIGHTS,
+        Capability.FLOAT_WEIGHTS,
+        Capability.FREE_ATTENTION,
+        Capability.FREE_TRUNK,
+        Capability.LORAS,
+        Capability.MOVED_WHOLE,
+        Capability.PASSING,
+        Capability.TRACEABLE,
+    }
+)
+
+
+class Judge(Protocol):
+    """What a model family may bring to judge its own pictures."""
+
+    attributes: tuple[str, ...]
+    """What prompts name."""
+
+    def prompts(self, count: int) -> list[str]:
+        """Different prompts that the model was never trained on."""
+        ...
+
+    def agreement(self, images_BCHW: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
+        """For each picture, every attribute that its prompt names, and whether the picture agrees."""
+        ...
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """(B, D): what the pictures show, as numbers."""
+        ...
+
+
+class Model(Adapter):
+    """Loads a diffusers pipeline from a hub id or a folder and wraps it."""
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"device"})
+    pipeline_class: ClassVar[str] = "DiffusionPipeline"
+    """What loads it; DiffusionPipeline asks the files themselves."""
+    transformer_class: ClassVar[str] = ""
+    """What the transformer must be; empty takes any."""
+    stacks: ClassVar[tuple[str, ...]] = ()
+    """The transformer's ModuleLists of blocks in running order; empty finds them."""
+    conditioning_modules: ClassVar[tuple[str, ...]] = ()
+    """The transformer's modules whose output only its blocks read, such as the projection of the text."""
+    guidance: ClassVar[str] = "guidance_scale"
+    """The pipeline's argument that takes `sampler.guidance`."""
+    call: ClassVar[dict[str, Any]] = {}
+    """Further arguments of every call."""
+    fps: ClassVar[int | None] = 0
+    """Frames per second of its videos; 0 where it makes pictures, None where only the loaded pipeline tells."""
+
+    source: str = ""
+    """A hub id, or a folder that `save_pretrained` wrote."""
+    revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of weights and activations; `auto` is bf16 on a GPU and fp32 on a CPU."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where the model runs: auto, cpu, cuda or cuda:1; `auto` takes a GPU if there is one."""
+    offload: Literal["none", "model", "group"] = "none"
+    """What waits in the computer's memory until a GPU needs it: nothing, whole models, or single weights."""
+
+    @property
+    def gives(self) -> frozenset[Capability]:
+        return GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+
+    def place(self) -> torch.device:
+        """Where the model runs: what `device` says, or a GPU if there is one."""
+        import torch
+
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(auto if self.device == "auto" else self.device)
+
+    def torch_dtype(self) -> torch.dtype:
+        """bf16 on a GPU and fp32 on a CPU, unless the recipe says otherwise."""
+        import torch
+
+        names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        auto = torch.bfloat16 if self.place().type == "cuda" else torch.float32
+        return names.get(self.dtype, auto)
+
+    def check_source(self) -> None:
+        """Refuse a folder that is not there, before anything is loaded.
+
+        Raises:
+            BadFile: with the sentence.
+        """
+        if not self.source:
+            raise BadFile("model.source: missing; give a hub id such as org/name, or a folder")
+        path = Path(self.source).expanduser()
+        if path.is_dir() and not (path / "model_index.json").is_file():
+            raise BadFile(
+                f"model.source: the folder {self.source} holds no model_index.json; save_pretrained writes one"
+            )
+        if not path.is_dir() and (self.source.count("/") != 1 or self.source.startswith((".", "/", "~"))):
+            raise BadFile(f"model.source: there is no folder {self.source}, and it is not a hub id (org/name)")
+
+    def load(self) -> Any:
+        """The pipeline, in its dtype and on its device.
+
+        Raises:
+            BadFile: the folder is missing or torn.
+        """
+        import diffusers
+
+        self.check_source()
+        kind = getattr(diffusers, self.loader())
+        try:
+            pipeline = kind.from_pretrained(
+                str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
+        if self.place().type == "cpu" or self.offload == "none":
+            pipeline.to(self.place())
+        elif self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=self.place())
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def settle(self, pipeline: Any) -> None:
+        """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
+        if self.by_tensor:
+            pipeline.enable_group_offload(onload_device=self.place(), offload_type="leaf_level", use_stream=True)
+
+    @property
+    def by_tensor(self) -> bool:
+        """Whether weights are moved tensor by tensor; a model that runs on a CPU is there already."""
+        return self.offload == "group" and self.place().type != "cpu"
+
+    def loader(self) -> str:
+        """The diffusers class that loads the pipeline."""
+        return self.pipeline_class
+
+    def wrap(self, pipeline: Any) -> Pipe:
+        """A pipe around a loaded pipeline of this family, whatever its task.
+
+        Raises:
+            BadPipeline: it is of another family.
+        """
+        from ditstack.pipeline.pipe import Pipe
+
+        self.check_family(pipeline)
+        ask = functools.partial(self.ask, pipeline)
+        pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
+        pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
+        return pipe
+
+    def check_family(self, pipeline: Any) -> None:
+        """Refuse a pipeline whose transformer is of another class.
+
+        Raises:
+            BadPipeline: with what was found.
+        """
+        import diffusers
+
+        from ditstack.pipeline.pipe import transformers_of
+
+        for one in transformers_of(pipeline).values():
+            if self.transformer_class and not isinstance(one, getattr(diffusers, self.transformer_class)):
+                found = f"{type(pipeline).__name__} runs a {type(one).__name__}"
+                raise BadPipeline(f"the recipe is for a {self.transformer_class}; the {found}")
+
+    def judge(self) -> Judge | None:
+        """What can tell whether its pictures agree with their prompts, where the family brings it."""
+        return None
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        """The arguments of the pipeline's call that carry the prompts."""
+        return {"prompt": prompts}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

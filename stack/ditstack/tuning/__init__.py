@@ -1,0 +1,1 @@
+"""Tuning: the fastest stack that keeps a gate, and schedules searched for a budget."""

@@ -1,0 +1,99 @@
+"""Options: what `tune` may try at each stage: every method that can stand here, with its knobs; and fewer steps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ditstack.errors import RecipeError
+from ditstack.recipe import plan
+from ditstack.recipe.adapter import find, methods
+from ditstack.recipe.axes import fields as fields_of
+from ditstack.recipe.axes import is_plain, schemes
+from ditstack.recipe.recipe import Recipe
+
+STAGES = ("quantize", "attention", "cache")
+INTERVALS = (2, 3, 4, 5, 6, 8)
+"""A long schedule's controls have one step in so many."""
+SAMPLER = "sampler"
+
+
+@dataclass(frozen=True)
+class Option:
+    """Changes of a recipe: fields by stage, None leaving it out; "sampler" for fewer steps."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        shown = []
+        for stage, value in self.changes.items():
+            if stage == SAMPLER:
+                shown.append(f"{value['steps']} steps")
+            elif value is not None:
+                passed_over = {"method", *find(stage, value["method"]).incidental}
+                rest = ", ".join(f"{key} {json.dumps(one)}" for key, one in value.items() if key not in passed_over)
+                shown.append(f"{value['method']} {rest}".strip())
+        return " + ".join(shown) or "plain"
+
+    def __or__(self, other: Option) -> Option:
+        return Option({**self.changes, **other.changes})
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """The base recipe with these changes.
+
+        Raises:
+            RecipeError: it cannot be read.
+        """
+        name = re.sub(r"[^a-z0-9]+", "-", f"{base.name} {self}".lower()).strip("-")
+        return base.with_(name, **{**dict.fromkeys(STAGES), **self.changes})
+
+
+def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]:
+    """For each stage what can stand here alone, on the base recipe's model and LoRA; `axes` may name the words."""
+    model = base.resolved()["model"]["method"]
+    found = {}
+    for stage in STAGES:
+        named = axes.get(stage) or [*_every(stage)]
+        fields = [fields_of(stage, word, model, "distill" in base.adapters) for word in named]
+        settings = [setting for one in fields if one is not None for setting in turned(base, stage, one)]
+        found[stage] = [one for setting in settings if stands(one := Option({stage: setting}), base, stage)]
+    return found
+
+
+def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A method with each setting of the knob that it declares; as it is where it declares none or cannot be read."""
+    try:
+        adapter = Option({stage: fields}).recipe(base).adapters[stage]
+    except RecipeError:
+        adapter = None
+    knob = adapter.knob if adapter is not None else None
+    if knob is None:
+        yield fields
+    else:
+        yield from ({**fields, knob.field: value} for value in knob.settings(getattr(adapter, knob.field)))
+
+
+def stands(option: Option, base: Recipe, stage: str) -> bool:
+    """Whether it can be built on this machine, and changes anything."""
+    try:
+        recipe = option.recipe(base)
+    except RecipeError:
+        return False
+    return not is_plain(recipe, stage) and not any(step.reasons for step in plan.plan(recipe))
+
+
+def fewer_steps(steps: int) -> list[Option]:
+    """The controls: schedules with fewer steps and no cache, every one of a short schedule, else those of INTERVALS."""
+    counts = range(1, steps) if steps <= 8 else {*(-(-steps // interval) for interval in INTERVALS), steps * 3 // 4}
+    return [Option({SAMPLER: {"steps": count}}) for count in sorted(counts)]
+
+
+def _every(stage: str) -> Iterator[str]:
+    for method in methods(stage):
+        own = schemes(stage, method)
+        yield from (f"{method}.{scheme}" for scheme in own)
+        if not own:
+            yield method

@@ -1,0 +1,197 @@
+"""Tune: the fastest stack that keeps a gate on this machine, by successive halving.
+
+Every option of every stage runs alone on two prompts. The best of each stage are then combined, and the combinations
+run on more and more prompts, the slower half and those that miss the gate leaving at each round. Schedules with fewer
+steps and no cache take part as any cache does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ditstack.errors import DitstackError
+from ditstack.measure.bench import Trial, trial
+from ditstack.measure.check import Outcome, Pair, Verdict
+from ditstack.recipe.layers import shelf_names
+from ditstack.recipe.recipe import Gate, Recipe
+from ditstack.report import Estimate
+from ditstack.tuning.options import SAMPLER, Option, fewer_steps, options
+
+FIRST = 2
+"""Prompts of the first round; each further one has twice as many."""
+KEPT = {"quantize": 2, "attention": 1, "cache": 4}
+"""How many of each stage go on from the first round, beside leaving the stage out."""
+CONTROLS = 2
+FINALISTS = 3
+
+
+@dataclass
+class Run:
+    """An option on some of the prompts."""
+
+    option: Option
+    trial: Trial
+    outcome: Outcome
+    speedup: float
+
+    @property
+    def fits(self) -> bool:
+        return self.outcome.ok
+
+    def __str__(self) -> str:
+        psnr = self.outcome.to_baseline["psnr"]
+        missed = "; ".join(str(verdict) for verdict in self.outcome.verdicts if not verdict.ok)
+        return (
+            f"{self.option}: {self.speedup:.2f}x, {self.trial.macs_ratio:.2f} of the MACs, "
+            f"PSNR {psnr.mean:.1f} ({psnr.low:.1f} to {psnr.high:.1f})" + (f"; {missed}" if missed else "")
+        )
+
+
+@dataclass
+class Chosen:
+    """What tuning ended with."""
+
+    run: Run
+    reasons: list[str]
+
+
+@dataclass
+class Tuner:
+    """The search for one base recipe and gate.
+
+    Attributes:
+        max_memory: bytes that a stack may take at most; 0 for no limit.
+        tell: told in a sentence what is being done.
+    """
+
+    base: Recipe
+    gate: Gate
+    prompts: list[str]
+    axes: dict[str, list[str]]
+    max_memory: int
+    tell: Callable[[str], None]
+    tried: dict[str, Run] = field(default_factory=dict)
+    """The last run of every option, by its name."""
+    _baselines: dict[int, Trial] = field(default_factory=dict)
+
+    def choose(self) -> Chosen | None:
+        """The fastest stack that keeps the gate; None where nothing faster than the plain model does."""
+        runs = self._screen()
+        count = FIRST
+        while runs and count < len(self.prompts):
+            count = min(2 * count, len(self.prompts))
+            runs = [run for option in _halved(runs) if (run := self._run(option, count)) is not None]
+        good = sorted((run for run in runs if run.fits and run.speedup > 1), key=lambda run: -run.speedup)
+        return Chosen(good[0], self._reasons(good)) if good else None
+
+    def nearest(self) -> str:
+        """Of what was tried, the stack that came nearest to the gate; for the sentence that it is out of reach."""
+        faster = [run for run in self.tried.values() if run.speedup > 1]
+        return str(min(faster, key=_miss)) if faster else "nothing that was tried is faster than the plain model"
+
+    def _screen(self) -> list[Run]:
+        """Every option alone; then the best of each stage together."""
+        alone = {stage: self._round(found, FIRST) for stage, found in options(self.base, self.axes).items()}
+        controls = _best(self._round(fewer_steps(self.base.sampler.steps), FIRST))[:CONTROLS]
+        kept = {stage: [run.option for run in self._worth(stage, runs)] for stage, runs in alone.items()}
+        caches = [Option(), *kept["cache"], *(run.option for run in controls)]
+        pairs = product([Option(), *kept["quantize"]], [Option(), *kept["attention"]], caches)
+        together = [a | b | c for a, b, c in pairs if a.changes or b.changes or c.changes]
+        return self._round(together, FIRST)
+
+    def _worth(self, stage: str, runs: list[Run]) -> list[Run]:
+        """Those of one stage that go on: faster alone, or lighter where memory is short."""
+        useful = [run for run in runs if run.speedup > 1 or (self.max_memory and stage == "quantize")]
+        return _best(useful)[: KEPT[stage]]
+
+    def _round(self, found: list[Option], count: int) -> list[Run]:
+        return [run for option in found if (run := self._run(option, count)) is not None]
+
+    def _run(self, option: Option, count: int) -> Run | None:
+        """Measure an option; None where it cannot be built after all."""
+        known = self.tried.get(str(option))
+        if known is not None and len(known.trial.pictures.prompts) >= count:
+            return known
+        self.tell(f"{count} prompts: {option}")
+        baseline = self._baseline(count)
+        try:
+            recipe = option.recipe(self.base)
+            made = trial(recipe, self.prompts[:count])
+        except DitstackError:
+            return None
+        outcome = Pair(recipe, made, baseline).outcome(self.gate)
+        if self.max_memory:
+            outcome.verdicts.append(_memory(made, self.max_memory))
+        self.tried[str(option)] = Run(option, made, outcome, baseline.seconds / made.seconds)
+        return self.tried[str(option)]
+
+    def _baseline(self, count: int) -> Trial:
+        if count not in self._baselines:
+            self._baselines[count] = trial(self.base.plain(), self.prompts[:count])
+        return self._baselines[count]
+
+    def _reasons(self, good: list[Run]) -> list[str]:
+        """Why this one: what came next, what each stage brings alone, and where caches stand beside fewer steps."""
+        chosen = good[0]
+        lines = [f"next: {run}" for run in good[1:FINALISTS]]
+        for stage in KEPT:
+            alone = [run for run in self.tried.values() if run.option.changes.keys() == {stage}]
+            if alone and stage not in chosen.option.changes:
+                lines.append(f"no {stage}: the best by itself is {_best(alone)[0]}")
+        return lines + self._few_steps(chosen)
+
+    def _few_steps(self, chosen: Run) -> list[str]:
+        controls = [run for run in self.tried.values() if run.option.changes.keys() == {SAMPLER} and run.fits]
+        caches = [run for run in self.tried.values() if run.option.changes.keys() == {"cache"} and run.fits]
+        if SAMPLER in chosen.option.changes:
+            best = f"the best is {_best(caches)[0]}" if caches else "none keeps the gate"
+            return [f"no cache: fewer steps without one are faster at this gate; of the caches {best}"]
+        if controls and "cache" in chosen.option.changes:
+            return [f"beside it, fewer steps without a cache: {_best(controls)[0]}"]
+        if "cache" in chosen.option.changes:
+            return ["no schedule with fewer steps and no cache keeps the gate"]
+        return []
+
+
+def written(choice: Chosen, base: Recipe, extends: str) -> str:
+    """The recipe as a file: where it differs from what it extends, its gate, and in its head what was measured."""
+    own = choice.run.option.changes
+    before, after = Recipe.read(extends).resolved(), choice.run.option.recipe(base).resolved()
+    data: dict[str, Any] = {"extends": extends if extends in shelf_names() else str(Path(extends).resolve())}
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key not in after:
+            data[key] = "none"
+        elif after[key] != before.get(key):
+            data[key] = own.get(key) or after[key]
+    found, outcome = choice.run, choice.run.outcome
+    head = [f"# Tuned on {outcome.machine}, {outcome.prompts} prompts: {found.speedup:.2f}x the plain baseline."]
+    head += [f"# {verdict}" for verdict in outcome.verdicts]
+    return "\n".join([*head, yaml.safe_dump(data, sort_keys=False, default_flow_style=None)])
+
+
+def _halved(runs: list[Run]) -> list[Option]:
+    """The faster half of those that keep the gate."""
+    best = _best([run for run in runs if run.fits])
+    return [run.option for run in best[: max(FINALISTS, math.ceil(len(best) / 2))]]
+
+
+def _best(runs: list[Run]) -> list[Run]:
+    """Those that keep the gate first, the fastest first; the others by how far they miss."""
+    return sorted(runs, key=lambda run: (not run.fits, 0.0 if run.fits else _miss(run), -run.speedup))
+
+
+def _miss(run: Run) -> float:
+    """By how much a run misses its gate, as a share of what was wanted, added up."""
+    return sum(max(0.0, verdict.short) / max(abs(verdict.wanted), 1e-9) for verdict in run.outcome.verdicts)
+
+
+def _memory(made: Trial, limit: int) -> Verdict:
+    taken = float(made.peak_memory)
+    return Verdict(gate="memory_max", wanted=float(limit), found=Estimate(mean=taken, low=taken, high=taken))

@@ -1,0 +1,1 @@
+"""Weights: quantized weights read as dense ones; LoRA files, and whether a LoRA moves the output."""

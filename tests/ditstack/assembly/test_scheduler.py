@@ -1,0 +1,56 @@
+"""The scheduler of a recipe: every setting reaches it, and what it does not take is refused with what it takes."""
+
+from typing import Any
+
+import pytest
+
+from ditstack import BadPipeline
+from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
+from ditstack.recipe.recipe import Sampler
+from ditstack.testing import tiny_pipelines as tiny
+
+
+def test_a_pipeline_keeps_its_own_scheduler_where_the_recipe_says_nothing() -> None:
+    pipeline = tiny.flux()
+    assert chosen_scheduler(pipeline, Sampler()) is pipeline.scheduler
+
+
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        ({"settings": {"shfit": 3.0}}, "takes no shfit; shfit: did you mean 'shift'.*it takes .*shift_terminal"),
+        ({"settings": {"flow_shift": 3.0}}, "a FlowMatchEulerDiscreteScheduler takes no flow_shift"),
+        (
+            {"scheduler": "UniPCMultistepScheduler", "settings": {"shift": 3.0}},
+            "UniPCMultistepScheduler takes no shift",
+        ),
+        ({"scheduler": "EulerDiscreteScheduler", "settings": {"base_shift": 1.0}}, "takes no base_shift"),
+        (
+            {"scheduler": "UniPCMultistepSheduler"},
+            "diffusers has no scheduler .*did you mean 'UniPCMultistepScheduler'",
+        ),
+        ({"scheduler": "FluxPipeline"}, "diffusers has no scheduler 'FluxPipeline'"),
+        ({"scheduler": "CosineDPMSolverMultistepScheduler"}, "needs a package that is not installed: .*torchsde"),
+        ({"settings": {"time_shift_type": "sideways"}}, "cannot be made of .*sideways"),
+    ],
+)
+def test_what_a_scheduler_does_not_take_is_refused_and_the_pipeline_keeps_its_own(
+    sampler: dict[str, Any], said: str
+) -> None:
+    pipeline = tiny.flux()
+    before = pipeline.scheduler
+    with pytest.raises(BadPipeline, match=said):
+        chosen_scheduler(pipeline, Sampler(**sampler))
+    assert pipeline.scheduler is before
+
+
+def test_a_named_class_is_held_against_its_settings_before_anything_is_loaded() -> None:
+    with pytest.raises(BadPipeline, match="takes no shift"):
+        check_scheduler(Sampler(scheduler="UniPCMultistepScheduler", settings={"shift": 3.0}))
+
+
+@pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler", None])
+def test_what_pipelines_read_from_a_schedulers_config_reaches_it_whatever_its_class(name: str | None) -> None:
+    settings = {"base_shift": 0.7, "max_shift": 0.8, "use_dynamic_shifting": True}
+    made = chosen_scheduler(tiny.flux(), Sampler(scheduler=name, settings=settings))
+    assert {key: made.config[key] for key in settings} == settings

@@ -1,0 +1,67 @@
+"""Quality: perfect against itself, bad against noise, an error where it makes no sense."""
+
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from ditstack.errors import BadPipeline
+from ditstack.maths.fidelity import bootstrap, psnr, relative_l2, ssim
+
+
+def pictures(seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_picture_against_itself_is_perfect() -> None:
+    one = pictures()
+    assert psnr(one, one) == [math.inf] * 3
+    assert ssim(one, one) == pytest.approx([1.0] * 3)
+    assert relative_l2(one, one) == [0.0] * 3
+
+
+def test_noise_is_bad_and_a_little_noise_is_what_torchmetrics_says() -> None:
+    one, noise = pictures(), pictures(1)
+    assert max(psnr(one, noise)) < 9
+    assert max(ssim(one, noise)) < 0.2
+    near = one * 0.99
+    want = [float(peak_signal_noise_ratio(near[i], one[i], data_range=1.0)) for i in range(3)]
+    assert psnr(near, one) == pytest.approx(want, abs=1e-3)
+    assert min(psnr(near, one)) > 40
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 64, 48), (2, 4, 3, 32, 32), (2, 3, 16, 16), (1, 3, 6, 90)])
+def test_ssim_is_what_torchmetrics_says(shape: tuple[int, ...]) -> None:
+    a = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    b = (a + 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    want = structural_similarity_index_measure(a.flatten(0, -4), b.flatten(0, -4), data_range=1.0, reduction="none")
+    assert isinstance(want, torch.Tensor)
+    assert ssim(a, b) == pytest.approx(want.reshape(len(a), -1).mean(1).tolist(), abs=1e-5)
+    assert ssim(a, a) == [1.0] * len(a)
+    assert ssim(a[..., :3, :2], a[..., :3, :2]) == [1.0] * len(a)
+
+
+def test_psnr_does_not_wrap_as_bytes_would() -> None:
+    black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert psnr(black, white) == [0.0]
+
+
+@pytest.mark.parametrize("other", [torch.rand(3, 3, 16, 16), torch.full((3, 3, 32, 32), math.nan)])
+def test_another_size_and_nan_are_errors_not_numbers(other: torch.Tensor) -> None:
+    for metric in (psnr, ssim, relative_l2):
+        with pytest.raises(BadPipeline):
+            metric(pictures(), other)
+
+
+def test_the_interval_of_a_clear_gain_excludes_zero_and_that_of_noise_does_not() -> None:
+    noise = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    mean, low, high = bootstrap((noise + 3).tolist())
+    assert 2.5 < low < mean < high < 3.5
+    _, low, high = bootstrap((noise - noise.mean()).tolist())
+    assert low < 0 < high
+
+
+def test_intervals_of_infinite_values_are_ordered() -> None:
+    assert bootstrap([math.inf] * 4) == (math.inf,) * 3
+    assert bootstrap([math.inf, 30.0, 30.0, 30.0])[1] == 30.0

@@ -1,0 +1,37 @@
+"""Bench: pictures come in batches, figures are per picture, and quantized weights count as they are stored."""
+
+import torch
+
+from ditstack.measure.bench import bytes_of, trial
+from ditstack.recipe.recipe import Recipe
+from ditstack.report import peak_memory, reset_peak_memory
+
+
+def test_a_trial_in_batches_is_the_trial_at_once() -> None:
+    recipe = Recipe.read("tiny-none-native-reuse", ["sampler.steps=2", "cache.interval=2"])
+    told: list[int] = []
+    parts, whole = trial(recipe, recipe.prompts[:3], 2, told.append), trial(recipe, recipe.prompts[:3])
+    assert told == [2, 3]
+    assert torch.allclose(parts.pictures.images, whole.pictures.images, atol=1e-5)
+    assert parts.pictures.seeds == [0, 1, 2]
+    assert 0 < parts.macs_ratio == whole.macs_ratio < 0.6
+    assert 0 < parts.seconds < 60
+
+
+def test_quantized_weights_are_smaller() -> None:
+    plain, int8 = (
+        trial(Recipe.read("tiny", ["sampler.steps=1", *more]), ["a red circle"]).weight_bytes
+        for more in ([], ["quantize={method: torchao, scheme: int8}"])
+    )
+    assert 0.2 < int8 / plain < 0.6
+    assert bytes_of(torch.zeros(3, 5, dtype=torch.bfloat16)) == 30
+
+
+def test_peak_memory_starts_afresh() -> None:
+    reset_peak_memory()
+    before = peak_memory()
+    block = torch.ones(40_000_000)
+    assert peak_memory() - before > 100_000_000
+    del block
+    reset_peak_memory()
+    assert peak_memory() - before < 100_000_000

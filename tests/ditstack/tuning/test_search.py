@@ -1,0 +1,92 @@
+"""Search: it stays within its budget, a killed one goes on, and what it writes is a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ditstack.errors import BadPipeline
+from ditstack.recipe.recipe import Recipe
+from ditstack.tuning import search as searching
+from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, with_schedule
+from ditstack.tuning.search import Search
+
+PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "star")]
+STEPS = 7
+
+
+class Scored(ScheduleEvaluation):
+    """A cached run that is known beforehand: late steps are worth most."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.size, self.ran = recipe, 0.125, 0
+        self.calibration: Any = type("Prompts", (), {"prompts": PROMPTS})
+
+    def scores(self, candidate: Candidate, places: range) -> list[float]:
+        self.ran += 1
+        worth = {"F": 3.0, "C": 1.0, "S": 0.0, "R": -0.5}
+        return [sum(worth[one] * (1 + at) for at, one in enumerate(candidate.letters)) for _ in places]
+
+    def shares(self, size: float) -> dict[str, float]:
+        return {"F": 1.0, "C": 0.25, "S": 0.0, "R": 0.0}
+
+    def refit(self, candidate: Candidate, prompts: int) -> None:
+        pass
+
+
+def recipe(**cache: Any) -> Recipe:
+    fields = {"method": "mixed", "schedule": "FS...", **cache}
+    return Recipe.parse({"model": {"method": "tiny"}, "sampler": {"steps": STEPS, "size": "64x64"}, "cache": fields})
+
+
+def test_it_finds_better_schedules_within_its_budget() -> None:
+    trials = Scored(recipe())
+    found = Search(trials, 3 / 7, [0.125], 60).run()
+    assert trials.cost(found.best) <= 3 / 7 * 1.03
+    assert found.best.letters[0] == "F"
+    assert found.gain[0] > 0
+    assert found.best.letters.count("F") + found.best.letters.count("C") / 4 > 2.7
+    assert Recipe.parse(found.recipe.resolved()).resolved()["cache"]["schedule"] == found.best.letters
+
+
+def test_a_candidate_that_loses_on_the_first_prompts_runs_on_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "BATCH", 2)
+    trials = Scored(recipe())
+    search = Search(trials, 3 / 7, [0.125], 1)
+    good, bad = Candidate("FSSSSFF", 0.125), Candidate("FFFSSSS", 0.125)
+    trials.ran = 0
+    assert not search.promising(bad, good)
+    assert trials.ran == 2
+
+
+def test_a_killed_search_goes_on_and_ends_where_it_would_have(tmp_path: Path) -> None:
+    started = ScheduleEvaluation(recipe(rank=0), PROMPTS, tmp_path / "notes")
+
+    def stop(done: int, count: int, score: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Search(started, 0.5, [0], 2).run(stop)
+    noted = ScheduleEvaluation(recipe(rank=0), PROMPTS, tmp_path / "notes")
+    assert noted.notes.known == started.notes.known
+    with pytest.raises(KeyboardInterrupt):
+        Search(noted, 0.5, [0], 2).run(stop)
+    assert noted.pipe.clock.generation == 0  # nothing ran twice
+    assert ScheduleEvaluation(recipe(rank=8), PROMPTS, tmp_path / "notes").notes.known == {}
+
+
+def test_steps_cost_what_was_measured_on_a_schedule_with_all_of_them() -> None:
+    shares = ScheduleEvaluation(recipe(rank=4), PROMPTS[:2], timed=True).shares(4)
+    assert 0 < shares["S"] < shares["C"] < 3
+    assert 0 < shares["S"] < shares["F"] < 3
+
+
+def test_what_costs_more_than_the_budget_is_refused() -> None:
+    with pytest.raises(BadPipeline, match="pays for no schedule"):
+        Search(Scored(recipe()), 0.01, [0.125], 1).run()
+
+
+def test_a_cache_without_letters_cannot_be_searched() -> None:
+    plain = Recipe.parse({"model": {"method": "tiny"}, "cache": {"method": "reuse"}})
+    with pytest.raises(BadPipeline, match="no schedule of letters"):
+        with_schedule(plain, Candidate("FS", 4))
