@@ -7,10 +7,10 @@ import diffusers
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle"]
 STEPS = 6
