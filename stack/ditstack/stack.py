@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from ditstack.assembly.build import build
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Tell, provide_factors
+from ditstack.calibration.calibrate import Bar, Tell, provide_factors
 from ditstack.factors import fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
+
+log = logging.getLogger(__name__)
 
 
 class Stack:
@@ -89,7 +92,7 @@ class _Off:
         self.pipe.cache_on = self.before
 
 
-def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
+def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = log.info) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
 
     Args:
@@ -103,15 +106,21 @@ def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: 
     return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), pipeline, tell)
 
 
-def load(recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
-    """Load the recipe's own model and stack on it."""
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None, tell)
+def load(recipe: str | Path | Recipe, tell: Tell = log.info, bar: Bar = lambda part, done, count: None) -> Stack:
+    """Load the recipe's own model and stack on it.
+
+    Args:
+        tell: told in a sentence what long work is being done, such as calibration.
+        bar: told what is being gathered for it, how many prompts are done, and of how many.
+    """
+    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None, tell, bar)
 
 
-def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
+def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provide_factors(recipe, pipe, tell)
+    provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
+    log.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     return Stack(recipe, pipe, {"build": built - started, "calibrate": calibrated - built})

@@ -45,7 +45,9 @@ def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
     return [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
 
 
-def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> None:
+def provide_factors(
+    recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None, bar: Bar = lambda part, done, count: None
+) -> None:
     """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`.
 
     Raises:
@@ -64,7 +66,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
                 adapter.take(pipe, factors.of(stage))
             pipe.factors = factors
             return
-    _fit(recipe, pipe, recipe.calibration, file, tell)
+    _fit(recipe, pipe, recipe.calibration, file, tell, bar)
 
 
 def calibrate(
@@ -104,6 +106,7 @@ def _fit(
     for stage, adapter in wanting(recipe):
         fitted = partial.fitted(stage)
         if not fitted:
+            tell(f"{stage}: fitting to {len(prompts)} prompts")
             with pipe.uncompiled():
                 found = adapter.fit(pipe, calibration)
             # laid out as a file gives them back, so that pictures are equal to the last bit
