@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,9 @@ class SvdCache(Cache):
     """The fields are the method's own terms; see the module's text."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 4
     """One step in so many is full; 1 runs every step in full."""
@@ -77,6 +80,14 @@ class SvdCache(Cache):
         if self.rank is not None and self.energy is not None:
             raise ValueError("rank and energy both size the subspace; give one of them")
         return self
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": [step for step in range(steps) if step != steps - 2]}
 
     @property
     def wants_factors(self) -> bool:

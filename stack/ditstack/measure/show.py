@@ -92,8 +92,8 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
     for step in steps:
         changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
-        gone = [f"- {fact.value}" for fact in _ordered(step.before - step.after)]
-        new = [f"+ {fact.value}" for fact in _ordered(step.after - step.before)]
+        gone = [f"- {fact.sentence}" for fact in _ordered(step.before - step.after)]
+        new = [f"+ {fact.sentence}" for fact in _ordered(step.after - step.before)]
         table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
     sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
     table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
@@ -101,7 +101,7 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
 
 
 def _ordered(facts: frozenset[Capability]) -> list[Capability]:
-    return sorted(facts, key=lambda fact: fact.name)
+    return sorted(facts, key=lambda fact: fact.sentence)
 
 
 def run_summary(report: Report, folder: Path) -> str:
@@ -127,7 +127,7 @@ def doctor_rows() -> dict[str, Any]:
     missing = {name: hint for name, hint in BACKENDS.items() if importlib.util.find_spec(name) is None}
     return {
         "machine": describe_machine(),
-        "facts": {fact.value: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
+        "facts": {fact.sentence: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
         "versions": versions(),
         "missing": missing,
     }
