@@ -77,7 +77,7 @@ def test_law_3_what_it_needs_and_lacks_is_refused(stage: str, method: str, monke
     monkeypatch.setattr(Model, "gives", frozenset())
     last = plan(recipe(stage, method))[-1]
     for fact in last.adapter.needs:
-        assert any(f"needs that {fact.value}" in reason for reason in last.reasons)
+        assert any(f"needs that {fact.sentence}" in reason for reason in last.reasons)
 
 
 @pytest.mark.parametrize(("stage", "method"), METHODS)
@@ -97,7 +97,7 @@ def test_law_5_it_worked(stage: str, method: str, plain: torch.Tensor) -> None:
         out = run(stack)
     assert torch.isfinite(out).all()
     if stage == "cache":
-        kinds = stack.pipe.steps_by_kind()
+        kinds = stack.pipe.passes.steps
         assert sum(kinds.values()) == STEPS
         assert 0 < kinds["full"] < STEPS
         assert len(ran) >= 2 * kinds["full"] * blocks_of(stack.pipe)

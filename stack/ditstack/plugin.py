@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
     from ditstack.calibration.run import CalibrationRun
+    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
+    from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
     from ditstack.pipeline.hooks import put_beneath
-    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
+    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
-    from ditstack.recipe.adapter import Adapter, Attention, Cache, suggest
-    from ditstack.recipe.capabilities import Capability
+    from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.capabilities import Capability, compute_capability
+    from ditstack.recipe.declared import Knob, SearchedFields
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
@@ -39,13 +42,16 @@ _ROOMS = {
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
     "calibration.run": ("CalibrationRun",),
+    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
+    "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
     "pipeline.hooks": ("put_beneath",),
-    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "Pipe"),
+    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
     "pipeline.policy": ("StepPolicy",),
-    "recipe.adapter": ("Adapter", "Attention", "Cache", "suggest"),
-    "recipe.capabilities": ("Capability",),
+    "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
+    "recipe.capabilities": ("Capability", "compute_capability"),
+    "recipe.declared": ("Knob", "SearchedFields"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -56,11 +62,12 @@ _MODULES = {
 }
 
 __all__ = [
-    "CALIBRATED", "FULL", "OFF", "REUSED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache", "CalibrationRun",
-    "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears", "Model", "Pipe",
-    "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "compensation",
-    "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains",
+    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
+    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
+    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
+    "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of",
+    "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
 ]  # fmt: skip
 
 

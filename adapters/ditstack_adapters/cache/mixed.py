@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ditstack.maths.schedule import Word
-from ditstack.plugin import BadPipeline, Cache, Capability
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,9 @@ class Mixed(Cache):
 
     neutral: ClassVar[dict[str, Any] | None] = {"schedule": "F..."}
     trial: ClassVar[dict[str, Any]] = {"schedule": "FSCFRCS"}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     schedule: Annotated[str, AfterValidator(_word)] = "F (SCSF)..."
     """F full, C calibrated, S forecast, R reused: FSCS FSS, F 3(SCS), or FSCS... to the end."""
@@ -57,6 +60,14 @@ class Mixed(Cache):
     @property
     def word(self) -> Word:
         return Word.read(self.schedule)
+
+    @property
+    def searched(self) -> SearchedFields:
+        return SearchedFields(schedule="schedule", size="rank" if self.macs is None else "macs")
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": "F" * (steps - 2) + "SF"}
 
     @property
     def schedule_steps(self) -> int | None:
@@ -103,5 +114,9 @@ class Mixed(Cache):
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        assert isinstance(pipe.store, LowRankLinears)
-        return Fit(pipe, pipe.store, calibration, Wish("rrr", self.rank, self.macs)).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

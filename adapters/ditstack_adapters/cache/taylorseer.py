@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,10 @@ class TaylorSeer(Cache):
     """Of the Taylor series; 0 reuses."""
     lite: bool = False
     """Skip whole blocks and extrapolate the output of `proj_out`; else only attentions are forecast."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def drops(self) -> frozenset[Capability]:

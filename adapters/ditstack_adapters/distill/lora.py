@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -74,6 +74,8 @@ class Weights(BaseModel):
 
 class LoRA(Adapter):
     """Give a source, or a preset that knows it; what is written beside a preset goes before it."""
+
+    sampler_from: ClassVar[tuple[str, ...]] = ("preset",)
 
     preset: str | None = None
     """A few-step LoRA that is known, with its scale, steps, guidance and scheduler."""

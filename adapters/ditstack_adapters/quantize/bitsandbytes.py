@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.plugin import Adapter, Capability
+from ditstack.plugin import Capability, Quantizer
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ditstack.plugin import CalibrationRun, Pipe
 
 
-class BitsAndBytes(Adapter):
+class BitsAndBytes(Quantizer):
     """Weights can be read back from every scheme."""
 
+    axis_field: ClassVar[str] = "scheme"
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     extra: ClassVar[str] = "bitsandbytes"
 
@@ -48,11 +49,7 @@ class BitsAndBytes(Adapter):
     @property
     def needs(self) -> frozenset[Capability]:
         # its scales lie beside the weights' tensors and would stay behind
-        return frozenset({Capability.FLOAT_WEIGHTS, Capability.BLOCKS, Capability.MOVED_WHOLE})
-
-    @property
-    def drops(self) -> frozenset[Capability]:
-        return frozenset({Capability.FLOAT_WEIGHTS})
+        return super().needs | {Capability.MOVED_WHOLE}
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.plugin import compensation

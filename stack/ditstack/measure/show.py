@@ -15,7 +15,7 @@ from ditstack.errors import DitstackError
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
 from ditstack.recipe.layers import about
 from ditstack.recipe.manual import Manual
-from ditstack.recipe.plan import OF_THE_MACHINE, Step, plan
+from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
 
@@ -49,7 +49,8 @@ def _shelf_row(name: str) -> dict[str, Any]:
 
 def _needs(step: Step) -> list[str]:
     """What a stage needs of the machine, in single words: capabilities, and packages that an extra brings."""
-    of_machine = [fact.name.lower() for fact in _ordered(step.adapter.needs & OF_THE_MACHINE)]
+    words = {one: name.lower() for name, one in vars(Capability).items() if isinstance(one, Capability)}
+    of_machine = [words.get(one, one.sentence) for one in _ordered(step.adapter.needs) if one.probe is not None]
     return [*of_machine, *(step.adapter.packages if step.adapter.extra else ())]
 
 
@@ -92,8 +93,8 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
     for step in steps:
         changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
-        gone = [f"- {fact.value}" for fact in _ordered(step.before - step.after)]
-        new = [f"+ {fact.value}" for fact in _ordered(step.after - step.before)]
+        gone = [f"- {fact.sentence}" for fact in _ordered(step.before - step.after)]
+        new = [f"+ {fact.sentence}" for fact in _ordered(step.after - step.before)]
         table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
     sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
     table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
@@ -101,7 +102,7 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
 
 
 def _ordered(facts: frozenset[Capability]) -> list[Capability]:
-    return sorted(facts, key=lambda fact: fact.name)
+    return sorted(facts, key=lambda fact: fact.sentence)
 
 
 def run_summary(report: Report, folder: Path) -> str:
@@ -127,7 +128,7 @@ def doctor_rows() -> dict[str, Any]:
     missing = {name: hint for name, hint in BACKENDS.items() if importlib.util.find_spec(name) is None}
     return {
         "machine": describe_machine(),
-        "facts": {fact.value: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
+        "facts": {fact.sentence: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
         "versions": versions(),
         "missing": missing,
     }

@@ -58,6 +58,7 @@ class Judge(Protocol):
 class Model(Adapter):
     """Loads a diffusers pipeline from a hub id or a folder and wraps it."""
 
+    incidental: ClassVar[frozenset[str]] = frozenset({"device"})
     pipeline_class: ClassVar[str] = "DiffusionPipeline"
     """What loads it; DiffusionPipeline asks the files themselves."""
     transformer_class: ClassVar[str] = ""

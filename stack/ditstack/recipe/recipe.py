@@ -133,6 +133,21 @@ class Recipe:
             raise RecipeError(f"recipe {layered.name} cannot be used:", reasons)
         return cls(layered.name, adapters, rest)
 
+    def with_(self, name: str | None = None, **changes: Any) -> Recipe:
+        """This recipe with changes laid over it, as by a file that extends it: `with_(cache={"interval": 4}, seed=1)`.
+
+        Args:
+            name: of the new recipe; None keeps this one's.
+            changes: fields of a stage or of `sampler`, or `seed`, `prompts`, ...; another method, or None, replaces a
+                stage whole.
+
+        Raises:
+            RecipeError: with every reason at once.
+        """
+        layered = Layered.plain(name or self.name, self.resolved())
+        layered.add(changes, "with_")
+        return Recipe.check(layered)
+
     @property
     def model(self) -> Model:
         """The adapter of the model stage."""
@@ -146,15 +161,16 @@ class Recipe:
 
     def plain(self) -> Recipe:
         """The unaccelerated baseline: the same model, LoRA, sampler and seed, nothing else."""
-        kept = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
-        return Recipe(f"{self.name} (plain)", kept, self._rest())
+        plain = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
+        kept = {stage: adapter for stage, adapter in plain.items() if adapter.baseline is None}
+        fields = {key: value for one in plain.values() for key, value in (one.baseline or {}).items()}
+        return Recipe(f"{self.name} (plain)", kept, {**self._rest(), "sampler": self.sampler.model_copy(update=fields)})
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe with every default spelt out, as plain data."""
         out: dict[str, Any] = {}
         for stage, adapter in self.stages():
-            method = type(adapter).__module__.rpartition(".")[2]
-            out[stage] = {"method": method, **adapter.model_dump(mode="json")}
+            out[stage] = {"method": adapter.method, **adapter.model_dump(mode="json")}
         out["sampler"] = self.sampler.model_dump(mode="json", exclude_none=True)
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
@@ -172,11 +188,7 @@ class Recipe:
         return hash(self.to_yaml())
 
     def __repr__(self) -> str:
-        return f"Recipe({self.name}: {' > '.join(word['method'] for word in self._words())})"
-
-    def _words(self) -> list[dict[str, Any]]:
-        resolved = self.resolved()
-        return [resolved[stage] for stage in self.adapters]
+        return f"Recipe({self.name}: {' > '.join(adapter.method for _, adapter in self.stages())})"
 
 
 class Sections(_Section):
@@ -197,14 +209,16 @@ class Sections(_Section):
 def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -> None:
     """Sample as a stage was made for, where no later layer of the recipe, nor its own, says otherwise."""
     for stage, adapter in adapters.items():
-        for key, value in (adapter.sampler if adapter is not None else {}).items():
-            named = (f"{stage}.{word}" for word in (key, "preset", "method"))
+        if adapter is None:
+            continue
+        for key, value in adapter.sampler.items():
+            named = (f"{stage}.{word}" for word in (key, *adapter.sampler_from, "method"))
             layered.suppose(("sampler", key), value, next(word for word in named if word in layered.origin))
 
 
 def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int, layered: Layered) -> list[str]:
     return [
-        f"{layered.where(stage)}: {stage}.schedule: names {adapter.schedule_steps} steps, and sampler.steps is "
+        f"{layered.where(stage)}: {stage}: its schedule names {adapter.schedule_steps} steps, and sampler.steps is "
         f"{steps}; write a letter for each, or end it with ... to go on to the end"
         for stage, adapter in adapters.items()
         if adapter is not None and adapter.schedule_steps not in (None, steps)
@@ -230,7 +244,7 @@ def _adapter(stage: str, fields: Mapping[str, Any], layered: Layered, reasons: l
     try:
         kind = find(stage, method)
     except RecipeError as error:
-        reasons.append(f"{layered.where(stage)}: {stage}.method: unknown method {method!r}; {error.reasons[0]}")
+        reasons.append(f"{layered.where(stage)}: {stage}.method: {error.reasons[0]}")
         return None
     try:
         return kind(**fields)

@@ -52,7 +52,7 @@ def test_a_stack_on_weights_that_are_moved_makes_the_same_pictures(
     monkeypatch.setattr(Model, "settle", lambda self, pipeline: WAYS[way](pipeline))
     stack = load(Recipe.parse(recipe))
     assert torch.equal(tiny.call(stack.pipeline, ["a cat"], output_type="latent"), want)
-    assert stack.pipe.steps_by_kind() == {"full": 2, "forecast": 2}
+    assert stack.pipe.passes.steps == {"full": 2, "forecast": 2}
     assert stack.pipe.device.type == "cpu"
 
 
@@ -63,7 +63,7 @@ def test_weights_whose_scales_would_stay_behind_are_not_moved_tensor_by_tensor(m
     ):  # fmt: skip
         recipe = Recipe.parse({"model": {"method": "flux", "offload": offload}, "quantize": {"method": method}})
         reasons = [reason for step in plan(recipe) for reason in step.reasons]
-        assert (f"quantize {method} needs that {Capability.MOVED_WHOLE.value}" in reasons) == refused
+        assert (f"quantize {method} needs that {Capability.MOVED_WHOLE.sentence}" in reasons) == refused
 
 
 def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weights(
