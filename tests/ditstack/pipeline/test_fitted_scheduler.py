@@ -19,7 +19,9 @@ P = ["a red circle", "a blue star"]
 def euler(scheduler: FlowMatchEulerDiscreteScheduler) -> FittedMultistepScheduler:
     """Euler's coefficients on a scheduler's present grid."""
     sigmas = torch.as_tensor(scheduler.sigmas)
-    return FittedMultistepScheduler.of(Method(torch.as_tensor(scheduler.timesteps), sigmas, adams_bashforth(sigmas, 1)), FLOW)
+    return FittedMultistepScheduler.of(
+        Method(torch.as_tensor(scheduler.timesteps), sigmas, adams_bashforth(sigmas, 1)), FLOW
+    )
 
 
 def test_with_eulers_coefficients_a_pipeline_makes_eulers_picture_bit_for_bit() -> None:
