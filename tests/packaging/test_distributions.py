@@ -21,7 +21,7 @@ def test_the_wheel_is_typed_and_its_page_needs_no_file_beside_it(wheel: Path) ->
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     (metadata,) = (message_from_bytes(files.read(name)) for name in names if name.endswith("dist-info/METADATA"))
     assert {line.split(",")[0] for line in metadata.get_all("Project-URL", [])} >= {"Homepage", "Issues", "Changelog"}
-    page = metadata.get_payload()
+    page = str(metadata.get_payload())
     assert "](https://raw.githubusercontent.com/" in page
     assert not [part for part in page.split("](")[1:] if not part.startswith(("http", "#"))]
 

@@ -15,7 +15,7 @@ from ditstack.errors import DitstackError
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
 from ditstack.recipe.layers import about
 from ditstack.recipe.manual import Manual
-from ditstack.recipe.plan import OF_THE_MACHINE, Step, plan
+from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
 
@@ -49,7 +49,8 @@ def _shelf_row(name: str) -> dict[str, Any]:
 
 def _needs(step: Step) -> list[str]:
     """What a stage needs of the machine, in single words: capabilities, and packages that an extra brings."""
-    of_machine = [fact.name.lower() for fact in _ordered(step.adapter.needs & OF_THE_MACHINE)]
+    words = {one: name.lower() for name, one in vars(Capability).items() if isinstance(one, Capability)}
+    of_machine = [words.get(one, one.sentence) for one in _ordered(step.adapter.needs) if one.probe is not None]
     return [*of_machine, *(step.adapter.packages if step.adapter.extra else ())]
 
 

@@ -14,6 +14,7 @@ HOUSE = Path(ditstack.__file__).parent
 ANYWHERE = {"steps", "guidance", "frames", "scheduler", "settings", "attention"}
 """Fields of the recipe's own sampler, and a stage."""
 ELSEWHERE = {
+    "batch": ("batch/",),  # how often Lightning asks a writer
     "image": ("batch", "weights"),  # a column of a batch's rows; an argument of diffusers' pipelines
     "strength": ("batch", "weights"),
     "rank": ("batch",),  # a process's number, in its records
