@@ -56,7 +56,7 @@ class Job:
         hush_loading()
         with Told(console).shown() as told:
             told.tell(f"loading {title}")
-            stack = load(recipe, told.tell, told.count)
+            stack = load(recipe, told.tell, bar=told.count)
             if stack.pipe.fps:
                 require("imageio_ffmpeg", "a run that makes videos", "video")
             with _ticking(stack, lambda done, steps: told.count(title, done, steps)):
