@@ -8,20 +8,18 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-import tiny_pipelines as tiny
 from ditstack.errors import BadPipeline
 from ditstack.maths.multistep import Method, adams_bashforth
 from ditstack.pipeline.fitted_scheduler import FLOW, FittedMultistepScheduler, process_of
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star"]
 
 
 def euler(scheduler: FlowMatchEulerDiscreteScheduler) -> FittedMultistepScheduler:
     """Euler's coefficients on a scheduler's present grid."""
-    sigmas = torch.as_tensor(scheduler.sigmas)
-    return FittedMultistepScheduler.of(
-        Method(torch.as_tensor(scheduler.timesteps), sigmas, adams_bashforth(sigmas, 1)), FLOW
-    )
+    sigmas, times = torch.as_tensor(scheduler.sigmas), torch.as_tensor(scheduler.timesteps)
+    return FittedMultistepScheduler.of(Method(times, sigmas, adams_bashforth(sigmas, 1)), FLOW)
 
 
 def test_with_eulers_coefficients_a_pipeline_makes_eulers_picture_bit_for_bit() -> None:
