@@ -50,6 +50,8 @@ class Sampler(_Section):
     """A scheduler class of diffusers; None keeps the one that the model came with."""
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
+    grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
     steps: Annotated[int, Field(ge=1, le=1_000)] = 28
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
     size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)] | None = None
@@ -65,9 +67,15 @@ class Sampler(_Section):
 
 
 class Gate(_Section):
-    """The quality that a stack must keep, against its unaccelerated baseline."""
+    """The quality that a stack must keep, against its unaccelerated baseline; judged by the interval's worse end."""
 
     psnr_min: float | None = None
+    """Of the mean in dB, which hides broken pictures; the next three do not."""
+    psnr_p5_min: float | None = None
+    """Of the 5th percentile: one picture in twenty is below it."""
+    psnr_mse_min: float | None = None
+    """Of the mean squared error of all pictures."""
+    psnr_worst_min: float | None = None
     ssim_min: float | None = None
     ms_ssim_min: float | None = None
     relative_l2_max: float | None = None
