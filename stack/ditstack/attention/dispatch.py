@@ -77,22 +77,35 @@ class Replacement:
 
     Attributes:
         ran: of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason.
+        asked, made: multiply-accumulates of all calls so far, dense and as they were made.
     """
 
     def __init__(self, pipe: Pipe, name: str, kernel: Kernel, closed: bool) -> None:
         self.pipe, self.name, self.kernel, self.closed = pipe, name, kernel, closed
         self.ran: Counter[str] = Counter()
+        self.asked: float | Tensor = 0.0
+        self.made: float | Tensor = 0.0
         self.layout = Layout()
 
     def answer(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if torch.compiler.is_compiling():
             return self.kernel(q, k, v, call)
-        with counts_as(lambda: int(attention_macs(q, k, v) * float(call.share))):
+        dense = attention_macs(q, k, v)
+        with counts_as(lambda: int(dense * float(call.share))):
             out = self.kernel(q, k, v, call)
+            self.asked, self.made = (
+                self.asked + dense,
+                self.made + dense * (1 if isinstance(out, Declined) else call.share),
+            )
             if isinstance(out, Declined):
                 call.share = 0.0
         self.ran[out.reason if isinstance(out, Declined) else "kernel"] += 1
         return out
+
+    @property
+    def thins(self) -> bool:
+        """Whether the kernel is there to make fewer products, rather than faster ones."""
+        return getattr(self.kernel, "thins", False)
 
     def tell(self, reason: str) -> None:
         """Let the report say that calls were declined."""

@@ -26,6 +26,8 @@ class SparseKernel:
         shares: by site, the share of key blocks without text that each head keeps, (H,), where that was calibrated.
     """
 
+    thins = True
+
     def __init__(self, pipe: Pipe, choose: Choose) -> None:
         self.pipe, self.choose = pipe, choose
         self.shares: dict[str, Tensor] = {}

@@ -79,6 +79,8 @@ class Trial:
         weight_bytes: of the transformers' weights as they run.
         flow: whether the scheduler integrates a flow.
         pace: how many times faster it denoises than what it was raced against, if it was.
+        attended: of attention's products, the share that its kernel made or left to PyTorch's own, where there is one;
+            a kernel that is there to make the same products faster has left all of them, or none.
     """
 
     pictures: Pictures
@@ -88,6 +90,7 @@ class Trial:
     notes: list[str]
     flow: bool = True
     pace: Estimate | None = None
+    attended: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -125,7 +128,14 @@ def trial(
     ratio = spent / would_spend if would_spend else 1.0
     flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
     pace = None if against is None else _raced(stack, against, prompts)
-    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace)
+    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, _attended(stack))
+
+
+def _attended(stack: Stack) -> float | None:
+    kernel = stack.pipe.attention
+    if kernel is None or not float(kernel.asked):
+        return None
+    return float(kernel.made) / float(kernel.asked) if kernel.thins else float(not kernel.ran["kernel"])
 
 
 def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Estimate | None:
