@@ -22,9 +22,9 @@ from ditstack.recipe.recipe import Recipe
 
 def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
     """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
-    resolved = recipe.resolved()
+    resolved, adapters = recipe.resolved(), recipe.adapters
     lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
-    stages = {stage: _digest(_lasting(resolved[stage])) for stage in lasting}
+    stages = {stage: _digest(_lasting(adapters[stage], resolved[stage])) for stage in lasting}
     sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
     return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
 
@@ -36,7 +36,7 @@ def default_file(recipe: Recipe) -> Path:
 
 def factors_file(recipe: Recipe) -> Path:
     """Where a recipe's factors are."""
-    named = getattr(recipe.adapters.get("cache"), "factors", None)
+    named = next((path for _, adapter in recipe.stages() if (path := adapter.factors_path)), None)
     return Path(named).expanduser() if named else default_file(recipe)
 
 
@@ -54,7 +54,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
     """
     if not wanting(recipe):
         return
-    file, auto = factors_file(recipe), all(getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(recipe))
+    file, auto = factors_file(recipe), all(one.fits_on_first_use for _, one in wanting(recipe))
     current = conditions(recipe, pipe)
     if file.is_file() or not auto:
         factors = Factors.load(file)
@@ -138,9 +138,9 @@ def _tell_change(calibration: CalibrationRun, earlier: Factors) -> None:
     calibration.tell(said)
 
 
-def _lasting(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _lasting(adapter: Adapter, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that change what factors mean; where they lie and when they are fitted does not."""
-    return {key: value for key, value in fields.items() if key not in ("factors", "calibrate")}
+    return {key: value for key, value in fields.items() if key not in adapter.incidental}
 
 
 def _digest(data: Any) -> str:

@@ -103,7 +103,7 @@ class Bench:
         baseline = self.reference("baseline", recipe.plain())
         record = self._figures(cell, recipe, made, baseline)
         if "quantize" in recipe.adapters:
-            whole = self.reference("unquantized", _without(recipe, "quantize"))
+            whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
             usable, _ = self._metrics(recipe, made)
             cell.to_unquantized = metrics.measure(usable, made.pictures, whole.pictures)
         asleep, beaten = idle(recipe, made, baseline), self._beside(cell, recipe)
@@ -209,12 +209,6 @@ def tasks(survey: Survey) -> list[tuple[str, dict[str, str] | tuple[str, int]]]:
     """The name of every record: the cells', then those of the short schedules."""
     cells: list[tuple[str, Any]] = [(name_of(chosen), chosen) for chosen in survey.combinations()]
     return cells + [(f"{distill}-{steps}-steps", (distill, steps)) for distill, steps in survey.few()]
-
-
-def _without(recipe: Recipe, stage: str) -> Recipe:
-    data = recipe.resolved()
-    data.pop(stage)
-    return Recipe.parse(data, f"{recipe.name} without {stage}")
 
 
 def _sentences(error: DitstackError) -> list[str]:

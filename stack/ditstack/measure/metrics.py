@@ -152,7 +152,7 @@ def _fidelities() -> list[Metric]:
             Fidelity(_unit(name, title, "dB", higher_is_better=True), _of_images(fidelity.psnr), of=of)
             for name, (title, of) in LOW_END.items()
         ),
-        Fidelity(_unit("ssim", "SSIM", higher_is_better=True), _of_images(fidelity.ssim), networks.no_torchmetrics),
+        Fidelity(_unit("ssim", "SSIM", higher_is_better=True), _of_images(fidelity.ssim)),
         Fidelity(
             _unit("ms_ssim", "MS-SSIM", higher_is_better=True), _of_images(fidelity.ms_ssim), networks.no_torchmetrics
         ),
