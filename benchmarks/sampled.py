@@ -124,13 +124,13 @@ def _paint(recipe: Recipe, references: References) -> Outcome:
     together = BATCH if all(adapter.per_item for _, adapter in recipe.stages()) else 1
     for at in range(0, len(references.prompts), together):
         made = stack.sample(references.prompts[at : at + together], references.seeds[at : at + together])
-        tally = stack.pipe.tally
+        tally = stack.pipe.passes.kinds
         images.append(made.images)
         full += [tally[FULL] * stack.pipe.clock.steps / tally.total()] * len(made.images)
         spent += made.macs
     ran = (statistics.fmean(full), min(full), max(full))
     whole = references.macs * len(references.prompts)
-    return Outcome(torch.cat(images), ran, spent / whole, stack.pipe.steps_by_kind())
+    return Outcome(torch.cat(images), ran, spent / whole, stack.pipe.passes.steps)
 
 
 def kept(said: dict[str, Any], make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> tuple[Any, Any]:
@@ -176,7 +176,7 @@ def _macs(base: dict[str, Any]) -> int:
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         stack = load(Recipe.parse(_bare(base, base["sampler"]["steps"]), "uncached"))
         stack.sample(["a red circle"])
-        return {}, {"macs": stack.pipe.spent}
+        return {}, {"macs": stack.pipe.passes.macs}
 
     return kept({"macs of": _bare(base, base["sampler"]["steps"])}, make)[1]["macs"]
 

@@ -173,8 +173,8 @@ def stand(recipe: Recipe, device: torch.device, folder: Path | None, first: bool
         with _home(folder):
             return load(placed)
     stack = load(placed)
-    if stack.pipe.factors is not None:
-        stack.pipe.factors.save(shared)
+    if stack.factors is not None:
+        stack.factors.save(shared)
     return stack
 
 

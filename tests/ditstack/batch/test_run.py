@@ -267,6 +267,6 @@ def test_factors_are_fitted_once_and_shared_by_file(
     before = shared.stat().st_mtime_ns
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "another machine"))
     stack = stand(recipe, torch.device("cpu"), tmp_path / "out", first=False)
-    assert stack.pipe.factors is not None
+    assert stack.factors is not None
     assert shared.stat().st_mtime_ns == before
     assert not (tmp_path / "another machine").exists()

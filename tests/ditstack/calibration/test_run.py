@@ -84,7 +84,7 @@ import json, sys
 import tiny_pipelines as tiny
 import torch
 from ditstack import apply
-from ditstack.recipe import Recipe
+from ditstack.recipe.recipe import Recipe
 recipe, prompts, threads, file = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 apply(pipeline := tiny.flux(), Recipe.parse(recipe, "r"))
