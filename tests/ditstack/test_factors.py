@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-import tiny_pipelines as tiny
 from ditstack.errors import BadFile, StaleFactors
 from ditstack.factors import Factors, fingerprint
+from ditstack.testing import tiny_pipelines as tiny
 
 FITTED = {"weights": "abc", "quantize": "int8", "sampler.steps": "28"}
 

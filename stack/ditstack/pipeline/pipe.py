@@ -72,6 +72,8 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
+        scheduler: with which the stack samples.
+        undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
     def __init__(
@@ -96,11 +98,14 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.passes = Passes(self.clock, self.transformers)
         self.passes.counted_as_written = self.uncompiled
+        self.passes.is_compiled = lambda: self.compiled is not None
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], None]] = []
+        self.scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 

@@ -7,10 +7,10 @@ import diffusers
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack.assembly.solvers import NEARLY_CLEAN, is_flow, solver
 from ditstack.errors import BadPipeline
 from ditstack.maths.schedule import even
+from ditstack.testing import tiny_pipelines as tiny
 
 PROMPTS = ["a red circle"]
 MULTISTEP = {

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish, loss_of
 from ditstack.calibration.trajectories import differentiable
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star", "a green square", "a white ring"]
 
@@ -51,6 +51,7 @@ def test_a_small_step_along_the_gradient_lowers_the_loss() -> None:
     with torch.no_grad():
         size = sum(float(one.grad.square().sum()) for one in parameters.parameters() if one.grad is not None)
         for one in parameters.parameters():
+            assert one.grad is not None
             one -= 1e-3 * one.grad / size**0.5
     assert loss(fit, parameters.method()) < before
 

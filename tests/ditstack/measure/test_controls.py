@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.assembly.sample import Pictures
 from ditstack.measure.bench import Trial
 from ditstack.measure.controls import OTHER_SEEDS, Controls, controls, evaluations_of, to_choose_on
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 TINY = Recipe.read("tiny")
 
