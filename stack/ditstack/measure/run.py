@@ -14,7 +14,7 @@ from ditstack.compat import hush_loading, require
 from ditstack.files import write_atomically
 from ditstack.folders import folder_atomically
 from ditstack.measure import pictures as paper
-from ditstack.measure.bench import compare, timed_sample
+from ditstack.measure.bench import compare, race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
 from ditstack.measure.told import Told
 from ditstack.recipe import plan
@@ -42,13 +42,17 @@ class Job:
         """
         plan.check(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
-            plain = self._sample(self.recipe.plain(), "plain baseline", console)[1] if self.compare else None
+            baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
+            runner, plain = baseline or (None, None)
+            del baseline
+            runner = runner if room_for_another() else None
             stack, made = self._sample(self.recipe, self.recipe.name, console)
             report = stack.report(made)
             report.notes += [note] if (note := unchecked(self.recipe)) else []
             self._write(folder, report, made, plain)
         if plain is not None:  # only now, so that no figure that fails takes the pictures with it
-            report.compare = compare(made, plain)
+            pace = race(stack, runner, self.prompts, self.negative_prompt) if runner else None
+            report.compare = compare(made, plain, pace)
             write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
         return report
 

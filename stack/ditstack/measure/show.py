@@ -113,8 +113,9 @@ def run_summary(report: Report, folder: Path) -> str:
         f"{report.macs_ratio:.2f} of the multiplications",
     ]
     if (found := report.compare) is not None:
+        between = "" if (ends := found.speedup_range) is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
         lines.append(
-            f"speed-up {found.speedup:.2f}x against the plain baseline; PSNR {found.psnr.mean:.1f} dB, "
+            f"speed-up {found.speedup:.2f}x{between} against the plain baseline; PSNR {found.psnr.mean:.1f} dB, "
             f"SSIM {found.ssim.mean:.4f}, relative L2 of the latents {found.relative_l2.mean:.4f}"
         )
         lines.append(f"side by side: {folder / 'grid.png'}")
