@@ -61,7 +61,9 @@ class Provided:
     weights: str = ""
 
 
-def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> Provided:
+def provide_factors(
+    recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None, bar: Bar = lambda part, done, count: None
+) -> Provided:
     """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`, and put them to use.
 
     Raises:
@@ -74,7 +76,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
     current, before = conditions(recipe, pipe), _names(pipe)
     factors = _loaded(recipe, pipe, file, auto, current)
     if factors is None:
-        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell)
+        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
 
 
@@ -132,6 +134,7 @@ def _fit(
     for stage, adapter in wanting(recipe):
         fitted = partial.fitted(stage)
         if not fitted:
+            tell(f"{stage}: fitting to {len(prompts)} prompts")
             with pipe.uncompiled():
                 found = adapter.fit(pipe, calibration)
             # laid out as a file gives them back, so that pictures are equal to the last bit
