@@ -71,7 +71,7 @@ class Stack:
             macs=pipe.spent,
             macs_ratio=pipe.spent / pipe.would_spend if pipe.would_spend else 1.0,
             compiled=pipe.compiled,
-            notes=list(pipe.notes),
+            notes=[*pipe.notes, *pipe.departures],
         )
 
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ditstack.assembly.build import build
+from ditstack.calibration.conditions import PROMPTS, TENSORS, conditions, digest, is_current, of_prompts, serve
 from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.factors import Factors, fingerprint, prefix
-from ditstack.files import home
+from ditstack.factors import Factors, is_factors, layout, prefix
+from ditstack.files import expand, home, is_there
+from ditstack.marks import require_own_file
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.recipe import Recipe
-
-
-def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
-    """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
-    resolved = recipe.resolved()
-    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
-    stages = {stage: _digest(_lasting(resolved[stage])) for stage in lasting}
-    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
-    return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
 
 
 def default_file(recipe: Recipe) -> Path:
@@ -37,7 +27,7 @@ def default_file(recipe: Recipe) -> Path:
 def factors_file(recipe: Recipe) -> Path:
     """Where a recipe's factors are."""
     named = getattr(recipe.adapters.get("cache"), "factors", None)
-    return Path(named).expanduser() if named else default_file(recipe)
+    return expand(named) if named else default_file(recipe)
 
 
 def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
@@ -56,10 +46,10 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
         return
     file, auto = factors_file(recipe), all(getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(recipe))
     current = conditions(recipe, pipe)
-    if file.is_file() or not auto:
+    if is_there(file) or not auto:
         factors = Factors.load(file)
-        if not auto or factors.conditions == current:
-            factors.check(current)
+        if not auto or is_current(factors, current):
+            serve(pipe, wanting(recipe), factors, current)
             for stage, adapter in wanting(recipe):
                 adapter.take(pipe, factors.of(stage))
             pipe.factors = factors
@@ -77,10 +67,11 @@ def calibrate(
     """
     if len(prompts) < 2:
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
+    target = expand(file) if file else factors_file(recipe)
+    _require_own(recipe, target)
     pipe = build(recipe)
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
-    target = file or factors_file(recipe)
     earlier = _earlier(target)
     _fit(recipe, pipe, prompts, target, tell, bar)
     if pipe.policy is not None:
@@ -97,8 +88,9 @@ def _fit(
     bar: Bar = lambda part, done, count: None,
 ) -> None:
     """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file."""
-    current = conditions(recipe, pipe)
-    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": _digest(list(prompts))})
+    _require_own(recipe, file)
+    current = conditions(recipe, pipe) | {PROMPTS: of_prompts(recipe, prompts)}
+    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": digest(list(prompts))}, tell)
     calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial)
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
@@ -111,7 +103,8 @@ def _fit(
             partial.finish(stage, fitted)
         adapter.take(pipe, fitted)
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
-    pipe.factors = Factors(tensors, current)
+    pipe.factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
+    serve(pipe, wanting(recipe), pipe.factors, current)
     pipe.factors.save(file)
     partial.drop()
 
@@ -138,10 +131,6 @@ def _tell_change(calibration: CalibrationRun, earlier: Factors) -> None:
     calibration.tell(said)
 
 
-def _lasting(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that change what factors mean; where they lie and when they are fitted does not."""
-    return {key: value for key, value in fields.items() if key not in ("factors", "calibrate")}
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+def _require_own(recipe: Recipe, file: Path) -> None:
+    """Refuse to replace what is no factors file, but in the folder that is ditstack's own."""
+    require_own_file(file, lambda path: path == default_file(recipe) or is_factors(path))

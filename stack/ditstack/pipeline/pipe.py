@@ -40,6 +40,12 @@ class Pipe:
     attention: Any = None
     """The kernel that answers attention in the blocks, with the calls that it took."""
     factors: Factors | None = None
+    fitted_under: Mapping[str, str] = MappingProxyType({})
+    """The conditions that its stages' factors were fitted under."""
+    fitted_for: frozenset[str] = frozenset()
+    """Fields of the sampler that those factors cannot leave."""
+    departures: tuple[str, ...] = ()
+    """Where the last call left what they were fitted at, a sentence each."""
     compiled: int | None = None
     """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
     as_written = False
