@@ -24,7 +24,7 @@ START = time.perf_counter()
 import torch  # noqa: E402
 
 from ditstack.assembly.sample import Pictures  # noqa: E402
-from ditstack.batch.batches import Item  # noqa: E402
+from ditstack.batch.rows.batches import Item  # noqa: E402
 from ditstack.batch.run import Job  # noqa: E402
 from ditstack.batch.spec import BatchSpec  # noqa: E402
 from ditstack.compat import hush  # noqa: E402
@@ -103,11 +103,11 @@ def million(out: Path, kind: str, rows: int, painted: int) -> dict[str, float]:
         images = torch.zeros(len(items), 3, 16, 16)
         return Pictures(images, images, {}, {}, 0)
 
-    order = BatchSpec(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
-    Job(order, make=stub).run()
+    spec = BatchSpec(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
+    Job(spec, make=stub).run()
     started, held = time.perf_counter(), _resident()
     reset_peak_memory()
-    assert not list(order.batches(bytearray(b"\1") * rows))
+    assert not list(spec.batches(bytearray(b"\1") * rows))
     return {
         "first_picture": first[0] - begun,
         "mib_before": before / MIB,

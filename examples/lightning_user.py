@@ -4,7 +4,6 @@ python examples/lightning_user.py prompts.csv out/pictures
 """
 
 import sys
-from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import DeviceStatsMonitor, TQDMProgressBar
@@ -16,7 +15,7 @@ from ditstack.batch.spec import BatchSpec
 
 if __name__ == "__main__":
     recipe = Recipe.read("tiny", ["sampler.steps=8"])
-    prompts, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    prompts, folder = sys.argv[1:]
 
     trainer = L.Trainer(
         accelerator="auto",

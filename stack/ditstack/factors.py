@@ -187,10 +187,12 @@ def prefix(stage: str) -> str:
     return "" if stage == "cache" else f"{stage}/"
 
 
+@torch.inference_mode(False)
 def fingerprint(modules: Mapping[str, torch.nn.Module]) -> str:
     """A hash of every parameter, buffer and quantization scale, as they run: one flipped bit changes it.
 
-    Computed where the weights lie. Scales that a backend keeps outside parameters are in the module's state dict.
+    Computed where the weights lie. Scales that a backend keeps outside parameters are in the module's state dict,
+    which torchao's weights refuse to give inside inference mode; this steps out of it.
     """
     digest = hashlib.sha256()
     for module_name, module in sorted(modules.items()):

@@ -63,7 +63,6 @@ def test_a_pipeline_of_another_family_is_refused_and_untouched() -> None:
     pipeline = tiny.pixart()
     with pytest.raises(BadPipeline, match="the recipe is for"):
         apply(pipeline, recipe())
-    assert not hasattr(type(pipeline.scheduler), "_heard")
 
 
 def test_the_trunk_cache_keeps_two_features_a_branch() -> None:

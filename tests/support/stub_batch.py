@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ditstack.assembly.sample import Pictures
-from ditstack.batch.batches import Item
+from ditstack.batch.rows.batches import Item
 from ditstack.batch.spec import BatchSpec
 from ditstack.recipe.recipe import Recipe
 
@@ -21,7 +21,7 @@ def paint(items: Sequence[Item]) -> Pictures:
     return Pictures(images, images, {"denoise": 0.01}, {"full": 2}, 5)
 
 
-def order(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> BatchSpec:
+def spec(folder: Path, text: str = "a\nb\nc\nd\ne\n", name: str = "prompts.txt", **more: Any) -> BatchSpec:
     prompts = folder / name
     prompts.write_text(text)
     return BatchSpec(**{"recipe": RECIPE, "prompts": prompts, "folder": folder / "out", "batch_size": 2, **more})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import ModelHook
 from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ditstack.attention.layout import AroundPass, Layout
 from ditstack.attention.opaque import attend, number
-from ditstack.pipeline.hooks import run_original
+from ditstack.pipeline.hooks import attach, run_original
 from ditstack.pipeline.macs import attention_macs, counts_as
 from ditstack.pipeline.pipe import Pipe
 
@@ -119,7 +119,7 @@ def replace_attention(pipe: Pipe, name: str, kernel: Kernel, closed: bool = Fals
 
 
 def _hook(module: torch.nn.Module, hook: ModelHook) -> None:
-    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
+    attach(module, hook, HOOK)
 
 
 def _attention_modules(name: str, block: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.batch.batches import Item
-from ditstack.batch.rows import Row, picture_file
+from ditstack.batch.outcomes import Failed, Made
+from ditstack.batch.rows.batches import Item
+from ditstack.batch.rows.check import Row, picture_file
 from ditstack.calibration.calibrate import default_file, factors_file, wanting
 from ditstack.errors import BadPipeline, DitstackError
 from ditstack.recipe.recipe import Recipe
@@ -26,19 +26,6 @@ PATIENCE = 10
 """So many failures without one picture end the run: then it is not the row's fault."""
 MOST = 64
 """The largest batch that `auto` tries."""
-
-
-@dataclass
-class Made:
-    item: Item
-    image: Tensor
-    fps: int = 0
-
-
-@dataclass
-class Failed:
-    item: Item
-    why: str
 
 
 @dataclass
@@ -54,16 +41,16 @@ class Generator:
     pictures: int = 0
     failures: int = 0
 
-    def paint(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
+    def generate(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
         """Each item once.
 
         Raises:
             DitstackError: nothing but failures since the beginning.
         """
         for start in range(0, len(items), self.limit):
-            yield from self._paint(items[start : start + self.limit])
+            yield from self._generate(items[start : start + self.limit])
 
-    def _paint(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
+    def _generate(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
         try:
             made = self.make(items)
         except (DitstackError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, OSError) as error:
@@ -79,7 +66,7 @@ class Generator:
             _free()
             self.limit = min(self.limit, half)
         for start in range(0, len(items), half):
-            yield from self.paint(items[start : start + half])
+            yield from self.generate(items[start : start + half])
 
     def _sized(self, items: Sequence[Item], made: Pictures) -> Iterator[Made | Failed]:
         """The pictures, unless they are of another size than their rows ask for: many models round it in silence."""
@@ -121,8 +108,8 @@ class Generator:
         return size
 
 
-class Easel:
-    """The stack of a recipe as a painter's `make`: calls it with the items' own prompts, seeds, sizes and pictures."""
+class StackSampler:
+    """The stack of a recipe as a generator's `make`: calls it with the items' own prompts, seeds and sizes."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -171,14 +158,16 @@ class Easel:
         return self.from_picture
 
 
-def stand(recipe: Recipe, device: torch.device, folder: Path, first: bool = True) -> Stack:
+def stand(recipe: Recipe, device: torch.device, folder: Path | None, first: bool = True) -> Stack:
     """The recipe's stack on a device. Factors that the first process found or fitted lie in the run's folder for all.
 
-    A file that the recipe names is used as it is.
+    A file that the recipe names is used as it is; without a folder factors lie where they always do.
     """
     resolved = recipe.resolved()
     resolved["model"]["device"] = str(device)
     placed = Recipe.parse(resolved, recipe.name)
+    if folder is None:
+        return load(placed)
     kept, shared = factors_file(placed), folder / "factors" / default_file(placed).name
     if not wanting(placed) or kept != default_file(placed):
         return load(placed)

@@ -54,15 +54,15 @@ class Bar(L.Callback):
         seconds = max(time.monotonic() - self.began, 1e-9)
         each = [f"{count / seconds:.2f}" for count in made]
         rates = f"{sum(made) / seconds:.2f}/s" + (f" ({' + '.join(each)})" if len(each) > 1 else "")
-        rows = self.data.order.source.rows if self.data.order.source else 0
+        rows = self.data.spec.source.rows if self.data.spec.source else 0
         total = max(rows, self.data.asked_for)
-        failed = self.data.press.failed if self.data.press else 0
+        failed = self.data.writer.failed if self.data.writer else 0
         through = self.data.finished_before + sum(made) + failed
         self.bar.update(self.task, completed=through, total=max(total, through), rates=rates)
 
     def lines(self) -> list[int]:
         """Pictures by process."""
-        for path in sorted(self.data.order.ledger.parts.glob("manifest-*.jsonl")):
+        for path in sorted(self.data.spec.ledger.parts.glob("manifest-*.jsonl")):
             known = self.counts.setdefault(path, [0, 0])
             with path.open("rb") as file:
                 file.seek(known[0])

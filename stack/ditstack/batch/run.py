@@ -1,4 +1,4 @@
-"""Batch: an order, run by Lightning's own Trainer on any number of devices and nodes, and its report."""
+"""Batch: a batch spec, run by Lightning's own Trainer on any number of devices and nodes, and its report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditstack.batch.batches import Item
+from ditstack.batch.rows.batches import Item
 from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Halt, Stopping
 from ditstack.errors import DitstackError, Incompatible, Unfinished
@@ -29,9 +29,9 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 @dataclass
 class Job:
-    """An order and where to run it. Everything but `make` and `stopping` goes to Lightning's Trainer as it is."""
+    """A batch spec and where to run it. Everything but `make` and `stopping` goes to Lightning's Trainer as it is."""
 
-    order: BatchSpec
+    spec: BatchSpec
     devices: int = 1
     nodes: int = 1
     strategy: str | None = None
@@ -50,7 +50,7 @@ class Job:
         import lightning as L
         from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-        place = self.order.recipe.model.place()
+        place = self.spec.recipe.model.place()
         chosen = [place.index] if place.index is not None and self.devices == 1 else self.devices
         try:
             trainer = L.Trainer(
@@ -58,10 +58,10 @@ class Job:
                 devices=chosen,
                 num_nodes=self.nodes,
                 strategy=self.strategy or ("ddp" if self.devices * self.nodes > 1 else "auto"),
-                precision=self.order.precision,  # pyright: ignore[reportArgumentType]
-                logger=_logger(self.logger, self.order.folder),
+                precision=self.spec.precision,  # pyright: ignore[reportArgumentType]
+                logger=_logger(self.logger, self.spec.folder),
                 callbacks=list(callbacks),
-                default_root_dir=self.order.folder,
+                default_root_dir=self.spec.folder,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -82,20 +82,20 @@ class Job:
         Raises:
             DitstackError: before anything is loaded, where that can be known.
         """
-        plan.check(self.order.recipe)
+        plan.check(self.spec.recipe)
         require_lightning()
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
         from ditstack.batch.progress import Bar
 
         writer = PictureWriter()
-        data = PromptData(self.order, self.stopping)
+        data = PromptData(self.spec, self.stopping)
         bar = [Bar(data, writer, console)] if console and is_first() else []
         trainer = self.trainer([writer, *bar])
         self.stopping.listen()
         try:
             if is_first():
-                self.order.begin()
-            trainer.predict(DiffusionModule(self.order.recipe, self.make), data, return_predictions=False)
+                self.spec.begin()
+            trainer.predict(DiffusionModule(self.spec.recipe, self.make), data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
             raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
@@ -107,7 +107,7 @@ class Job:
         finally:
             self.stopping.end_children()
             self.stopping.leave()
-            self.order.ledger.leave()
+            self.spec.ledger.leave()
         return writer.report
 
     @property

@@ -7,28 +7,27 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ditstack.batch.batches import Batch, cut, items_of, share
 from ditstack.batch.encode import Format, check_format
-from ditstack.batch.manifest import Ledger
-from ditstack.batch.rows import BadRow, GoodRow, read_rows
-from ditstack.batch.sources import Source, spool
+from ditstack.batch.rows.batches import Batch, cut, items_of, share
+from ditstack.batch.rows.check import BadRow, GoodRow, read_rows
+from ditstack.batch.rows.sources import Source, spool
+from ditstack.batch.store.manifest import Ledger
 from ditstack.errors import BadFile
 from ditstack.files import opened_atomically, write_atomically
 from ditstack.recipe.recipe import Recipe
 
 
-@dataclass
 class BatchSpec:
     """One batch.
 
-    Attributes:
+    Args:
+        recipe: a name on the shelf, a path, or a Recipe.
         prompts: a .txt, .csv, .jsonl or .parquet file, a folder of pictures, or "-" for standard input.
         batch_size: pictures at once; "auto" tries what fits.
-        format: of the files; None takes png, or mp4 for videos.
+        format: of the files.
         shards: pictures per WebDataset tar; 0 writes one file per picture.
         strict: refuse the whole file for one bad row.
         resume: insist that there is something to go on with.
@@ -36,22 +35,28 @@ class BatchSpec:
         precision: Lightning's; it belongs to what is made.
     """
 
-    recipe: Recipe
-    prompts: Path
-    folder: Path
-    batch_size: int | Literal["auto"] = "auto"
-    format: Format = "png"
-    shards: int = 0
-    strict: bool = False
-    resume: bool = False
-    prompt: str | None = None
-    precision: str = "32-true"
-    source: Source | None = None
-    ledger: Ledger = field(init=False)
-    _begun: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        recipe: Recipe | str | Path,
+        prompts: str | Path,
+        folder: str | Path,
+        batch_size: int | Literal["auto"] = "auto",
+        format: Format = "png",
+        shards: int = 0,
+        strict: bool = False,
+        resume: bool = False,
+        prompt: str | None = None,
+        precision: str = "32-true",
+    ) -> None:
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+        self.prompts, self.folder = Path(prompts), Path(folder)
+        self.batch_size: int | Literal["auto"] = batch_size
+        self.format: Format = format
+        self.shards, self.strict, self.resume = shards, strict, resume
+        self.prompt, self.precision = prompt, precision
+        self.source: Source | None = None
         self.ledger = Ledger(self.folder)
+        self._begun = False
 
     def begin(self) -> None:
         """Once, in the first process: refuse what cannot be, then put the folder in order.
@@ -74,6 +79,12 @@ class BatchSpec:
             self._open(self._find(self.prompts))
         write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
         self._begun = True
+
+    def begin_without_rows(self) -> None:
+        """The same where another's DataLoader brings the rows."""
+        self.source = Source(Path("-"), "loader", "", 0)
+        self.ledger.open(self.terms(), self.resume)
+        write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
 
     def join(self) -> None:
         """In the other processes, after the first one has begun."""

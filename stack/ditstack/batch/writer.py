@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from ditstack.batch.batches import Item
 from ditstack.batch.encode import encode
-from ditstack.batch.generate import Failed, Made
-from ditstack.batch.manifest import Entry, Part
-from ditstack.batch.rows import BadRow, Row
-from ditstack.batch.shards import Shard
+from ditstack.batch.outcomes import Failed, Made
+from ditstack.batch.rows.batches import Item
+from ditstack.batch.rows.check import BadRow, Row
 from ditstack.batch.spec import BatchSpec
+from ditstack.batch.store.manifest import Entry, Part
+from ditstack.batch.store.shards import Shard
 from ditstack.files import write_atomically
 from ditstack.report import versions
 
@@ -23,19 +23,20 @@ from ditstack.report import versions
 class Writer:
     """One thread writes while the next batch is sampled, and is never more than one batch behind."""
 
-    def __init__(self, order: BatchSpec, rank: int, done: bytearray) -> None:
-        self.order, self.done = order, done
-        self.part = Part(order.ledger, rank)
+    def __init__(self, spec: BatchSpec, rank: int, done: bytearray) -> None:
+        self.spec, self.done = spec, done
+        self.part = Part(spec.ledger, rank)
+        self.before = sum(done)
         self.written = self.failed = 0
         self.seconds = self.waited = 0.0
         """Spent writing, and how much of that the sampling had to wait for."""
-        resolved = order.recipe.resolved()
+        resolved = spec.recipe.resolved()
         self._recipe = resolved | {"prompts": [], "calibration": []}
         digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
-        self._same = {"recipe": order.recipe.name, "recipe_sha256": digest, "versions": versions()}
-        self._sampler = order.recipe.sampler
+        self._same = {"recipe": spec.recipe.name, "recipe_sha256": digest, "versions": versions()}
+        self._sampler = spec.recipe.sampler
         self._shard: Shard | None = None
-        self._thread = ThreadPoolExecutor(1, "press")
+        self._thread = ThreadPoolExecutor(1, "writer")
         self._pending: Future[None] | None = None
 
     def take(self, outcomes: Sequence[Made | Failed]) -> None:
@@ -80,11 +81,11 @@ class Writer:
         started = time.perf_counter()
         entries = []
         for one in outcomes:
-            if one.item.number < len(self.done) and self.done[one.item.number]:
+            if one.number < len(self.done) and self.done[one.number]:
                 continue
             if isinstance(one, Failed):
                 self.failed += 1
-                self.part.fail({"line": one.item.line, "id": one.item.row.id, "copy": one.item.copy, "error": one.why})
+                self.part.fail({"line": one.line, "id": one.id, "copy": one.copy, "error": one.why})
             else:
                 entries += self._write(one)
         self.part.add(*entries)
@@ -96,15 +97,15 @@ class Writer:
         entry = self._entry(made)
         note = {**entry, "recipe": self._recipe}
         note.pop("extra", None)  # as long as its owner likes; a jpg has room for 64 KiB
-        data = encode(made.image, self.order.format, note, made.fps)
-        entry |= {"file": f"pictures/{made.item.name}.{self.order.format}", "bytes": len(data)}
+        data = encode(made.image, self.spec.format, note, made.fps)
+        entry |= {"file": f"pictures/{made.item.name}.{self.spec.format}", "bytes": len(data)}
         entry["sha256"] = hashlib.sha256(data).hexdigest()
-        if not self.order.shards:
-            write_atomically(self.order.folder / entry["file"], data)
+        if not self.spec.shards:
+            write_atomically(self.spec.folder / entry["file"], data)
             return [entry]
-        self._shard = self._shard or Shard(self.order.folder, made.item.number)
+        self._shard = self._shard or Shard(self.spec.folder, made.item.number)
         self._shard.add(entry, data)
-        return self._close_shard(add=False) if len(self._shard.entries) >= self.order.shards else []
+        return self._close_shard(add=False) if len(self._shard.entries) >= self.spec.shards else []
 
     def _close_shard(self, add: bool = True) -> list[Entry]:
         if self._shard is None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import ModelHook
 from torch import Tensor
 
 from ditstack.errors import BadPipeline
 from ditstack.maths.predictors import Predictor, Steered, Taylor
 from ditstack.pipeline.blocks import ATTENTIONS, Block, Branch, branches
-from ditstack.pipeline.hooks import run_original
+from ditstack.pipeline.hooks import attach, run_original
 from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
 
 HOOK = "ditstack_cache"
@@ -111,7 +111,7 @@ def cache_attentions(pipe: Pipe, forecast: bool) -> list[torch.nn.Module]:
 
 
 def _hook(module: torch.nn.Module, hook: ModelHook) -> None:
-    HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
+    attach(module, hook, HOOK)
 
 
 def _hook_branch(pipe: Pipe, store: FeatureCache, site: str, branch: Branch) -> None:

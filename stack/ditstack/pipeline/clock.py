@@ -1,55 +1,67 @@
 """Clock: which step, which guidance branch, which generation. The one place that knows.
 
-It listens to the scheduler (`set_timesteps` begins a generation, `step` ends a step) and to the transformers (each
-call is one guidance branch of the present step). It works for pipelines with and without `cache_context`, with two
-passes per step or one batched pass, for img2img, second-order schedulers and interrupted generations.
+It is bound to the pipeline's call: it begins with it and ends with it, however it ends. Inside, `set_timesteps` of the
+scheduler begins a generation, and `step` ends a step; each call of a transformer is one guidance branch of the present
+step. It works for pipelines with and without `cache_context`, with two passes per step or one batched pass, for
+img2img, second-order schedulers, and pipelines that call the scheduler several times a step.
 """
 
 from __future__ import annotations
 
-import functools
+import threading
 import time
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-from diffusers.hooks.hooks import HookRegistry, ModelHook, StateManager
+from diffusers.hooks.hooks import ModelHook, StateManager
 
-from ditstack.pipeline.hooks import run_original
+from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as
+from ditstack.pipeline.hooks import attach, run_original
 
 HOOK = "ditstack_clock"
-
-_CLOCKS: WeakKeyDictionary[Any, ReferenceType[Clock]] = WeakKeyDictionary()
-"""Which clock listens to which scheduler; a deep copy of a scheduler has none. A clock holds its pipeline, so that it
-must not be held here."""
 
 
 class Clock:
     """The time of one pipeline.
 
-    Between generations, and when a transformer is called outside a pipeline, `running` is False and caches stand aside.
+    Outside the pipeline's own call `calling` is False, whoever calls the transformer, and whatever stands on it stands
+    aside. `running` is True from `set_timesteps` to the last step of that call: only then may caches act.
     """
 
     def __init__(self) -> None:
         self.generation = 0
-        self.running = False
-        self.step = 0
-        self.start = 0
-        self.total = 0
+        self.calling = self.running = False
+        self.step = self.start = self.total = 0
         self.times: list[float] = []
         self.branch: Hashable = None
         self.latents: torch.Tensor | None = None
         self.began = self.first_pass = self.ended = 0.0
-        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Entered around every call of a transformer, once step and branch are settled."""
+        self.planned = self.done = 0
+        """Of the present or last call: the steps that its schedulers have, and those that have ended."""
+        self.passes_before = 0
+        """Of the present or last call: passes of a transformer before any timesteps were set."""
+        self.whole = False
+        """Whether the last call came to its end."""
+        self.around: Callable[..., AbstractContextManager[None]] = _alone
+        """Entered around every call of a transformer, once step and branch are settled; told of module and inputs."""
+        self.on_call: list[Callable[[], None]] = []
+        """Called when the pipeline's call begins."""
+        self.on_return: list[Callable[[], None]] = []
+        """Called when the pipeline's call has ended, however it ended."""
         self.on_edge: list[Callable[[], None]] = []
         """Called when a generation begins and when it has ended: time to forget."""
         self.on_tick: list[Callable[[int, int], None]] = []
         """Called after every step with the steps done and all steps."""
         self._passes: dict[int, int] = {}
         self._scheduler: Any = None
+        self._settled = self._passed = False
+        self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Clock:
+        """That of a copied pipeline listens to nothing."""
+        return Clock()
 
     @property
     def steps(self) -> int:
@@ -67,67 +79,141 @@ class Clock:
         return self.times[at]
 
     def watch(self, pipeline: Any, transformers: list[torch.nn.Module]) -> None:
-        """Listen to a pipeline, for good."""
+        """Listen to a pipeline."""
         self._pipeline = pipeline
-        self.hear_scheduler()
+        enter_around_calls(pipeline, self.call)
         for transformer in transformers:
-            HookRegistry.check_if_exists_or_initialize(transformer).register_hook(_Pass(self), HOOK)
+            attach(transformer, _Pass(self), HOOK)
 
-    def hear_scheduler(self) -> bool:
-        """Listen to the pipeline's present scheduler; True where it is a new one."""
-        scheduler = self._pipeline.scheduler
-        if scheduler is self._scheduler:
-            return False
-        self._scheduler, self.running = scheduler, False
-        _listen(scheduler, self)
-        return True
+    def leave(self) -> None:
+        """Listen to the pipeline no longer."""
+        leave_calls(self._pipeline)
 
-    def _begin(self) -> None:
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """The pipeline's call, or a denoising loop of the user's own. A second thread waits for the first to end."""
+        if running() is self:  # a class that overrides __call__ and calls the one above
+            yield
+            return
+        with self._lock, running_as(self):
+            self._begin_call()
+            try:
+                yield
+                self.whole = True
+            finally:
+                self._end_call()
+
+    def _begin_call(self) -> None:
+        self._scheduler = getattr(self._pipeline, "scheduler", None)
+        if self._scheduler is not None:
+            hear_schedulers(type(self._scheduler))
+        self.calling, self.running, self.whole = True, False, False
+        self.planned = self.done = self.passes_before = 0
+        self.first_pass = self.ended = 0.0
+        self.latents, self._passes = None, {}
+        for begin in self.on_call:
+            begin()
+
+    def _end_call(self) -> None:
+        if self.running:
+            self._end()
+        self.ended = self.ended or time.perf_counter()
+        self.calling = False
+        for end in self.on_return:
+            end()
+
+    def timesteps_set(self, scheduler: Any) -> None:
+        """A generation begins, where it is the pipeline's own scheduler and not a copy of it."""
+        if scheduler is not self._scheduler:
+            return
         self.generation += 1
-        self.times = noise_shares(self._scheduler)
-        self.total = len(self._scheduler.timesteps)
+        self.times = noise_shares(scheduler)
+        self.total = len(scheduler.timesteps)
         self.running, self.step, self.start = True, 0, -1
-        self.first_pass, self._passes, self.latents = 0.0, {}, None
+        self._settled = self._passed = False
+        self._passes = {}
         self._edge()
 
-    def enter(self, transformer: torch.nn.Module, context: Any, timestep: Any, rows: int) -> None:
+    def enter(self, transformer: torch.nn.Module, context: Any, rows: int) -> None:
         """A transformer is about to be called: settle the step and the branch."""
-        if self.hear_scheduler() and self._scheduler.num_inference_steps:
-            self._begin()  # the user swapped the scheduler, and its set_timesteps went unheard
-        if not self.running:
-            return
-        if self.start < 0:
-            self.start = self.step = self._first_step(timestep)
+        if not self.first_pass:
             self.first_pass = now()
+        if self.running and self.start < 0:
+            self.start = self.step = self._supposed_start()
+            self.planned += self.steps
+        self.passes_before += self.generation == 0 or self.start < 0
+        self._passed = True
         seen = self._passes[id(transformer)] = self._passes.get(id(transformer), -1) + 1
         name = getattr(context, "name", context)
         self.branch = (id(transformer), seen if name is None else name, rows)
 
-    def _first_step(self, timestep: Any) -> int:
-        """Where a generation starts: img2img skips the first timesteps."""
-        begin = getattr(self._scheduler, "begin_index", None)
-        if begin is not None or not isinstance(timestep, torch.Tensor):
-            return begin or 0
-        known = self._scheduler.timesteps.double().cpu()
-        value = timestep.flatten()[0].double().cpu()
-        gaps = torch.stack([(known - value).abs(), (known - 1000 * value).abs()]).amin(0)
-        return int(gaps.argmin())
+    def _supposed_start(self) -> int:
+        """Where the generation starts, before the scheduler's first step tells it: img2img skips the first timesteps.
 
-    def _tick(self, out: Any) -> None:
-        if not self.running or self.start < 0:
+        A pipeline tells its scheduler (`set_begin_index`) or notes how many steps its loop takes (`_num_timesteps`).
+        """
+        begin = getattr(self._scheduler, "begin_index", None)
+        if begin is not None:
+            return min(int(begin), self.total - 1)
+        loops = getattr(self._pipeline, "_num_timesteps", None)
+        return self.total - loops if isinstance(loops, int) and 0 < loops <= self.total else 0
+
+    def stepped(self, scheduler: Any, timestep: Any, out: Any) -> None:
+        """A scheduler has stepped. Only the first step after a pass ends a step of the generation."""
+        if scheduler is self._scheduler or self.latents is None:
+            self.latents = _sample_of(out)
+        if not self._passed:
             return
-        self._passes = {}
+        self._passed, self._passes = False, {}
+        self.done += 1
+        if not self.running:
+            return
+        if not self._settled:
+            self._settle(scheduler, timestep)
         self.step += 1
         for tell in self.on_tick:
             tell(self.index, self.steps)
         if self.step >= self.total:
-            self.latents = out[0] if isinstance(out, tuple) else out.prev_sample
-            self.ended, self.running = now(), False
-            self._edge()
+            self.ended = now()
+            self._end()
+
+    def _settle(self, scheduler: Any, timestep: Any) -> None:
+        """The scheduler's first step tells where the generation really started."""
+        self._settled = True
+        found = _place_of(scheduler, timestep, self.start)
+        if found is not None and found < self.total and found != self.start:
+            self.planned += self.start - found
+            self.start = self.step = found
+
+    def _end(self) -> None:
+        self.running = False
+        self._edge()
 
     def _edge(self) -> None:
         for forget in self.on_edge:
             forget()
+
+
+def _alone(*_: object) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _sample_of(out: Any) -> Any:
+    """The latents in what a scheduler's `step` returns."""
+    return out[0] if isinstance(out, tuple) else getattr(out, "prev_sample", out)
+
+
+def _place_of(scheduler: Any, timestep: Any, supposed: int) -> int | None:
+    """The place of the step that a scheduler has just made, by its own count, else by its timestep."""
+    count = getattr(scheduler, "step_index", None)
+    if count:
+        return int(count) - 1
+    if timestep is None:
+        return None
+    known = scheduler.timesteps.double().cpu()
+    value = torch.as_tensor(timestep).double().cpu().flatten()
+    places = (known == value[0]).nonzero().flatten().tolist() if len(value) else []
+    return supposed if supposed in places or not places else places[0]
 
 
 class _Pass(ModelHook):
@@ -141,8 +227,10 @@ class _Pass(ModelHook):
         self.context = _Context()
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if running() is not self.clock:
+            return run_original(self, args, kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
-        self.clock.enter(module, self.context._context, kwargs.get("timestep"), len(hidden))
+        self.clock.enter(module, self.context._context, len(hidden))
         with self.clock.around():
             return run_original(self, args, kwargs)
 
@@ -171,35 +259,6 @@ def noise_shares(scheduler: Any) -> list[float]:
         values = ((1 - alphas) / alphas).sqrt()
         return (values / (1 + values)).tolist()
     return [1 - index / count for index in range(count)]
-
-
-def _listener(scheduler: Any) -> Clock | None:
-    found = _CLOCKS.get(scheduler)
-    return found() if found is not None else None
-
-
-def _listen(scheduler: Any, clock: Clock) -> None:
-    """Let `clock` hear a scheduler. Its class is swapped for a subclass of the same name, so that copies stay whole."""
-    _CLOCKS[scheduler] = ref(clock)
-    kind = type(scheduler)
-    if getattr(kind, "_heard", False):
-        return
-
-    @functools.wraps(kind.set_timesteps)
-    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        kind.set_timesteps(self, *args, **kwargs)
-        if (listener := _listener(self)) is not None:
-            listener._begin()
-
-    @functools.wraps(kind.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        out = kind.step(self, *args, **kwargs)
-        if (listener := _listener(self)) is not None:
-            listener._tick(out)
-        return out
-
-    members = {"set_timesteps": set_timesteps, "step": step, "_heard": True, "__module__": kind.__module__}
-    scheduler.__class__ = type(kind.__name__, (kind,), members)
 
 
 def now() -> float:

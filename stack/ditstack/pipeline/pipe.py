@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from diffusers.hooks.hooks import HookRegistry
 
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.blocks import Block, find_blocks
-from ditstack.pipeline.clock import HOOK, Clock
+from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.macs import MacCounter
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Pipe:
         """Runs of blocks through which one stream of constant shape flows, by site."""
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         """The blocks of every trunk of a transformer."""
-        _refuse_accelerated(self.transformers)
+        _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.clock.around = self._pass
@@ -215,11 +214,7 @@ def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     return found
 
 
-def _refuse_accelerated(transformers: Mapping[str, torch.nn.Module]) -> None:
+def _refuse_cached(transformers: Mapping[str, torch.nn.Module]) -> None:
     for one in transformers.values():
-        if HookRegistry.check_if_exists_or_initialize(one).get_hook(HOOK) is not None:
-            raise BadPipeline(
-                "this pipeline already carries a stack; load it again, or apply one recipe with all stages"
-            )
         if getattr(one, "is_cache_enabled", False):
             raise BadPipeline("a cache of diffusers is switched on; call transformer.disable_cache() first")

@@ -8,7 +8,7 @@ import pytest
 
 from ditstack.batch.run import Job
 from ditstack.errors import BadFile
-from stub_batch import lines, order, paint
+from stub_batch import lines, paint, spec
 
 
 @pytest.mark.parametrize("shards", [0, 2])
@@ -26,9 +26,9 @@ def test_a_disk_that_is_full_at_any_moment_is_one_sentence_and_the_run_goes_on_o
 
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fill)
-        said = refusal(Job(order(tmp_path, shards=shards), make=paint))
+        said = refusal(Job(spec(tmp_path, shards=shards), make=paint))
     assert said.endswith("cannot be written: No space left on device") == (left[0] < 0)
-    report = Job(order(tmp_path, shards=shards), make=paint).run()
+    report = Job(spec(tmp_path, shards=shards), make=paint).run()
     assert report is not None
     assert report.pictures == 5
     assert sorted(line["number"] for line in lines(tmp_path)) == list(range(5))

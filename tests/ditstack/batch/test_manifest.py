@@ -1,4 +1,4 @@
-"""Manifest: what a kill leaves is put in order, and one folder holds one order."""
+"""Manifest: what a kill leaves is put in order, and one folder holds one batch."""
 
 import errno
 import hashlib
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ditstack.batch.encode import encode, read_note
-from ditstack.batch.manifest import Entry, Ledger, Part
-from ditstack.batch.shards import Shard
+from ditstack.batch.store.manifest import Entry, Ledger, Part
+from ditstack.batch.store.shards import Shard
 from ditstack.errors import BadFile, Unfinished
 
 TERMS = {"recipe": {"a": 1}, "prompts file": "x"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ditstack.batch.batches import cut, items_of, seed_of, share
-from ditstack.batch.rows import BadRow, GoodRow, read_rows
-from ditstack.batch.sources import Source, spool
+from ditstack.batch.rows.batches import cut, items_of, seed_of, share
+from ditstack.batch.rows.check import BadRow, GoodRow, read_rows
+from ditstack.batch.rows.sources import Source, spool
 from ditstack.errors import BadFile
 
 

@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 
 from ditstack.assembly.sample import Pictures
-from ditstack.batch.batches import Item
 from ditstack.batch.encode import read_note
-from ditstack.batch.generate import Easel, Generator, Made, stand
+from ditstack.batch.generate import Generator, Made, StackSampler, stand
+from ditstack.batch.rows.batches import Item
 from ditstack.batch.run import Job
 from ditstack.batch.spec import BatchSpec
 from ditstack.errors import BadFile, BadPipeline, Unfinished
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
-from stub_batch import RECIPE, files, lines, order, paint
+from stub_batch import RECIPE, files, lines, paint, spec
 from tiny_pipelines import flux
 
 
 def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path: Path) -> None:
-    report = Job(order(tmp_path), make=paint).run()
+    report = Job(spec(tmp_path), make=paint).run()
     assert report is not None
     assert (report.complete, report.pictures, report.failures, report.steps) == (True, 5, 0, {"full": 6})
     assert [line["id"] for line in lines(tmp_path)] == [f"{number:06d}" for number in range(1, 6)]
@@ -39,16 +39,16 @@ def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path:
 def test_bad_rows_are_listed_and_strict_refuses_them_all_at_once(tmp_path: Path) -> None:
     text = "id,prompt,steps\na,x,2\nb,x,0\na,x,2\nc,x,2\n"
     with pytest.raises(BadFile, match=r"2 bad rows:\n  line 3: steps.*\n  line 4: id: 'a' was used"):
-        Job(order(tmp_path, text, "p.csv", strict=True), make=paint).run()
+        Job(spec(tmp_path, text, "p.csv", strict=True), make=paint).run()
     assert not (tmp_path / "out").exists()
-    report = Job(order(tmp_path, text, "p.csv"), make=paint).run()
+    report = Job(spec(tmp_path, text, "p.csv"), make=paint).run()
     assert report is not None
     assert (report.pictures, report.failures) == (2, 2)
     assert [(line["line"], line["id"]) for line in lines(tmp_path, "errors.jsonl")] == [(3, "b"), (4, "a")]
 
 
 def test_what_is_finished_is_not_made_again_and_what_is_torn_is(tmp_path: Path) -> None:
-    Job(order(tmp_path), make=paint).run()
+    Job(spec(tmp_path), make=paint).run()
     before = files(tmp_path)
     (tmp_path / "out" / "pictures" / "000004.png").write_bytes(b"torn")
     asked: list[str] = []
@@ -57,7 +57,7 @@ def test_what_is_finished_is_not_made_again_and_what_is_torn_is(tmp_path: Path) 
         asked.extend(item.name for item in items)
         return paint(items)
 
-    report = Job(order(tmp_path, resume=True), make=counted).run()
+    report = Job(spec(tmp_path, resume=True), make=counted).run()
     assert report is not None
     assert (report.written, report.pictures) == (1, 5)
     assert asked == ["000003", "000004"], "its neighbour in the batch is painted again, so that the batch is the same"
@@ -65,9 +65,9 @@ def test_what_is_finished_is_not_made_again_and_what_is_torn_is(tmp_path: Path) 
 
 
 def test_a_call_that_finds_nothing_to_do_keeps_the_report_of_the_one_that_worked(tmp_path: Path) -> None:
-    Job(order(tmp_path), make=paint).run()
+    Job(spec(tmp_path), make=paint).run()
     told = (tmp_path / "out" / "report.json").read_bytes()
-    report = Job(order(tmp_path), make=paint).run()
+    report = Job(spec(tmp_path), make=paint).run()
     assert report is not None
     assert (report.written, report.pictures, report.complete) == (0, 5, True)
     assert (tmp_path / "out" / "report.json").read_bytes() == told
@@ -75,17 +75,17 @@ def test_a_call_that_finds_nothing_to_do_keeps_the_report_of_the_one_that_worked
 
 def test_a_video_of_a_model_that_makes_pictures_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="this model makes pictures; write --format png, jpg or webp"):
-        Job(order(tmp_path, format="mp4"), make=paint).run()
+        Job(spec(tmp_path, format="mp4"), make=paint).run()
     assert not (tmp_path / "out").exists()
 
 
 def test_a_changed_recipe_or_prompts_file_is_refused(tmp_path: Path) -> None:
-    Job(order(tmp_path), make=paint).run()
+    Job(spec(tmp_path), make=paint).run()
     other = Recipe.parse({**RECIPE.resolved(), "seed": 1}, "other")
     with pytest.raises(BadFile, match="begun with another recipe"):
-        Job(order(tmp_path, recipe=other), make=paint).run()
+        Job(spec(tmp_path, recipe=other), make=paint).run()
     with pytest.raises(BadFile, match="begun with another prompts file"):
-        Job(order(tmp_path, "a\n"), make=paint).run()
+        Job(spec(tmp_path, "a\n"), make=paint).run()
 
 
 def test_too_little_memory_halves_the_batch_and_a_bad_item_spoils_no_other(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_too_little_memory_halves_the_batch_and_a_bad_item_spoils_no_other(tmp_p
             raise BadPipeline("a picture holds NaN")
         return paint(items)
 
-    report = Job(order(tmp_path, "a\nb\nd\ne\nc\nf\ng\nh\n", batch_size=8), make=small).run()
+    report = Job(spec(tmp_path, "a\nb\nd\ne\nc\nf\ng\nh\n", batch_size=8), make=small).run()
     assert report is not None
     assert (report.pictures, report.failures) == (7, 1)
     assert lines(tmp_path, "errors.jsonl")[0]["error"] == "a picture holds NaN"
@@ -111,7 +111,7 @@ def test_a_run_in_which_nothing_works_ends_instead_of_failing_row_by_row(tmp_pat
         raise ValueError("no such scheduler")
 
     with pytest.raises(BadPipeline, match="the first 10 rows all failed; the last one: no such scheduler"):
-        Job(order(tmp_path, "a\n" * 50), make=never).run()
+        Job(spec(tmp_path, "a\n" * 50), make=never).run()
 
 
 def test_auto_finds_the_largest_batch_once_and_keeps_it(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_auto_finds_the_largest_batch_once_and_keeps_it(tmp_path: Path) -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return paint(items)
 
-    report = Job(order(tmp_path, batch_size="auto"), make=small).run()
+    report = Job(spec(tmp_path, batch_size="auto"), make=small).run()
     assert report is not None
     assert report.batch_size == 4
-    assert order(tmp_path, batch_size="auto").size == 4
+    assert spec(tmp_path, batch_size="auto").size == 4
 
 
 def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tm
             os.kill(os.getpid(), signal.SIGTERM)
         return paint(items)
 
-    job = Job(order(tmp_path), make=interrupted)
+    job = Job(spec(tmp_path), make=interrupted)
     report = job.run()
     assert report is not None
     assert (report.complete, report.pictures, job.exit_code) == (False, 4, 143)
@@ -142,10 +142,10 @@ def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tm
         os.kill(os.getpid(), signal.SIGINT)
         return paint(items)
 
-    job = Job(order(tmp_path), make=impatient)
+    job = Job(spec(tmp_path), make=impatient)
     with pytest.raises(Unfinished, match="stopped at once"):
         job.run()
-    report = Job(order(tmp_path), make=paint).run()
+    report = Job(spec(tmp_path), make=paint).run()
     assert report is not None
     assert (report.complete, report.pictures) == (True, 5)
 
@@ -157,9 +157,9 @@ def test_shards_hold_every_picture_once_through_a_stop(tmp_path: Path) -> None:
         return paint(items)
 
     text = "\n".join("abcdefghij")
-    Job(order(tmp_path, text, shards=4), make=interrupted).run()
+    Job(spec(tmp_path, text, shards=4), make=interrupted).run()
     assert len(lines(tmp_path)) == 6
-    report = Job(order(tmp_path, text, shards=4), make=paint).run()
+    report = Job(spec(tmp_path, text, shards=4), make=paint).run()
     assert report is not None
     assert report.pictures == 10
     assert sorted(line["number"] for line in lines(tmp_path)) == list(range(10))
@@ -176,15 +176,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tmp_path: Path, model: Recipe) -> None:
-    easel = Easel(load(model))
+    sampler = StackSampler(load(model))
     text = "id,prompt,negative_prompt,seed,guidance,width,height,steps\n" + "".join(
         f"{place},{'abcdef'[place]},,,{2.0 + place % 2},{16 + 16 * (place % 2)},16,4\n" for place in range(6)
     )
     made: list[dict[str, torch.Tensor]] = []
     for size, backwards in ((1, False), (3, False), (2, True)):
-        painter = Generator(easel)
-        batches = batches_of(order(tmp_path, text, "p.csv", recipe=model, batch_size=size), backwards)
-        found = [one for items in batches for one in painter.paint(items)]
+        generator = Generator(sampler)
+        batches = batches_of(spec(tmp_path, text, "p.csv", recipe=model, batch_size=size), backwards)
+        found = [one for items in batches for one in generator.generate(items)]
         made.append({one.item.name: one.image for one in found if isinstance(one, Made)})
         assert len(made[-1]) == 6
     for other in made[1:]:
@@ -193,7 +193,7 @@ def test_a_picture_is_its_own_whatever_the_batch_the_order_and_the_neighbours(tm
 
 
 def batches_of(one: BatchSpec, backwards: bool) -> list[list[Item]]:
-    from ditstack.batch.sources import Source
+    from ditstack.batch.rows.sources import Source
 
     one.source = Source.find(one.prompts)
     found = [batch.items for batch in one.batches(bytearray())]
@@ -202,7 +202,7 @@ def batches_of(one: BatchSpec, backwards: bool) -> list[list[Item]]:
 
 def test_a_class_and_a_size_that_do_not_fit_the_model_fail_alone(tmp_path: Path, model: Recipe) -> None:
     text = "id,prompt,class_label,width,height\na,x,,32,16\nb,,3,32,16\nc,x,3,32,16\nd,x,,50,16\n"
-    report = Job(order(tmp_path, text, "p.csv", recipe=model, batch_size=4)).run()
+    report = Job(spec(tmp_path, text, "p.csv", recipe=model, batch_size=4)).run()
     assert report is not None
     assert [line["id"] for line in lines(tmp_path)] == ["a", "c"]
     assert {line["id"]: line["error"] for line in lines(tmp_path, "errors.jsonl")} == {
@@ -213,7 +213,7 @@ def test_a_class_and_a_size_that_do_not_fit_the_model_fail_alone(tmp_path: Path,
 
 def test_columns_of_any_length_fit_the_manifest_and_a_jpg(tmp_path: Path) -> None:
     text = f"prompt,negative_prompt,tag\n{'ü' * 5000},{'ß' * 5000},{'x' * 100_000}\n"
-    report = Job(order(tmp_path, text, "p.csv", format="jpg"), make=paint).run()
+    report = Job(spec(tmp_path, text, "p.csv", format="jpg"), make=paint).run()
     assert report is not None
     assert report.pictures == 1
     assert lines(tmp_path)[0]["extra"] == {"tag": "x" * 100_000}
@@ -248,7 +248,7 @@ def test_a_lightning_user_brings_a_trainer_callbacks_and_logger_of_their_own(tmp
         accelerator="cpu", devices=1, callbacks=[PictureWriter(), Mine()], logger=logger,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.predict(DiffusionModule(RECIPE, paint), PromptData(order(tmp_path)), return_predictions=False)
+    trainer.predict(DiffusionModule(RECIPE, paint), PromptData(spec(tmp_path)), return_predictions=False)
     assert len(seen) == 3
     assert (tmp_path / "out" / "report.json").is_file()
     assert len(lines(tmp_path)) == 5
@@ -260,7 +260,7 @@ def test_factors_are_fitted_once_and_shared_by_file(
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "home"))
     cache = {"method": "svdcache", "interval": 2, "predictor": "fitted", "calibrate": "auto"}
     recipe = Recipe.parse({**model.resolved(), "cache": cache, "calibration": ["a", "b"]}, "cached")
-    report = Job(order(tmp_path, recipe=recipe)).run()
+    report = Job(spec(tmp_path, recipe=recipe)).run()
     assert report is not None
     assert set(report.steps) > {"full"}, "steps were forecast too"
     shared = tmp_path / "out" / "factors" / "cached.safetensors"

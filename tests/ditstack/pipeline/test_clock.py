@@ -70,7 +70,7 @@ def loop(pipe: Pipe, guided: range, named: bool, steps: int = 6) -> torch.Tensor
 def test_a_branch_that_a_guider_leaves_out_never_forecasts_from_what_is_too_old(named: bool) -> None:
     pipe = cached(tiny.flux())
     # full steps are 0, 2, 4; the second branch appears on 1, 2, 3, and must run in full on 1 and on 2
-    with block_runs(pipe) as ran:
+    with block_runs(pipe) as ran, pipe.clock.call():
         loop(pipe, range(1, 4), named)
     assert pipe.tally == {"full": 3 + 2, "forecast": 3 + 1}
     assert len(ran) == 5 * blocks_of(pipe)

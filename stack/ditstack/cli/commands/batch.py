@@ -62,8 +62,8 @@ def batch(
         raise BadFile(f"--batch-size: found {batch_size!r}; wanted a number from 1, or auto")
     size = "auto" if batch_size == "auto" else int(batch_size)
     read = Recipe.read(recipe, changes)
-    order = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
-    _run(Job(order, devices, nodes, strategy, logger), as_json)
+    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
+    _run(Job(spec, devices, nodes, strategy, logger), as_json)
 
 
 def _run(job: Job, as_json: bool) -> None:
@@ -76,7 +76,7 @@ def _run(job: Job, as_json: bool) -> None:
         print(error, file=sys.stderr)
         sys.exit(job.exit_code)
     if report is not None:
-        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.order.folder))
+        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.spec.folder))
         sys.exit(job.exit_code or (1 if not report.pictures else 0))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ditstack.batch.rows import GoodRow, Row
+from ditstack.batch.rows.check import GoodRow, Row
 
 WINDOW = 64
 """At most this many batches' worth of rows wait for others of their size."""
@@ -64,6 +64,14 @@ def items_of(rows: Iterable[GoodRow], run_seed: int) -> Iterator[Item]:
             seed = seed_of(run_seed, row.id, copy) if row.seed is None else row.seed + copy
             yield Item(number, copy, good.line, row, seed)
             number += 1
+
+
+def by_kind(items: Iterable[Item]) -> list[list[Item]]:
+    """Items that can share a batch, together; in the order in which their kinds appear."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.kind, []).append(item)
+    return list(groups.values())
 
 
 def cut(items: Iterable[Item], size: int) -> Iterator[Batch]:

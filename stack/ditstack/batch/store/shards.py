@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from ditstack.batch.manifest import Entry, line_of
+from ditstack.batch.store.manifest import Entry, line_of
 from ditstack.errors import BadFile
 
 

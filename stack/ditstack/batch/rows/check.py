@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ditstack.batch.sources import Source
+from ditstack.batch.rows.sources import Source
 from ditstack.errors import BadFile
 
 if TYPE_CHECKING:
@@ -98,15 +98,16 @@ def read_rows(
     """
     seen = _Seen(fold) if source.has_ids else None
     for index, (line, raw) in enumerate(source.raw()):
-        one = _check(line, index, raw, prompt, source.path if source.kind == "folder" else source.path.parent, own_size)
+        one = check(line, index, raw, prompt, source.path if source.kind == "folder" else source.path.parent, own_size)
         if isinstance(one, GoodRow) and seen and (first := seen.note(one.row.id, line)):
             one = BadRow(line, index, one.row.id, f"id: {one.row.id!r} was used in line {first} already")
         yield one
 
 
-def _check(
+def check(
     line: int, index: int, raw: Mapping[str, Any] | str, prompt: str | None, home: Path, own_size: bool
 ) -> GoodRow | BadRow:
+    """One row, checked; what is missing in it is supplied."""
     name = f"{index + 1:06d}"
     if isinstance(raw, str):
         return BadRow(line, index, name, raw)

@@ -1,0 +1,105 @@
+"""Calls: which pipeline's call is running on this thread, and what schedulers do inside it.
+
+The methods are replaced once per class, by ones that do what they did and tell the clock whose call is running. No
+object changes its class or its attributes: it pickles, copies and compares as ever, and nobody listens to a copy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+from weakref import WeakMethod, finalize
+
+Enter = Callable[[], AbstractContextManager[None]]
+
+
+class Listener(Protocol):
+    """Told what schedulers do inside a pipeline's call."""
+
+    def timesteps_set(self, scheduler: Any) -> None:
+        """`set_timesteps` has returned."""
+        ...
+
+    def stepped(self, scheduler: Any, timestep: Any, out: Any) -> None:
+        """`step` has returned."""
+        ...
+
+
+_RUNNING: ContextVar[Listener | None] = ContextVar("ditstack_call", default=None)
+_ENTERED: dict[int, WeakMethod[Enter]] = {}
+"""What is entered around the calls of a pipeline, by its id; a pipeline must not be held here."""
+
+
+def running() -> Listener | None:
+    """Whose pipeline's call is running on this thread; None outside, and in that of a pipeline without a stack."""
+    return _RUNNING.get()
+
+
+@contextmanager
+def running_as(listener: Listener | None) -> Iterator[None]:
+    """Inside, this listener's call is running."""
+    token = _RUNNING.set(listener)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def enter_around_calls(pipeline: Any, enter: Enter) -> None:
+    """Enter a context around every call of one pipeline."""
+    _replace(type(pipeline), "__call__", _call)
+    _ENTERED[id(pipeline)] = WeakMethod(enter)
+    finalize(pipeline, _ENTERED.pop, id(pipeline), None)
+
+
+def leave_calls(pipeline: Any) -> None:
+    """Calls of this pipeline are its own affair again."""
+    _ENTERED.pop(id(pipeline), None)
+
+
+def is_entered(pipeline: Any) -> bool:
+    """Whether somebody enters a context around the calls of a pipeline."""
+    return id(pipeline) in _ENTERED
+
+
+def hear_schedulers(kind: type) -> None:
+    """Tell the running call's listener what schedulers of a class do."""
+    _replace(kind, "set_timesteps", _set_timesteps)
+    _replace(kind, "step", _step)
+
+
+def _replace(kind: type, name: str, replacement: Callable[..., Any]) -> None:
+    original = getattr(kind, name)
+    if getattr(original, "tells_ditstack", False):
+        return
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return replacement(original, self, args, kwargs)
+
+    method.tells_ditstack = True  # pyright: ignore[reportAttributeAccessIssue]
+    setattr(kind, name, method)
+
+
+def _call(original: Any, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found = _ENTERED.get(id(pipeline))
+    enter = found() if found is not None else None
+    with running_as(None) if enter is None else enter():
+        return original(pipeline, *args, **kwargs)
+
+
+def _set_timesteps(original: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = original(scheduler, *args, **kwargs)
+    if (listener := _RUNNING.get()) is not None:
+        listener.timesteps_set(scheduler)
+    return out
+
+
+def _step(original: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = original(scheduler, *args, **kwargs)
+    if (listener := _RUNNING.get()) is not None:
+        listener.stepped(scheduler, args[1] if len(args) > 1 else kwargs.get("timestep"), out)
+    return out
