@@ -17,6 +17,7 @@ def hush() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")
+    logging.raiseExceptions = False  # a library that trips over its own log is no news to our users
 
 
 def hush_loading() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
-    from ditstack.caching.linears import LowRankLinears
+    from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
@@ -35,7 +35,7 @@ _ROOMS = {
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
-    "caching.linears": ("LowRankLinears",),
+    "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
     "calibration.run": ("CalibrationRun",),
@@ -60,7 +60,7 @@ __all__ = [
     "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears", "Model", "Pipe",
     "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "compensation",
     "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains",
+    "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

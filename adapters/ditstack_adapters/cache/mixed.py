@@ -98,9 +98,9 @@ class Mixed(Cache):
         return self.word.kinds(steps)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.caching.linears import find_linears, wrong_corrections
+        from ditstack.plugin import wrong_corrections
 
-        return wrong_corrections(find_linears(pipe), tensors)
+        return wrong_corrections(pipe, tensors)
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""

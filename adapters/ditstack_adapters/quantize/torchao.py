@@ -55,9 +55,9 @@ class TorchAo(Adapter):
                     quantize_(block.module, self._config(), self.takes)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.caching.linears import find_linears, wrong_corrections
+        from ditstack.plugin import wrong_corrections
 
-        return wrong_corrections(find_linears(pipe), tensors)
+        return wrong_corrections(pipe, tensors)
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""

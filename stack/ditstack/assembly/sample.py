@@ -62,7 +62,6 @@ def sample(
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
     pipe.departures = departures(pipe, sampler)
-    _require_size(pipe.pipeline, sampler)
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
@@ -71,8 +70,7 @@ def sample(
     with torch.inference_mode():
         out = pipe.pipeline(**arguments, output_type="pt")
     ended = now()
-    images = out.images if hasattr(out, "images") else out.frames
-    images = torch.as_tensor(images).float().cpu()
+    images = torch.as_tensor(out.images if hasattr(out, "images") else out.frames).float().cpu()
     if not torch.isfinite(images).all():
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
@@ -90,6 +88,7 @@ def sample(
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
     """The arguments of the pipeline's call, in its family's own words."""
+    _require_size(pipe.pipeline, sampler)
     arguments: dict[str, Any] = {**pipe.call, "num_inference_steps": sampler.steps}
     arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:

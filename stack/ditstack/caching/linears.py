@@ -219,8 +219,9 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
     return out
 
 
-def wrong_corrections(linears: Mapping[str, torch.nn.Module], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Why `read_corrections` cannot read these for these linears: what is missing, unknown or of a wrong shape."""
+def wrong_corrections(pipe: Pipe, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why `read_corrections` cannot read these for a pipe's linears: what is missing, unknown or of a wrong shape."""
+    linears = find_linears(pipe)
     wrong = [f"{name}: unknown" for name in tensors if not name.endswith((".up", ".down"))]
     wrong += [
         f"{name}: found {tuple(one.shape)} of {one.dtype}; wanted a matrix of floats"
@@ -231,8 +232,7 @@ def wrong_corrections(linears: Mapping[str, torch.nn.Module], tensors: Mapping[s
         return wrong
     downs = [name for name in tensors if name.endswith(".down")]
     members = [member for name in downs for member in name.removesuffix(".down").split("+")]
-    for name in (f"{member}.up" for member in members if f"{member}.up" not in tensors):
-        wrong.append(f"{name}: missing")
+    wrong += [f"{member}.up: missing" for member in members if f"{member}.up" not in tensors]
     for name in tensors:
         if name.endswith(".up") and members.count(name.removesuffix(".up")) != 1:
             wrong.append(f"{name}: the matrix that goes before it is missing, or there are two")

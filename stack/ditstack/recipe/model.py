@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
+from safetensors import SafetensorError
 
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.recipe.adapter import Adapter
@@ -33,6 +35,13 @@ GIVES = frozenset(
         Capability.TRACEABLE,
     }
 )
+
+
+LOADING = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, ImportError),
+    *(RecursionError, pickle.UnpicklingError, SafetensorError),
+)
+"""What loaders raise for a torn, pickled or foreign part of a model."""
 
 
 class Judge(Protocol):
@@ -123,12 +132,13 @@ class Model(Adapter):
         import diffusers
 
         self.check_source()
+        self._check_device()
         kind = getattr(diffusers, self.loader())
         try:
             pipeline = kind.from_pretrained(
                 str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
             )
-        except (OSError, ValueError, KeyError) as error:
+        except LOADING as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
             pipeline.to(self.place())
@@ -136,6 +146,20 @@ class Model(Adapter):
             pipeline.enable_model_cpu_offload(device=self.place())
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _check_device(self) -> None:
+        """Refuse a GPU that is not there.
+
+        Raises:
+            BadFile: with what there is.
+        """
+        import torch
+
+        place, count = self.place(), torch.cuda.device_count()
+        if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= count):
+            raise BadFile(
+                f"model.device: found {self.device}, and torch sees {count} GPUs; write cpu, auto, or one of them"
+            )
 
     def settle(self, pipeline: Any) -> None:
         """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
@@ -190,4 +214,4 @@ class Model(Adapter):
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]

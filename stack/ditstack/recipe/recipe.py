@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 import yaml
@@ -152,6 +152,11 @@ class Recipe:
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
 
+    def public(self) -> dict[str, Any]:
+        """`resolved`, as it may travel inside a picture: hub ids and names stay, of a path only its last name."""
+        texts = ("prompts", "calibration")
+        return {key: one if key in texts else _without_places(one) for key, one in self.resolved().items()}
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
@@ -262,3 +267,19 @@ def _model_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMod
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _without_places(value: Any) -> Any:
+    """Plain data in which no path tells where on a machine it lies."""
+    if isinstance(value, dict):
+        return {key: _without_places(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_places(one) for one in value]
+    return last_name(value) if isinstance(value, str) else value
+
+
+def last_name(text: str) -> str:
+    """Of an absolute path, or one from `~` or `..`, the last name; other text as it is."""
+    places = (PurePosixPath(text), PureWindowsPath(text))
+    outside = text.startswith(("~", "..")) or any(one.is_absolute() for one in places)
+    return places["\\" in text].name if outside and "\n" not in text else text

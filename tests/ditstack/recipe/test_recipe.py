@@ -84,3 +84,12 @@ def test_the_plain_baseline_keeps_model_sampler_and_seed_only() -> None:
     plain = Recipe.read("tiny-int8-native-svdcache", ["seed=5"]).plain()
     assert list(plain.adapters) == ["model"]
     assert plain.seed == 5
+
+
+def test_what_travels_inside_a_picture_tells_no_place_on_a_machine(tmp_path: Path) -> None:
+    source, factors = tmp_path / "models" / "mine", "~/secret/f.safetensors"
+    changes = [f"model.source={source}", f"cache={{method: icc, factors: {factors}}}", "prompts=[/imagine a cat]"]
+    told = Recipe.read("flux", changes).public()
+    assert (told["model"]["source"], told["cache"]["factors"]) == ("mine", "f.safetensors")
+    assert told["prompts"] == ["/imagine a cat"]
+    assert Recipe.read("flux").public()["model"]["source"].count("/") == 1
