@@ -77,7 +77,7 @@ def test_law_3_what_it_needs_and_lacks_is_refused(stage: str, method: str, monke
     monkeypatch.setattr(Model, "gives", frozenset())
     last = plan(recipe(stage, method))[-1]
     for fact in last.adapter.needs:
-        assert any(f"needs that {fact.value}" in reason for reason in last.reasons)
+        assert any(f"needs that {fact.sentence}" in reason for reason in last.reasons)
 
 
 @pytest.mark.parametrize(("stage", "method"), METHODS)

@@ -17,16 +17,22 @@ _ROOMS = {
     "stack": ("Stack", "apply", "load"),
 }
 
+__version__: str
+
 __all__ = [  # noqa: RUF022
     "apply", "load", "Recipe", "Stack", "Report",
     "DitstackError", "BadFile", "BadPipeline", "Incompatible", "RecipeError", "StaleFactors",
+    "__version__",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: reading a recipe should not wait for diffusers."""
     import importlib
+    import importlib.metadata
 
+    if name == "__version__":
+        return importlib.metadata.version("ditstack")
     for room, names in _ROOMS.items():
         if name in names:
             return getattr(importlib.import_module(f"ditstack.{room}"), name)

@@ -1,12 +1,18 @@
-"""Quiet: the import-time chatter of the libraries that we stand on, which says nothing to our users."""
+"""Quiet and private names: the chatter of the libraries that we stand on, and what they keep to themselves."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import warnings
 
+from ditstack.errors import Incompatible
+
 NOISY = ("torchao", "transformers", "diffusers", "accelerate", "torch.utils._pytree", "bitsandbytes", "peft")
+"""Loggers of other libraries whose warnings say nothing to our users."""
+OURS = "ditstack"
+"""The logger of all that ditstack itself says."""
 
 
 def hush() -> None:
@@ -16,6 +22,7 @@ def hush() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
     logging.raiseExceptions = False  # a library that trips over its own log is no news to our users
 
@@ -27,3 +34,28 @@ def hush_loading() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+
+def require(package: str, task: str, extra: str) -> None:
+    """Refuse a task, before any of it is done, where an optional package that its end needs is not installed.
+
+    Args:
+        extra: the group of ditstack's optional dependencies that brings it.
+
+    Raises:
+        Incompatible: with the line that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        reason = f"it needs the package {package.replace('_', '-')}: pip install 'ditstack[{extra}]'"
+        raise Incompatible(f"{task} cannot run here:", [reason])
+
+
+def usage_error() -> type[Exception]:
+    """What typer raises for a command line that it cannot read.
+
+    Typer (seen in 0.29) brings a private copy of click and gives this class no public name; earlier ones (seen in 0.20)
+    take click's. Either way it stands above `typer.BadParameter`.
+    """
+    import typer
+
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

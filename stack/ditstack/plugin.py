@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ditstack.pipeline.hooks import put_beneath
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
     from ditstack.pipeline.policy import StepPolicy
-    from ditstack.recipe.adapter import Adapter, Attention, Cache, suggest
-    from ditstack.recipe.capabilities import Capability
+    from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.capabilities import Capability, compute_capability
+    from ditstack.recipe.declared import Knob, SearchedFields
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
@@ -44,8 +45,9 @@ _ROOMS = {
     "pipeline.hooks": ("put_beneath",),
     "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "Pipe"),
     "pipeline.policy": ("StepPolicy",),
-    "recipe.adapter": ("Adapter", "Attention", "Cache", "suggest"),
-    "recipe.capabilities": ("Capability",),
+    "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
+    "recipe.capabilities": ("Capability", "compute_capability"),
+    "recipe.declared": ("Knob", "SearchedFields"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -57,10 +59,10 @@ _MODULES = {
 
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache", "CalibrationRun",
-    "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "LowRankLinears", "Model", "Pipe",
-    "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks", "compensation",
-    "is_beside", "lora_files", "lora_probe", "principal_bases", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains", "wrong_corrections",
+    "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "Knob", "LowRankLinears", "Model",
+    "Pipe", "Quantizer", "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches",
+    "cache_trunks", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
+    "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

@@ -6,11 +6,11 @@ import importlib.metadata
 import os
 import platform
 import re
-import resource
 import statistics
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 PACKAGES = (
@@ -125,7 +125,10 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
-    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if found:
+        return 1024 * int(found[1])
+    told = psutil.Process().memory_info()
+    return getattr(told, "peak_wset", told.rss)  # Windows tells the peak; elsewhere it is what is held now
 
 
 def reset_peak_memory() -> None:

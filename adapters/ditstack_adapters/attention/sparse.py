@@ -30,6 +30,8 @@ class Sparse(Attention):
 
     neutral: ClassVar[dict[str, Any] | None] = {"keep": 1.0}
     trial: ClassVar[dict[str, Any]] = {"keep": 0.5, "block_size": 4}
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"calibrate"})
 
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of the key blocks without text that every query block keeps."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache
+from ditstack.plugin import Cache, Knob
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -23,6 +23,11 @@ class FirstBlockCache(Cache):
     per_item: ClassVar[bool] = False
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
+    """Relative change of the first block's residual below which the other blocks are skipped."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig

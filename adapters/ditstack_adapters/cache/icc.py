@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,14 @@ class Icc(Cache):
     """One full step in `interval`, the others calibrated."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
     """Of every linear's A B, or its share of the linear's smaller width; 0 reuses outputs as they were."""
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -50,6 +55,10 @@ class Icc(Cache):
         if self.macs is not None and not (self.factors_by.startswith("rrr") and self.weighting == "sensitivity"):
             raise ValueError("macs compares linears by their effect; it wants an rrr and weighting: sensitivity")
         return self
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def wants_factors(self) -> bool:

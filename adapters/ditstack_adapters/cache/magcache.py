@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import BadPipeline, Cache
+from ditstack.plugin import BadPipeline, Cache, Knob
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -21,12 +21,17 @@ class MagCache(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"max_skip": 0}
 
     threshold: Annotated[float, Field(ge=0)] = 0.06
+    """The error, summed over skipped steps, up to which steps are skipped."""
     max_skip: Annotated[int, Field(ge=0)] = 3
     """The largest number of steps skipped in a row."""
     retention: Annotated[float, Field(ge=0, le=1)] = 0.2
     """The share of first steps that are full."""
     ratios: Annotated[tuple[float, ...], Field(strict=False, min_length=2)] | None = None
     """One for each step of some generation; stretched to others."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def apply(self, pipe: Pipe) -> None:
         import torch

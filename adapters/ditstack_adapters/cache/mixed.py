@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ditstack.maths.schedule import Word
-from ditstack.plugin import BadPipeline, Cache, Capability
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,9 @@ class Mixed(Cache):
 
     neutral: ClassVar[dict[str, Any] | None] = {"schedule": "F..."}
     trial: ClassVar[dict[str, Any]] = {"schedule": "FSCFRCS"}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     schedule: Annotated[str, AfterValidator(_word)] = "F (SCSF)..."
     """F full, C calibrated, S forecast, R reused: FSCS FSS, F 3(SCS), or FSCS... to the end."""
@@ -44,7 +47,9 @@ class Mixed(Cache):
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
     trust: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The share of what a calibrated step finds beyond the trunk's own forecast that is believed."""
     anchor: Literal["line", "last"] = "line"
+    """What calibrated steps count from: the line through the last two full steps, or the last full step."""
     attention: Literal["recompute", "reuse", "forecast"] = "recompute"
     """On calibrated steps: computed anew, that of the last full step, or on the line through the last two."""
     factors: str | None = None
@@ -55,6 +60,14 @@ class Mixed(Cache):
     @property
     def word(self) -> Word:
         return Word.read(self.schedule)
+
+    @property
+    def searched(self) -> SearchedFields:
+        return SearchedFields(schedule="schedule", size="rank" if self.macs is None else "macs")
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": "F" * (steps - 2) + "SF"}
 
     @property
     def schedule_steps(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import even_by_interval, spell
-from ditstack.plugin import Cache
+from ditstack.plugin import Cache, Knob
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -19,6 +19,11 @@ class Reuse(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 2
+    """One step in so many is full; 1 runs every step in full."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.maths import predictors

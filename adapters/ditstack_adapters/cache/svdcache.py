@@ -12,16 +12,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.maths.predictors import Predictor
     from ditstack.plugin import CalibrationRun, Pipe
+
+
+SCHEDULES = {
+    "anyOf": [{"enum": ["graded", "even", "paper"]}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]
+}
+"""What `_schedule` takes, for editors."""
 
 
 def _schedule(value: Any) -> str | tuple[int, ...]:
@@ -37,20 +43,33 @@ class SvdCache(Cache):
     """The fields are the method's own terms; see the module's text."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
+    factors_field: ClassVar[str] = "factors"
+    unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
 
     interval: Annotated[int, Field(ge=1)] = 4
-    schedule: Annotated[Any, AfterValidator(_schedule)] = "graded"
+    """One step in so many is full; 1 runs every step in full."""
+    schedule: Annotated[Any, AfterValidator(_schedule), WithJsonSchema(SCHEDULES)] = "graded"
+    """Which steps are full: `graded` (dense at first, then ever wider gaps), `even`, `paper`, or a list of steps."""
     first_enhance: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full on the paper's schedule."""
     last_full: Annotated[int, Field(ge=0)] = 0
+    """How many last steps are full besides."""
     predictor: Literal["taylor", "fitted", "holt", "ema", "reuse"] = "taylor"
+    """How the principal part is forecast: by differences, gains fitted beforehand, Holt's trend, a running mean (the
+    paper's), or not at all."""
     order: Annotated[int, Field(ge=1, le=3)] = 1
+    """Of `taylor`: how many differences between full steps are used."""
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Of `ema` and `holt`: how much of the mean so far is kept at a new full step."""
     coordinate: Literal["sigma", "step"] = "step"
+    """What the forecast counts in: the scheduler's sigma, or the step's index."""
     rank: Annotated[int, Field(ge=1)] | None = None
+    """Width of the principal part; with neither rank nor energy the whole space is forecast."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """With neither rank nor energy the whole space is forecast."""
+    """The share of the features' energy that the principal part holds, instead of a rank."""
     granularity: Literal["trunk", "block"] = "trunk"
+    """What is forecast: the residual of the whole stack of blocks, or of each block."""
     factors: str | None = None
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
@@ -61,6 +80,14 @@ class SvdCache(Cache):
         if self.rank is not None and self.energy is not None:
             raise ValueError("rank and energy both size the subspace; give one of them")
         return self
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """All steps but the last but one."""
+        return {"schedule": [step for step in range(steps) if step != steps - 2]}
 
     @property
     def wants_factors(self) -> bool:

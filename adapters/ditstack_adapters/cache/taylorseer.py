@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +24,17 @@ class TaylorSeer(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
 
     interval: Annotated[int, Field(ge=1)] = 5
+    """One step in so many is full; 1 runs every step in full."""
     warmup: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full."""
     order: Annotated[int, Field(ge=0)] = 1
+    """Of the Taylor series; 0 reuses."""
     lite: bool = False
+    """Skip whole blocks and extrapolate the output of `proj_out`; else only attentions are forecast."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def drops(self) -> frozenset[Capability]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -42,14 +42,16 @@ Scale = Annotated[float, AfterValidator(_does_something)]
 class Weights(BaseModel):
     """One file of LoRA weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     source: str
     """A .safetensors file, a folder that holds one, a hub id, or `embedded:NAME` for one that comes with ditstack."""
     weight_name: str | None = None
     """Which file, where the source holds several."""
     revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
     scale: Scale = 1.0
+    """What B A is multiplied by."""
     into: Literal["transformer", "transformer_2"] = "transformer"
     """Which of the pipeline's transformers it changes."""
 
@@ -73,23 +75,32 @@ class Weights(BaseModel):
 class LoRA(Adapter):
     """Give a source, or a preset that knows it; what is written beside a preset goes before it."""
 
+    sampler_from: ClassVar[tuple[str, ...]] = ("preset",)
+
     preset: str | None = None
     """A few-step LoRA that is known, with its scale, steps, guidance and scheduler."""
     source: str
-    """See `Weights`; so are the next four."""
+    """A .safetensors file, a folder that holds one, a hub id, or `embedded:NAME` for one that comes with ditstack."""
     weight_name: str | None = None
+    """Which file, where the source holds several."""
     revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
     scale: Scale = 1.0
+    """What B A is multiplied by."""
     into: Literal["transformer", "transformer_2"] = "transformer"
+    """Which of the pipeline's transformers it changes."""
     also: Annotated[tuple[Weights, ...], Field(strict=False)] = ()
     """Further LoRAs, such as one for a style or for the second transformer."""
     fuse: bool = True
     """Add it to the weights before they are rounded; else it runs beside them, and can be changed."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """What it was distilled for, as the next three: the sampler's, where the recipe's `sampler` says nothing else."""
+    """What it was distilled for: the sampler's, where the recipe's `sampler` says nothing else."""
     guidance: Annotated[float, Field(ge=0)] | None = None
+    """The same of the guidance scale."""
     scheduler: str | None = None
+    """The same of the scheduler's class."""
     settings: dict[str, Any] | None = None
+    """The same of the scheduler's settings."""
 
     @model_validator(mode="before")
     @classmethod

@@ -17,3 +17,4 @@ class CogVideoX(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "THUDM/CogVideoX-2b"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -17,6 +17,7 @@ class DiT(Model):
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
 
     source: str = "facebook/DiT-XL-2-256"
+    """A hub id, or a folder that `save_pretrained` wrote."""
 
     @property
     def gives(self) -> frozenset[Capability]:

@@ -25,6 +25,7 @@ class Flux(Model):
     conditioning_modules: ClassVar[tuple[str, ...]] = ("pos_embed", "context_embedder")
 
     source: str = "black-forest-labs/FLUX.1-dev"
+    """A hub id, or a folder that `save_pretrained` wrote."""
     task: Literal["text", "img2img", "fill", "kontext"] = "text"
     """Which pipeline is loaded; one that is handed over keeps its own task."""
     image: str | None = None

@@ -18,3 +18,4 @@ class HunyuanVideo(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "hunyuanvideo-community/HunyuanVideo"
+    """A hub id, or a folder that `save_pretrained` wrote."""

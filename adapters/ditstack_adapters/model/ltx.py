@@ -18,3 +18,4 @@ class LTX(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "Lightricks/LTX-Video"
+    """A hub id, or a folder that `save_pretrained` wrote."""

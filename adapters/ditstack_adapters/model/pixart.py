@@ -16,6 +16,7 @@ class PixArt(Model):
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 
     source: str = "PixArt-alpha/PixArt-XL-2-1024-MS"
+    """A hub id, or a folder that `save_pretrained` wrote."""
 
     @property
     def gives(self) -> frozenset[Capability]:

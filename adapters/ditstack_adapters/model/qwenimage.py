@@ -16,3 +16,4 @@ class QwenImage(Model):
     guidance: ClassVar[str] = "true_cfg_scale"
 
     source: str = "Qwen/Qwen-Image"
+    """A hub id, or a folder that `save_pretrained` wrote."""

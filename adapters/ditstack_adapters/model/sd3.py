@@ -15,3 +15,4 @@ class SD3(Model):
     conditioning_modules: ClassVar[tuple[str, ...]] = ("context_embedder",)
 
     source: str = "stabilityai/stable-diffusion-3.5-medium"
+    """A hub id, or a folder that `save_pretrained` wrote."""

@@ -22,6 +22,7 @@ class Tiny(Model):
     call: ClassVar[dict[str, Any]] = {"max_sequence_length": 16}
 
     source: str = "embedded"
+    """`embedded`, a hub id, or a folder that `save_pretrained` wrote."""
 
     def load(self) -> Any:
         here = self.model_copy(update={"source": str(FOLDER)}) if self.source == "embedded" else self

@@ -18,3 +18,4 @@ class Wan(Model):
     extra: ClassVar[str] = "video"
 
     source: str = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+    """A hub id, or a folder that `save_pretrained` wrote."""

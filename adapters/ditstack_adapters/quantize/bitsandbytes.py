@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.plugin import Adapter, Capability
+from ditstack.plugin import Capability, Quantizer
 
 if TYPE_CHECKING:
     import torch
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from ditstack.plugin import CalibrationRun, Pipe
 
 
-class BitsAndBytes(Adapter):
+class BitsAndBytes(Quantizer):
     """Weights can be read back from every scheme."""
 
+    axis_field: ClassVar[str] = "scheme"
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     extra: ClassVar[str] = "bitsandbytes"
 
     scheme: Literal["int8", "nf4", "fp4"] = "nf4"
+    """int8 rounds activations too, as they come; nf4 and fp4 round weights only, to four bits."""
     double_quant: bool = False
     """Round the scales of nf4 and fp4 too: 0.4 bits a weight less."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
@@ -47,11 +49,7 @@ class BitsAndBytes(Adapter):
     @property
     def needs(self) -> frozenset[Capability]:
         # its scales lie beside the weights' tensors and would stay behind
-        return frozenset({Capability.FLOAT_WEIGHTS, Capability.BLOCKS, Capability.MOVED_WHOLE})
-
-    @property
-    def drops(self) -> frozenset[Capability]:
-        return frozenset({Capability.FLOAT_WEIGHTS})
+        return super().needs | {Capability.MOVED_WHOLE}
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.plugin import compensation

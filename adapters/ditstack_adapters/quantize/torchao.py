@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.plugin import Adapter, Capability
+from ditstack.plugin import Capability, Quantizer
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
 
-class TorchAo(Adapter):
+class TorchAo(Quantizer):
     """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
 
+    axis_field: ClassVar[str] = "scheme"
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
 
     scheme: Scheme = "int8"
+    """int8, int4, int3 and fp8 round weights only; int8dq and fp8dq round activations too, as they come."""
     group_size: Annotated[int, Field(ge=8)] = 32
     """Weights that share a scale, for int4 and int3."""
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ("norm", "embed", "proj_in", "adaln", "modulation", "_mod")
@@ -37,12 +39,7 @@ class TorchAo(Adapter):
 
     @property
     def needs(self) -> frozenset[Capability]:
-        plain = frozenset({Capability.FLOAT_WEIGHTS, Capability.BLOCKS})
-        return plain | {Capability.SM89} if self.scheme == "fp8dq" else plain
-
-    @property
-    def drops(self) -> frozenset[Capability]:
-        return frozenset({Capability.FLOAT_WEIGHTS})
+        return super().needs | {Capability.SM89} if self.scheme == "fp8dq" else super().needs
 
     def apply(self, pipe: Pipe) -> None:
         from torchao.quantization import quantize_

@@ -163,9 +163,7 @@ def stand(recipe: Recipe, device: torch.device, folder: Path | None, first: bool
 
     A file that the recipe names is used as it is; without a folder factors lie where they always do.
     """
-    resolved = recipe.resolved()
-    resolved["model"]["device"] = str(device)
-    placed = Recipe.parse(resolved, recipe.name)
+    placed = recipe.with_(model={"device": str(device)})
     if folder is None:
         return load(placed)
     kept, shared = factors_file(placed), folder / "factors" / default_file(placed).name

@@ -99,13 +99,8 @@ class BatchSpec:
         """What must be the same for a run to go on with another; each key names itself in the refusal."""
         assert self.source is not None
         resolved = self.recipe.resolved()
-        for stage, names in {
-            "model": ("device",),
-            "attention": ("calibrate",),
-            "cache": ("factors", "calibrate"),
-        }.items():
-            for name in names:
-                resolved.get(stage, {}).pop(name, None)
+        for stage, adapter in self.recipe.stages():
+            resolved[stage] = {key: one for key, one in resolved[stage].items() if key not in adapter.incidental}
         resolved = {key: value for key, value in resolved.items() if key not in ("prompts", "calibration", "quality")}
         terms = {
             "recipe": resolved,

@@ -26,7 +26,7 @@ def default_file(recipe: Recipe) -> Path:
 
 def factors_file(recipe: Recipe) -> Path:
     """Where a recipe's factors are."""
-    named = getattr(recipe.adapters.get("cache"), "factors", None)
+    named = next((path for _, adapter in recipe.stages() if (path := adapter.factors_path)), None)
     return expand(named) if named else default_file(recipe)
 
 
@@ -44,7 +44,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
     """
     if not wanting(recipe):
         return
-    file, auto = factors_file(recipe), all(getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(recipe))
+    file, auto = factors_file(recipe), all(one.fits_on_first_use for _, one in wanting(recipe))
     current = conditions(recipe, pipe)
     if is_there(file) or not auto:
         factors = Factors.load(file)

@@ -92,7 +92,7 @@ def digest(data: Any) -> str:
 
 def _stage(adapter: Adapter, fields: Mapping[str, Any]) -> str:
     """The fields that change what factors mean; where they lie and when they are fitted does not."""
-    lasting = {key: value for key, value in fields.items() if key not in ("factors", "calibrate")}
+    lasting = {key: value for key, value in fields.items() if key not in adapter.incidental}
     installed = versions()
     packages = {name: installed[name] for name in adapter.packages if name in installed}
     return json.dumps({**lasting, **packages}, sort_keys=True)

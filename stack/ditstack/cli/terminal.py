@@ -20,8 +20,26 @@ if TYPE_CHECKING:
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
+
+def _recipes(begun: str) -> list[str]:
+    from ditstack.recipe.layers import shelf_names
+
+    return [name for name in shelf_names() if name.startswith(begun)]
+
+
+def suggest_words(begun: str) -> list[str]:
+    """Recipes and methods that begin so, for a shell to complete."""
+    from ditstack.recipe.adapter import STAGES, methods
+
+    words = [word for stage in STAGES for method in methods(stage) for word in (method, f"{stage}/{method}")]
+    return [*_recipes(begun), *(word for word in words if word.startswith(begun))]
+
+
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A name on the shelf (see `ditstack recipes`) or a path.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", autocompletion=_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
+    ),
 ]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]

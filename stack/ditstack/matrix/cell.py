@@ -103,7 +103,7 @@ class Bench:
         usable, left_out = metrics.metrics_for(recipe.model.judge(), pictures.images.ndim == 5)
         cell.to_baseline = metrics.measure(usable, pictures, baseline.pictures)
         if "quantize" in recipe.adapters:
-            whole = self.reference("unquantized", _without(recipe, "quantize"))
+            whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
             cell.to_unquantized = metrics.measure(usable, pictures, whole.pictures)
         cell.own = metrics.measure(usable, pictures, None)
         cell.steps, cell.macs_ratio = pictures.steps, made.macs_ratio
@@ -162,12 +162,6 @@ def tasks(survey: Survey) -> list[tuple[str, dict[str, str] | tuple[str, int]]]:
     """The name of every record: the cells', then those of the short schedules."""
     cells: list[tuple[str, Any]] = [(name_of(chosen), chosen) for chosen in survey.combinations()]
     return cells + [(f"{distill}-{steps}-steps", (distill, steps)) for distill, steps in survey.few()]
-
-
-def _without(recipe: Recipe, stage: str) -> Recipe:
-    data = recipe.resolved()
-    data.pop(stage)
-    return Recipe.parse(data, f"{recipe.name} without {stage}")
 
 
 def _sentences(error: DitstackError) -> list[str]:

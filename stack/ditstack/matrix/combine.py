@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ditstack.compat import require
 from ditstack.errors import BadFile, Unfinished
 from ditstack.files import write_atomically
 from ditstack.folders import LOCK, own_folder
@@ -51,7 +52,9 @@ class Job:
 
         Raises:
             BadFile: the folder holds another matrix.
+            Incompatible: what writes the page is not installed.
         """
+        require("jinja2", "a matrix", "report")
         with own_folder(self.folder, "matrix", _begun):
             return self._run(console)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ditstack.errors import DitstackError, RecipeError
@@ -12,6 +11,7 @@ from ditstack.matrix.schema import FewSteps
 from ditstack.measure.bench import Trial
 from ditstack.measure.metrics import estimate
 from ditstack.recipe import axes
+from ditstack.recipe.adapter import find
 from ditstack.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -52,24 +52,18 @@ class Schedule:
         )
 
     def gentlest(self, word: str) -> Recipe:
-        """The cache with one step skipped, the last but one; where it cannot say so, every second; else as it is."""
-        given = axes.fields("cache", word, self.bench.survey.model, few_steps=True)
-        settings = ({**(given or {}), **gentle} for gentle in self._gentle())
-        return next(recipe for one in settings if (recipe := self._read(word, one)) is not None)
-
-    def _gentle(self) -> Iterator[dict[str, Any]]:
-        skipped = self.steps - 2
-        yield {"schedule": [step for step in range(self.steps) if step != skipped]}
-        yield {"schedule": "F" * skipped + "SF"}
-        yield {"interval": 2}
-        yield {}
-
-    def _read(self, word: str, cache: dict[str, Any]) -> Recipe | None:
-        changes = {"sampler": {"steps": self.steps}, "cache": cache}
+        """The cache skipping as little as it declares that it can; as it is where it declares nothing that fits."""
+        given = dict(axes.fields("cache", word, self.bench.survey.model, few_steps=True) or {})
+        own = {key: value for key, value in given.items() if key != "method"}
+        gentle = find("cache", given["method"])(**own).gentlest(self.steps)
         try:
-            return self.bench.survey.recipe({**self.chosen, "cache": word}, changes)
+            return self._read(word, {**given, **gentle})
         except RecipeError:
-            return None
+            return self._read(word, given)
+
+    def _read(self, word: str, cache: dict[str, Any]) -> Recipe:
+        changes = {"sampler": {"steps": self.steps}, "cache": cache}
+        return self.bench.survey.recipe({**self.chosen, "cache": word}, changes)
 
     def _uncached(self, steps: int) -> Trial:
         recipe = self.bench.survey.recipe({**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": steps}})

@@ -52,11 +52,11 @@ def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> l
 
 def _rungs(recipe: Recipe) -> list[tuple[str, Recipe]]:
     """The baseline, and then recipes of more and more stages."""
-    data, found = recipe.resolved(), [("plain baseline", recipe.plain())]
+    found = [("plain baseline", recipe.plain())]
     added = [stage for stage in recipe.adapters if stage not in PLAIN_STAGES]
     for count, stage in enumerate(added, 1):
-        without = {key: value for key, value in data.items() if key not in added[count:]}
-        found.append((f"+ {stage} {data[stage]['method']}", Recipe.parse(without, f"{recipe.name} to {stage}")))
+        rung = recipe.with_(f"{recipe.name} to {stage}", **dict.fromkeys(added[count:]))
+        found.append((f"+ {stage} {recipe.adapters[stage].method}", rung))
     return found
 
 

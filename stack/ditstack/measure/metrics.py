@@ -138,7 +138,7 @@ def _of_images(function: Callable[[Tensor, Tensor], list[float]]) -> Callable[[P
 def _fidelities() -> list[Metric]:
     return [
         Fidelity(_unit("psnr", "PSNR", "dB", higher_is_better=True), _of_images(fidelity.psnr)),
-        Fidelity(_unit("ssim", "SSIM", higher_is_better=True), _of_images(fidelity.ssim), networks.no_torchmetrics),
+        Fidelity(_unit("ssim", "SSIM", higher_is_better=True), _of_images(fidelity.ssim)),
         Fidelity(
             _unit("ms_ssim", "MS-SSIM", higher_is_better=True), _of_images(fidelity.ms_ssim), networks.no_torchmetrics
         ),

@@ -23,7 +23,7 @@ QUALITY = "pip install 'ditstack[quality]'"
 
 
 def no_torchmetrics() -> str:
-    return _lacking("SSIM and MS-SSIM", {"torchmetrics": QUALITY})
+    return _lacking("MS-SSIM", {"torchmetrics": QUALITY})
 
 
 def no_lpips() -> str:

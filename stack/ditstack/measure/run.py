@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ditstack.assembly.sample import Pictures
-from ditstack.compat import hush_loading
+from ditstack.compat import hush_loading, require
+from ditstack.files import write_atomically
 from ditstack.folders import folder_atomically
 from ditstack.measure import pictures as paper
 from ditstack.measure.bench import compare, timed_sample
@@ -46,15 +47,18 @@ class Job:
             stack, made = self._sample(self.recipe, self.recipe.name, console)
             report = stack.report(made)
             report.notes += [note] if (note := unchecked(self.recipe)) else []
-            if plain is not None:
-                report.compare = compare(made, plain)
             self._write(folder, report, made, plain)
+        if plain is not None:  # only now, so that no figure that fails takes the pictures with it
+            report.compare = compare(made, plain)
+            write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
         return report
 
     def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
         with console.status(Text(f"loading {title}")):
             hush_loading()
             stack = load(recipe)
+        if stack.pipe.fps:
+            require("imageio_ffmpeg", "a run that makes videos", "video")
         with _progress(stack, title, console):
             made = timed_sample(stack, self.prompts, self.negative_prompt)
         return stack, made

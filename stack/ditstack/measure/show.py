@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.text import Text
 from ditstack.errors import DitstackError
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
+from ditstack.recipe.manual import Manual
 from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
@@ -50,6 +53,27 @@ def shelf_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def manual_text(manual: Manual) -> str:
+    """A method's manual, as plain text: its source, then each field with what it takes, its default and its meaning."""
+    lines = [f"{manual.stage}/{manual.method}", "", manual.about, "", manual.summary, ""]
+    if not manual.fields:
+        lines.append("It has no fields.")
+    for field in manual.fields:
+        default = f"; default {field.default}" if field.default else "; must be given"
+        lines += [f"  {field.name}: {field.allowed}{default}", f"      {field.meaning}"]
+    return "\n".join([*lines, "", f"In a recipe: {manual.stage}: {{method: {manual.method}, ...}}"])
+
+
+def manual_json(manual: Manual) -> str:
+    return json.dumps(asdict(manual), indent=2)
+
+
+def plan_json(recipe: Recipe, steps: list[Step]) -> str:
+    """The resolved recipe, and why it cannot run here, if it cannot."""
+    cannot = [reason for step in steps for reason in step.reasons]
+    return json.dumps({"recipe": recipe.name, "cannot": cannot, "resolved": recipe.resolved()}, indent=2)
+
+
 def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
     table = Table(
         "stage", "method", "fields that differ from the default", "facts taken and given", title=Text(recipe.name)
@@ -57,8 +81,8 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
     for step in steps:
         changed = step.adapter.model_dump(mode="json", exclude_defaults=True)
         fields = ", ".join(f"{key}: {value}" for key, value in changed.items())
-        gone = [f"- {fact.value}" for fact in _ordered(step.before - step.after)]
-        new = [f"+ {fact.value}" for fact in _ordered(step.after - step.before)]
+        gone = [f"- {fact.sentence}" for fact in _ordered(step.before - step.after)]
+        new = [f"+ {fact.sentence}" for fact in _ordered(step.after - step.before)]
         table.add_row(step.stage, step.method, fields, "\n".join(gone + new))
     sampler = recipe.sampler.model_dump(exclude_none=True, exclude_defaults=False)
     table.caption = ", ".join(f"{key} {value}" for key, value in sampler.items() if value != {})
@@ -66,7 +90,7 @@ def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
 
 
 def _ordered(facts: frozenset[Capability]) -> list[Capability]:
-    return sorted(facts, key=lambda fact: fact.name)
+    return sorted(facts, key=lambda fact: fact.sentence)
 
 
 def run_summary(report: Report, folder: Path) -> str:
@@ -92,7 +116,7 @@ def doctor_rows() -> dict[str, Any]:
     missing = {name: hint for name, hint in BACKENDS.items() if importlib.util.find_spec(name) is None}
     return {
         "machine": describe_machine(),
-        "facts": {fact.value: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
+        "facts": {fact.sentence: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
         "versions": versions(),
         "missing": missing,
     }

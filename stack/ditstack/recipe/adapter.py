@@ -6,12 +6,14 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from ditstack.errors import RecipeError
 from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.declared import Knob, SearchedFields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +34,9 @@ class Adapter(BaseModel):
     `needs`, `gives` and `drops` may depend on the fields, so they are properties.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Import names of the packages that it needs beyond ditstack's own."""
@@ -55,6 +59,26 @@ class Adapter(BaseModel):
     per_item: ClassVar[bool] = True
     """Whether an item's picture never depends on its neighbours in the batch."""
 
+    axis_field: ClassVar[str] = ""
+    """The field whose allowed values are words of the stage, as `nf4` is in `--methods quantize=nf4`."""
+
+    factors_field: ClassVar[str] = ""
+    """The field that names the file of its factors."""
+
+    unattended: ClassVar[dict[str, Any]] = {}
+    """Fields at which it fits what it lacks on first use; `tune` and a matrix set them."""
+
+    incidental: ClassVar[frozenset[str]] = frozenset()
+    """Fields that pictures do not depend on: where files lie, when to fit, on which device."""
+
+    sampler_from: ClassVar[tuple[str, ...]] = ()
+    """Fields that `sampler` may come from beside those of the same names, such as the name of a preset."""
+
+    @property
+    def method(self) -> str:
+        """Its word in a recipe: the name of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
     @property
     def needs(self) -> frozenset[Capability]:
         return frozenset()
@@ -71,7 +95,7 @@ class Adapter(BaseModel):
     def sampler(self) -> dict[str, Any]:
         """The sampler's fields that it was made for; what a recipe says of them beside it, or later, goes before.
 
-        Each comes from the adapter's field of the same name, or from its field `preset`.
+        Each comes from the adapter's field of the same name, or from one of `sampler_from`.
         """
         return {}
 
@@ -79,6 +103,20 @@ class Adapter(BaseModel):
     def schedule_steps(self) -> int | None:
         """The one number of steps that its schedule is written for; None where it serves any."""
         return None
+
+    @property
+    def knob(self) -> Knob | None:
+        """What `tune` turns; None where there is nothing to turn."""
+        return None
+
+    @property
+    def searched(self) -> SearchedFields | None:
+        """What `search` changes; None where it has no schedule of letters."""
+        return None
+
+    def gentlest(self, steps: int) -> dict[str, Any]:
+        """Fields at which it skips as little as it can of a generation of `steps`: the first value of its knob."""
+        return {self.knob.field: self.knob.values[0]} if self.knob and self.knob.values else {}
 
     @property
     def wants_factors(self) -> bool:
@@ -93,6 +131,16 @@ class Adapter(BaseModel):
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         """Why `take` cannot serve with these: tensors that are missing, unknown, or of a wrong shape or dtype."""
         return []
+
+    @property
+    def fits_on_first_use(self) -> bool:
+        """Whether missing or stale factors are fitted without being asked for."""
+        return all(getattr(self, key) == value for key, value in self.unattended.items())
+
+    @property
+    def factors_path(self) -> str | None:
+        """The file that its recipe names for its factors."""
+        return getattr(self, self.factors_field) if self.factors_field else None
 
     def inspect(self) -> None:
         """Refuse what can be known to fail before any weight of the model is loaded, such as a missing file."""
@@ -121,6 +169,18 @@ class Cache(Adapter):
         return frozenset({Capability.FREE_TRUNK})
 
 
+class Quantizer(Adapter):
+    """A method of the quantize stage: it rounds the linears of the known blocks, once."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.BLOCKS, Capability.FLOAT_WEIGHTS})
+
+    @property
+    def drops(self) -> frozenset[Capability]:
+        return frozenset({Capability.FLOAT_WEIGHTS})
+
+
 class Attention(Adapter):
     """A kernel at the attention stage: it takes over the known blocks' attention, alone."""
 
@@ -135,21 +195,23 @@ class Attention(Adapter):
 
 def methods(stage: str) -> list[str]:
     """The words that a recipe may name at `stage`: the files in that folder, whichever distribution brings them."""
-    if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:
-        return []
-    package = importlib.import_module(f"{NAMESPACE}.{stage}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    return sorted(_files(stage))
 
 
 def find(stage: str, method: str) -> type[Adapter]:
     """The Adapter subclass in `ditstack_adapters.<stage>.<method>`.
 
     Raises:
-        RecipeError: there is no such method; the text lists those that there are.
+        RecipeError: there is no such method, or several files bring it; the text names those that there are.
     """
-    known = methods(stage)
-    if method not in known:
-        raise RecipeError(f"unknown {stage} method {method!r}", [suggest(method, known)])
+    files = _files(stage)
+    if method not in files:
+        raise RecipeError(
+            f"unknown {stage} method {method!r}", [f"unknown method {method!r}; {suggest(method, sorted(files))}"]
+        )
+    if len(files[method]) > 1:
+        why = f"{method!r} is there twice: {' and '.join(files[method])}; rename or uninstall one of them"
+        raise RecipeError(f"{stage} method {method!r} cannot be used:", [why])
     module = importlib.import_module(f"{NAMESPACE}.{stage}.{method}")
     found = [
         value
@@ -159,6 +221,19 @@ def find(stage: str, method: str) -> type[Adapter]:
     if len(found) != 1:
         raise RecipeError(f"{module.__name__} must hold exactly one Adapter", [f"it holds {len(found)}"])
     return found[0]
+
+
+def _files(stage: str) -> dict[str, list[str]]:
+    """Every word of a stage with the files that bring it: one, unless two distributions chose the same word."""
+    if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:
+        return {}
+    found: dict[str, list[str]] = {}
+    folders = dict.fromkeys(Path(one).resolve() for one in importlib.import_module(f"{NAMESPACE}.{stage}").__path__)
+    for folder in folders:
+        for module in pkgutil.iter_modules([str(folder)]):
+            if not module.name.startswith("_"):
+                found.setdefault(module.name, []).append(str(folder / f"{module.name}.py"))
+    return found
 
 
 def missing_packages(adapter: Adapter) -> list[str]:

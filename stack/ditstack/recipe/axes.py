@@ -16,7 +16,6 @@ from ditstack.recipe.layers import read_layers, shelf_names
 from ditstack.recipe.recipe import Recipe
 
 NONE = "none"
-SCHEME, FIT = "scheme", "calibrate"
 
 
 def parse(texts: list[str]) -> dict[str, list[str]]:
@@ -53,25 +52,24 @@ def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[s
         return None
     method, dot, scheme = word.partition(".")
     if dot and scheme in schemes(stage, method):
-        return {"method": method, SCHEME: scheme}
+        return {"method": method, find(stage, method).axis_field: scheme}
     if word in methods(stage):
-        fitted = {FIT: "auto"} if FIT in find(stage, word).model_fields else {}
-        return {**on_shelf(stage, word, model, few_steps), **fitted}
+        return {**on_shelf(stage, word, model, few_steps), **find(stage, word).unattended}
     knowing = [one for one in methods(stage) if word in schemes(stage, one)]
     own = [one for one in knowing if not find(stage, one).extra] if len(knowing) > 1 else knowing
     if len(own) == 1:  # what two methods know is that of the one which needs no extra packages
-        return {"method": own[0], SCHEME: word}
+        return {"method": own[0], find(stage, own[0]).axis_field: word}
     every = [*methods(stage), *(one for method in methods(stage) for one in schemes(stage, method))]
     hint = f"write one of {', '.join(f'{one}.{word}' for one in knowing)}" if knowing else suggest(word, every)
     raise RecipeError(f"unknown word {word!r} at {stage}:", [hint])
 
 
 def schemes(stage: str, method: str) -> tuple[str, ...]:
-    """The words that a method takes as its scheme, if it has one."""
+    """The words that a method takes as its scheme: the allowed values of the field that it declares for that."""
     if method not in methods(stage):
         return ()
-    field = find(stage, method).model_fields.get(SCHEME)
-    return get_args(field.annotation) if field is not None else ()
+    kind = find(stage, method)
+    return get_args(kind.model_fields[kind.axis_field].annotation) if kind.axis_field else ()
 
 
 @functools.cache

@@ -5,49 +5,88 @@ Capabilities are for *cannot*. What merely *should not* be stacked is shown by m
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 
-class Capability(enum.Enum):
-    """One sentence each; the value is what the user reads."""
+@dataclass(frozen=True)
+class Capability:
+    """One sentence, which the user reads; two that say the same are the same. A method may name one of its own.
 
-    BLOCKS = "the transformer's blocks are known"
-    DENSE_WEIGHTS = "linear weights can be read as a dense tensor"
-    LORAS = "the pipeline can load a LoRA"
-    FLOAT_WEIGHTS = "linear weights are plain floating-point tensors"
-    MOVED_WHOLE = "weights stay in place or move with their whole model (offload: none or model)"
-    FREE_ATTENTION = "the attention kernel can be replaced"
-    FREE_TRUNK = "no other cache sits on the transformer"
-    TRACEABLE = "a compiler can follow what runs inside a block"
-    PASSING = "nothing that a block computes is kept for a later step"
-    COMPILER = "there is a compiler: of C++, or Triton where there is a GPU"
-    CUDA = "the model runs on a CUDA GPU"
-    SM80 = "the GPU is of compute capability 8.0 or newer"
-    SM89 = "the GPU is of compute capability 8.9 or newer"
+    Attributes:
+        sentence: what is true: "the GPU is of compute capability 10.0 or newer".
+        probe: of what belongs to the machine: whether it is true of a model on a device ("auto", "cpu", "cuda:1").
+            None where only stages give it and take it away.
+    """
+
+    sentence: str
+    probe: Callable[[str], bool] | None = field(default=None, compare=False)
+
+    BLOCKS: ClassVar[Capability]
+    DENSE_WEIGHTS: ClassVar[Capability]
+    LORAS: ClassVar[Capability]
+    FLOAT_WEIGHTS: ClassVar[Capability]
+    MOVED_WHOLE: ClassVar[Capability]
+    FREE_ATTENTION: ClassVar[Capability]
+    FREE_TRUNK: ClassVar[Capability]
+    TRACEABLE: ClassVar[Capability]
+    PASSING: ClassVar[Capability]
+    COMPILER: ClassVar[Capability]
+    CUDA: ClassVar[Capability]
+    SM80: ClassVar[Capability]
+    SM89: ClassVar[Capability]
+
+    def holds(self, device: str) -> bool:
+        """Whether the machine gives it to a model on `device`."""
+        return self.probe is not None and self.probe(device)
 
 
-def machine(device: str = "auto") -> frozenset[Capability]:
-    """The facts that this machine gives to a model on `device` ("auto", "cpu", "cuda" or "cuda:1")."""
+def compute_capability(device: str) -> tuple[int, int]:
+    """Of the GPU that a model on `device` runs on; (0, 0) where it runs on none."""
     if device == "cpu":
-        return _of_a_cpu()
+        return (0, 0)
     import torch
 
     if not torch.cuda.is_available():
-        return _of_a_cpu()
-    found = {Capability.CUDA} | ({Capability.COMPILER} if importlib.util.find_spec("triton") else set())
-    capability = torch.cuda.get_device_capability(torch.device("cuda" if device == "auto" else device))
-    found |= {Capability.SM80} if capability >= (8, 0) else set()
-    found |= {Capability.SM89} if capability >= (8, 9) else set()
-    return frozenset(found)
+        return (0, 0)
+    return torch.cuda.get_device_capability(torch.device("cuda" if device == "auto" else device))
 
 
-def _of_a_cpu() -> frozenset[Capability]:
+def _at_least(major: int, minor: int) -> Callable[[str], bool]:
+    return lambda device: compute_capability(device) >= (major, minor)
+
+
+def _has_compiler(device: str) -> bool:
+    if compute_capability(device) > (0, 0):
+        return importlib.util.find_spec("triton") is not None
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
-    return frozenset({Capability.COMPILER} if any(map(shutil.which, compilers)) else ())
+    return any(map(shutil.which, compilers))
+
+
+Capability.BLOCKS = Capability("the transformer's blocks are known")
+Capability.DENSE_WEIGHTS = Capability("linear weights can be read as a dense tensor")
+Capability.LORAS = Capability("the pipeline can load a LoRA")
+Capability.FLOAT_WEIGHTS = Capability("linear weights are plain floating-point tensors")
+Capability.MOVED_WHOLE = Capability("weights stay in place or move with their whole model (offload: none or model)")
+Capability.FREE_ATTENTION = Capability("the attention kernel can be replaced")
+Capability.FREE_TRUNK = Capability("no other cache sits on the transformer")
+Capability.TRACEABLE = Capability("a compiler can follow what runs inside a block")
+Capability.PASSING = Capability("nothing that a block computes is kept for a later step")
+Capability.COMPILER = Capability("there is a compiler: of C++, or Triton where there is a GPU", _has_compiler)
+Capability.CUDA = Capability("the model runs on a CUDA GPU", _at_least(1, 0))
+Capability.SM80 = Capability("the GPU is of compute capability 8.0 or newer", _at_least(8, 0))
+Capability.SM89 = Capability("the GPU is of compute capability 8.9 or newer", _at_least(8, 9))
+
+
+def machine(device: str = "auto") -> frozenset[Capability]:
+    """The built-in capabilities that this machine gives to a model on `device` ("auto", "cpu", "cuda" or "cuda:1")."""
+    known = (one for one in vars(Capability).values() if isinstance(one, Capability))
+    return frozenset(one for one in known if one.holds(device))
 
 
 def describe_machine() -> str:

@@ -99,6 +99,12 @@ def locate(name_or_path: str, beside: Path) -> Path:
     raise RecipeError(f"no recipe {name_or_path[:80]!r}", [f"neither a .yaml file nor a name on the shelf; {hint}"])
 
 
+def is_recipe(name_or_path: str) -> bool:
+    """Whether a recipe can be read under this name or path."""
+    path = Path(name_or_path).expanduser()
+    return path.suffix in (".yaml", ".yml") or (shelf() / f"{name_or_path}.yaml").is_file()
+
+
 def _chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[Data, str]]:
     """The layers of `path`, oldest first."""
     if path in seen:

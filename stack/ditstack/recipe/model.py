@@ -66,6 +66,7 @@ class Judge(Protocol):
 class Model(Adapter):
     """Loads a diffusers pipeline from a hub id or a folder and wraps it."""
 
+    incidental: ClassVar[frozenset[str]] = frozenset({"device"})
     pipeline_class: ClassVar[str] = "DiffusionPipeline"
     """What loads it; DiffusionPipeline asks the files themselves."""
     transformer_class: ClassVar[str] = ""
@@ -84,9 +85,13 @@ class Model(Adapter):
     source: str = ""
     """A hub id, or a folder that `save_pretrained` wrote."""
     revision: str | None = None
+    """The branch, tag or commit on the hub; None takes the newest."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of weights and activations; `auto` is bf16 on a GPU and fp32 on a CPU."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where the model runs: auto, cpu, cuda or cuda:1; `auto` takes a GPU if there is one."""
     offload: Literal["none", "model", "group"] = "none"
+    """What waits in the computer's memory until a GPU needs it: nothing, whole models, or single weights."""
 
     @property
     def gives(self) -> frozenset[Capability]:

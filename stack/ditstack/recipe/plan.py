@@ -12,7 +12,6 @@ from ditstack.recipe.adapter import Adapter, missing_packages
 from ditstack.recipe.capabilities import Capability, machine
 from ditstack.recipe.recipe import Recipe
 
-OF_THE_MACHINE = frozenset({Capability.CUDA, Capability.SM80, Capability.SM89, Capability.COMPILER})
 _FORCED = ContextVar("forced", default=False)
 
 
@@ -30,14 +29,16 @@ class Step:
 
 def plan(recipe: Recipe, device: str | None = None) -> list[Step]:
     """Every stage with the facts around it; stages that cannot stand say why, and the walk goes on."""
-    facts = machine(device or recipe.model.device)
+    device = device or recipe.model.device
+    facts = machine(device)
     taken_by: dict[Capability, str] = {}
     steps = []
     for stage, adapter in recipe.stages():
-        method = type(adapter).__module__.rpartition(".")[2]
-        reasons = [
-            _lacks(stage, method, fact, taken_by) for fact in sorted(adapter.needs - facts, key=lambda f: f.name)
-        ]
+        method = adapter.method
+        # what a method brought itself is asked of the machine only now
+        facts |= {fact for fact in adapter.needs - facts - taken_by.keys() if fact.holds(device)}
+        lacking = sorted(adapter.needs - facts, key=lambda fact: fact.sentence)
+        reasons = [_lacks(stage, method, fact, taken_by) for fact in lacking]
         reasons += [_not_installed(stage, method, adapter, name) for name in missing_packages(adapter)]
         after = (facts | adapter.gives) - adapter.drops
         taken_by.update(dict.fromkeys(facts - after, f"{stage} {method}"))
@@ -73,12 +74,12 @@ def forced() -> Iterator[None]:
 def is_by_facts_alone(steps: list[Step]) -> bool:
     """Whether what refuses a plan is no package and nothing of the machine, so that forcing it can show something."""
     lacking = {fact for step in steps for fact in step.adapter.needs - step.before}
-    return not lacking & OF_THE_MACHINE and not any(missing_packages(step.adapter) for step in steps)
+    return not any(fact.probe for fact in lacking) and not any(missing_packages(step.adapter) for step in steps)
 
 
 def _lacks(stage: str, method: str, fact: Capability, taken_by: dict[Capability, str]) -> str:
     why = f" ({taken_by[fact]} took it away)" if fact in taken_by else ""
-    return f"{stage} {method} needs that {fact.value}{why}"
+    return f"{stage} {method} needs that {fact.sentence}{why}"
 
 
 def _not_installed(stage: str, method: str, adapter: Adapter, name: str) -> str:

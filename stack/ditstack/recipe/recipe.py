@@ -24,7 +24,7 @@ PLAIN_STAGES = ("model", "distill")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 def _size(text: str) -> str:
@@ -51,10 +51,13 @@ class Sampler(_Section):
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
     steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
+    """The guidance scale, whichever argument of the pipeline takes it."""
     size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)] | None = None
     """Width x height in pixels."""
     frames: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Of a video."""
 
     @property
     def width_height(self) -> tuple[int, int] | None:
@@ -68,15 +71,19 @@ class Gate(_Section):
     """The quality that a stack must keep, against its unaccelerated baseline."""
 
     psnr_min: float | None = None
+    """Peak signal-to-noise ratio to the baseline's pictures, in dB."""
     ssim_min: float | None = None
+    """Structural similarity to the baseline's pictures, at most 1."""
     ms_ssim_min: float | None = None
+    """The same over several scales."""
     relative_l2_max: float | None = None
-    """Of the final latents."""
+    """Distance of the final latents to the baseline's, as a share of their norm."""
     lpips_max: float | None = None
+    """Learned perceptual distance to the baseline's pictures."""
     agreement_drop_max: float | None = None
-    """Of the share of pictures that agree with their prompts."""
+    """By how much the share of pictures that agree with their prompts may fall."""
     speedup_min: float | None = None
-    """Of denoising."""
+    """Of denoising, against the baseline."""
 
     def limits(self) -> dict[str, float]:
         """What it asks for, by its key."""
@@ -126,6 +133,21 @@ class Recipe:
             raise RecipeError(f"recipe {layered.name} cannot be used:", reasons)
         return cls(layered.name, adapters, rest)
 
+    def with_(self, name: str | None = None, **changes: Any) -> Recipe:
+        """This recipe with changes laid over it, as by a file that extends it: `with_(cache={"interval": 4}, seed=1)`.
+
+        Args:
+            name: of the new recipe; None keeps this one's.
+            changes: fields of a stage or of `sampler`, or `seed`, `prompts`, ...; another method, or None, replaces a
+                stage whole.
+
+        Raises:
+            RecipeError: with every reason at once.
+        """
+        layered = Layered.plain(name or self.name, self.resolved())
+        layered.add(changes, "with_")
+        return Recipe.check(layered)
+
     @property
     def model(self) -> Model:
         """The adapter of the model stage."""
@@ -146,8 +168,7 @@ class Recipe:
         """The whole recipe with every default spelt out, as plain data."""
         out: dict[str, Any] = {}
         for stage, adapter in self.stages():
-            method = type(adapter).__module__.rpartition(".")[2]
-            out[stage] = {"method": method, **adapter.model_dump(mode="json")}
+            out[stage] = {"method": adapter.method, **adapter.model_dump(mode="json")}
         out["sampler"] = self.sampler.model_dump(mode="json", exclude_none=True)
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
@@ -161,7 +182,7 @@ class Recipe:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
     def _rest(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in _Rest.model_fields}
+        return {key: getattr(self, key) for key in Sections.model_fields}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and (self.adapters, self._rest()) == (other.adapters, other._rest())
@@ -170,34 +191,37 @@ class Recipe:
         return hash(self.to_yaml())
 
     def __repr__(self) -> str:
-        return f"Recipe({self.name}: {' > '.join(word['method'] for word in self._words())})"
-
-    def _words(self) -> list[dict[str, Any]]:
-        resolved = self.resolved()
-        return [resolved[stage] for stage in self.adapters]
+        return f"Recipe({self.name}: {' > '.join(adapter.method for _, adapter in self.stages())})"
 
 
-class _Rest(_Section):
+class Sections(_Section):
+    """What a recipe says besides its stages."""
+
     sampler: Sampler = Sampler()
+    """How the pipeline is called."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of the first picture; those after it count up."""
     prompts: Prompts = ()
     """What `run` makes where it is given no prompts."""
     calibration: Prompts = ()
     """What `calibrate` fits to where it is given no prompts."""
     quality: Gate = Gate()
+    """What `ditstack check` demands and `ditstack tune` keeps."""
 
 
 def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -> None:
     """Sample as a stage was made for, where no later layer of the recipe, nor its own, says otherwise."""
     for stage, adapter in adapters.items():
-        for key, value in (adapter.sampler if adapter is not None else {}).items():
-            named = (f"{stage}.{word}" for word in (key, "preset", "method"))
+        if adapter is None:
+            continue
+        for key, value in adapter.sampler.items():
+            named = (f"{stage}.{word}" for word in (key, *adapter.sampler_from, "method"))
             layered.suppose(("sampler", key), value, next(word for word in named if word in layered.origin))
 
 
 def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int, layered: Layered) -> list[str]:
     return [
-        f"{layered.where(stage)}: {stage}.schedule: names {adapter.schedule_steps} steps, and sampler.steps is "
+        f"{layered.where(stage)}: {stage}: its schedule names {adapter.schedule_steps} steps, and sampler.steps is "
         f"{steps}; write a letter for each, or end it with ... to go on to the end"
         for stage, adapter in adapters.items()
         if adapter is not None and adapter.schedule_steps not in (None, steps)
@@ -205,13 +229,13 @@ def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int,
 
 
 def _rest(layered: Layered, reasons: list[str]) -> dict[str, Any]:
-    given = {key: layered.data[key] for key in _Rest.model_fields if layered.data.get(key) is not None}
+    given = {key: layered.data[key] for key in Sections.model_fields if layered.data.get(key) is not None}
     try:
-        rest = _Rest(**given)
+        rest = Sections(**given)
     except ValidationError as error:
-        reasons += _explain(error, _Rest, (), layered)
-        rest = _Rest()
-    return {key: getattr(rest, key) for key in _Rest.model_fields}
+        reasons += _explain(error, Sections, (), layered)
+        rest = Sections()
+    return {key: getattr(rest, key) for key in Sections.model_fields}
 
 
 def _adapter(stage: str, fields: Mapping[str, Any], layered: Layered, reasons: list[str]) -> Adapter | None:
@@ -223,7 +247,7 @@ def _adapter(stage: str, fields: Mapping[str, Any], layered: Layered, reasons: l
     try:
         kind = find(stage, method)
     except RecipeError as error:
-        reasons.append(f"{layered.where(stage)}: {stage}.method: unknown method {method!r}; {error.reasons[0]}")
+        reasons.append(f"{layered.where(stage)}: {stage}.method: {error.reasons[0]}")
         return None
     try:
         return kind(**fields)

@@ -21,10 +21,13 @@ from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, fingerprint
 from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
-from ditstack.maths.schedule import KINDS
+from ditstack.maths.schedule import KINDS, Word
 from ditstack.pipeline.clock import now
+from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.declared import SearchedFields
 from ditstack.recipe.recipe import Recipe
 
+CACHE = "cache"
 FITTED_ON = 4
 """How many prompts factors are fitted on while candidates are compared."""
 WAVE = "F (SC)..."
@@ -32,8 +35,8 @@ WAVE = "F (SC)..."
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A schedule, a letter for each step, and the size of its corrections: their rank, or where it is set, `macs`."""
+class Candidate:
+    """A schedule, a letter for each step, and how large its corrections are, in the cache's own words."""
 
     letters: str
     size: int | float
@@ -71,7 +74,7 @@ class Notes:
 
 
 class ScheduleEvaluation:
-    """The cached run as a function of a choice, on one pipe.
+    """The cached run as a function of a candidate, on one pipe.
 
     Args:
         timed: whether a step costs its seconds, not its multiply-accumulates.
@@ -79,39 +82,41 @@ class ScheduleEvaluation:
 
     def __init__(self, recipe: Recipe, prompts: Sequence[str], notes: Path | None = None, timed: bool = False) -> None:
         self.timed = timed
-        self.recipe, self.size = recipe, recipe.resolved().get("cache", {}).get(sized_by(recipe), 0)
-        self.pipe = build(with_schedule(recipe, Choice("F" * recipe.sampler.steps, self.size)))
+        cache, fields = searched(recipe)
+        self.recipe, self.size = recipe, getattr(cache, fields.size)
+        self.pipe = build(with_schedule(recipe, Candidate("F" * recipe.sampler.steps, self.size)))
         self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
         weights = fingerprint(self.pipe.transformers)
         self.notes = Notes(notes, {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights})
         self._aims: dict[range, Tensor] = {}
         self._factors: dict[int | float, Factors] = {}
 
-    def own(self) -> Choice:
+    def own(self) -> Candidate:
         """What the recipe says itself."""
-        cache: Any = self.recipe.adapters["cache"]
-        return Choice(cache.word.letters(self.recipe.sampler.steps), self.size)
+        cache, fields = searched(self.recipe)
+        letters = Word.read(getattr(cache, fields.schedule)).letters(self.recipe.sampler.steps)
+        return Candidate(letters, self.size)
 
-    def scores(self, choice: Choice, places: range) -> list[float]:
+    def scores(self, candidate: Candidate, places: range) -> list[float]:
         """Of each prompt, -20 log10 of the final latent's relative error: dB, more is better."""
-        key = _key(choice, places)
+        key = _key(candidate, places)
         if key not in self.notes.known:
-            self.follow(choice)
+            self.follow(candidate)
             made = self.calibration.latents(places)
             self.notes.add(key, decibels(made, self._aim(places)))
         return self.notes.known[key]
 
-    def follow(self, choice: Choice) -> None:
+    def follow(self, candidate: Candidate) -> None:
         """Let the pipe run like this."""
-        self.pipe.factors = self._fitted(choice.size) if "C" in choice.letters else Factors({}, {})
-        self._schedule(choice)
+        self.pipe.factors = self._fitted(candidate.size) if "C" in candidate.letters else Factors({}, {})
+        self._schedule(candidate)
 
     def shares(self, size: int | float) -> dict[str, float]:
         """What a step of each letter costs of an uncached one; a full one also projects what calibrated ones need."""
         key = f"{'seconds' if self.timed else 'macs'} {size}"
         if key not in self.notes.known:
             steps = self.recipe.sampler.steps
-            self.follow(Choice(("FF" + "CSCSF" * steps)[:steps], size))
+            self.follow(Candidate(("FF" + "CSCSF" * steps)[:steps], size))
             self.pipe.macs.clear()
             uncached, cached = self._seconds(cached=False), self._seconds(cached=True)
             costs = {**cached, "off": uncached["full"]} if self.timed else self._macs()
@@ -143,35 +148,34 @@ class ScheduleEvaluation:
             self.pipe.clock.on_tick.remove(tick)
         return {kind: median(seconds) for kind, seconds in took.items()}
 
-    def cost(self, choice: Choice) -> float:
+    def cost(self, candidate: Candidate) -> float:
         """Of the whole run, as a share of the uncached one."""
-        shares = self.shares(choice.size)
-        if "C" not in choice.letters:
+        shares = self.shares(candidate.size)
+        if "C" not in candidate.letters:
             shares = {**shares, "F": 1.0}
-        return sum(shares[letter] for letter in choice.letters) / len(choice.letters)
+        return sum(shares[letter] for letter in candidate.letters) / len(candidate.letters)
 
-    def refit(self, choice: Choice, prompts: int) -> None:
-        """From now on factors fitted on this choice's own schedule; what it scored with others is forgotten."""
-        self._factors[choice.size] = self._fit(choice, prompts)
-        known, start = self.notes.known, _key(choice, range(0)).removesuffix("0-0")
+    def refit(self, candidate: Candidate, prompts: int) -> None:
+        """From now on factors fitted on this candidate's own schedule; what it scored with others is forgotten."""
+        self._factors[candidate.size] = self._fit(candidate, prompts)
+        known, start = self.notes.known, _key(candidate, range(0)).removesuffix("0-0")
         self.notes.known = {key: values for key, values in known.items() if not key.startswith(start)}
 
     def _fitted(self, size: int | float) -> Factors:
         if size not in self._factors:
-            self._factors[size] = self._fit(Choice(WAVE, size), FITTED_ON)
+            self._factors[size] = self._fit(Candidate(WAVE, size), FITTED_ON)
         return self._factors[size]
 
-    def _fit(self, choice: Choice, prompts: int) -> Factors:
-        cache = self._schedule(choice)
+    def _fit(self, candidate: Candidate, prompts: int) -> Factors:
+        cache = self._schedule(candidate)
         few = CalibrationRun(self.pipe, self.calibration.prompts[:prompts], self.recipe.sampler, _quiet)
         return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
 
-    def _schedule(self, choice: Choice) -> Any:
+    def _schedule(self, candidate: Candidate) -> Adapter:
         """Let the pipe's steps run as these letters say; the cache that would have them from its recipe."""
         assert self.pipe.policy is not None
-        cache: Any = with_schedule(self.recipe, choice).adapters["cache"]
-        self.pipe.policy.follow(cache.kinds)
-        return cache
+        self.pipe.policy.follow(Word.read(candidate.letters).kinds)
+        return with_schedule(self.recipe, candidate).adapters[CACHE]
 
     def _aim(self, places: range) -> Tensor:
         if places not in self._aims:
@@ -179,26 +183,30 @@ class ScheduleEvaluation:
         return self._aims[places]
 
 
-def sized_by(recipe: Recipe) -> str:
-    """The field that says how large the cache's corrections are."""
-    return "rank" if getattr(recipe.adapters.get("cache"), "macs", None) is None else "macs"
-
-
-def with_schedule(recipe: Recipe, choice: Choice) -> Recipe:
-    """The recipe with another schedule and rank.
+def searched(recipe: Recipe) -> tuple[Adapter, SearchedFields]:
+    """A recipe's cache, and what it declares of its schedule.
 
     Raises:
         BadPipeline: its cache has no schedule of letters.
     """
-    data = recipe.resolved()
-    if not isinstance(data.get("cache", {}).get("schedule"), str) or not hasattr(recipe.adapters["cache"], "word"):
+    cache = recipe.adapters.get(CACHE)
+    if cache is None or cache.searched is None:
         raise BadPipeline(f"the cache of {recipe.name} has no schedule of letters (F, C, S, R) that could be searched")
-    data["cache"] = {**data["cache"], "schedule": choice.letters, sized_by(recipe): choice.size}
-    return Recipe.parse(data, recipe.name)
+    return cache, cache.searched
 
 
-def _key(choice: Choice, places: range) -> str:
-    return f"{choice.letters} {choice.size} {places.start}-{places.stop}"
+def with_schedule(recipe: Recipe, candidate: Candidate) -> Recipe:
+    """The recipe with another schedule and size of corrections.
+
+    Raises:
+        BadPipeline: its cache has no schedule of letters.
+    """
+    _, fields = searched(recipe)
+    return recipe.with_(recipe.name, **{CACHE: {fields.schedule: candidate.letters, fields.size: candidate.size}})
+
+
+def _key(candidate: Candidate, places: range) -> str:
+    return f"{candidate.letters} {candidate.size} {places.start}-{places.stop}"
 
 
 def _quiet(text: str) -> None:

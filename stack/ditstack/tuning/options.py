@@ -11,18 +11,14 @@ from typing import Any
 from ditstack.errors import RecipeError
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import find, methods
-from ditstack.recipe.axes import FIT, is_plain, schemes
 from ditstack.recipe.axes import fields as fields_of
-from ditstack.recipe.layers import Layered
+from ditstack.recipe.axes import is_plain, schemes
 from ditstack.recipe.recipe import Recipe
 
 STAGES = ("quantize", "attention", "cache")
 INTERVALS = (2, 3, 4, 5, 6, 8)
-FACTORS = (0.5, 1.0, 2.0, 4.0)
-"""Of the threshold that the shelf writes, or the method's own."""
-STEPS = "sampler"
-HIDDEN = ("method", FIT)
-"""Fields that an option's name passes over."""
+"""A long schedule's controls have one step in so many."""
+SAMPLER = "sampler"
 
 
 @dataclass(frozen=True)
@@ -34,10 +30,11 @@ class Option:
     def __str__(self) -> str:
         shown = []
         for stage, value in self.changes.items():
-            if stage == STEPS:
+            if stage == SAMPLER:
                 shown.append(f"{value['steps']} steps")
             elif value is not None:
-                rest = ", ".join(f"{key} {json.dumps(one)}" for key, one in value.items() if key not in HIDDEN)
+                passed_over = {"method", *find(stage, value["method"]).incidental}
+                rest = ", ".join(f"{key} {json.dumps(one)}" for key, one in value.items() if key not in passed_over)
                 shown.append(f"{value['method']} {rest}".strip())
         return " + ".join(shown) or "plain"
 
@@ -51,9 +48,7 @@ class Option:
             RecipeError: it cannot be read.
         """
         name = re.sub(r"[^a-z0-9]+", "-", f"{base.name} {self}".lower()).strip("-")
-        layered = Layered.plain(name, base.resolved())
-        layered.add({**dict.fromkeys(STAGES), **self.changes}, "tune")
-        return Recipe.check(layered)
+        return base.with_(name, **{**dict.fromkeys(STAGES), **self.changes})
 
 
 def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]:
@@ -63,21 +58,22 @@ def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]
     for stage in STAGES:
         named = axes.get(stage) or [*_every(stage)]
         fields = [fields_of(stage, word, model, "distill" in base.adapters) for word in named]
-        settings = [setting for one in fields if one is not None for setting in turned(stage, one)]
+        settings = [setting for one in fields if one is not None for setting in turned(base, stage, one)]
         found[stage] = [one for setting in settings if stands(one := Option({stage: setting}), base, stage)]
     return found
 
 
-def turned(stage: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A method with each setting of its knob: the interval or the threshold, if it has one."""
-    known = find(stage, fields["method"]).model_fields
-    if "interval" in known:
-        yield from ({**fields, "interval": interval} for interval in INTERVALS)
-    elif "threshold" in known:
-        own = fields.get("threshold", known["threshold"].default)
-        yield from ({**fields, "threshold": round(own * factor, 6)} for factor in FACTORS)
-    else:
+def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A method with each setting of the knob that it declares; as it is where it declares none or cannot be read."""
+    try:
+        adapter = Option({stage: fields}).recipe(base).adapters[stage]
+    except RecipeError:
+        adapter = None
+    knob = adapter.knob if adapter is not None else None
+    if knob is None:
         yield fields
+    else:
+        yield from ({**fields, knob.field: value} for value in knob.settings(getattr(adapter, knob.field)))
 
 
 def stands(option: Option, base: Recipe, stage: str) -> bool:
@@ -92,7 +88,7 @@ def stands(option: Option, base: Recipe, stage: str) -> bool:
 def fewer_steps(steps: int) -> list[Option]:
     """The controls: schedules with fewer steps and no cache, every one of a short schedule, else those of INTERVALS."""
     counts = range(1, steps) if steps <= 8 else {*(-(-steps // interval) for interval in INTERVALS), steps * 3 // 4}
-    return [Option({STEPS: {"steps": count}}) for count in sorted(counts)]
+    return [Option({SAMPLER: {"steps": count}}) for count in sorted(counts)]
 
 
 def _every(stage: str) -> Iterator[str]:

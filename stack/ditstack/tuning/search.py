@@ -10,7 +10,7 @@ from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import paired
 from ditstack.maths.schedule import even, graded
 from ditstack.recipe.recipe import Recipe
-from ditstack.tuning.evaluation import Choice, ScheduleEvaluation, with_schedule
+from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, with_schedule
 
 BATCH = 12
 """How many prompts run at once."""
@@ -22,7 +22,7 @@ Progress = Callable[[int, int, float], None]
 
 
 @dataclass
-class Found:
+class SearchResult:
     """What a search ends with.
 
     Attributes:
@@ -31,8 +31,8 @@ class Found:
     """
 
     recipe: Recipe
-    start: Choice
-    best: Choice
+    start: Candidate
+    best: Candidate
     gain: tuple[float, float, float]
     cost: float
 
@@ -45,15 +45,15 @@ class Search:
         tries: how many candidates are looked at.
     """
 
-    def __init__(self, trials: ScheduleEvaluation, budget: float, sizes: list[int | float], tries: int) -> None:
-        self.trials, self.budget, self.sizes, self.tries = trials, budget * (1 + ROOM), sizes, tries
-        count = len(trials.calibration.prompts)
+    def __init__(self, evaluation: ScheduleEvaluation, budget: float, sizes: list[int | float], tries: int) -> None:
+        self.evaluation, self.budget, self.sizes, self.tries = evaluation, budget * (1 + ROOM), sizes, tries
+        count = len(evaluation.calibration.prompts)
         kept = count - max(2, count // 3)
         self.parts = _parts(0, kept)
         self.unseen = _parts(kept, count)
         self.rng = random.Random(0)
 
-    def run(self, progress: Progress = lambda done, count, score: None) -> Found:
+    def run(self, progress: Progress = lambda done, count, score: None) -> SearchResult:
         starts = list(dict.fromkeys(self.starts()))
         if not starts:
             raise BadPipeline(
@@ -71,12 +71,12 @@ class Search:
             progress(done + 1, self.tries, self.score(best))
         return self.conclude(start, best)
 
-    def starts(self) -> Iterator[Choice]:
+    def starts(self) -> Iterator[Candidate]:
         """The recipe's own schedule; even and graded ones with as many full steps as are paid for, or with calibrated
         steps in place of one.
         """
-        steps = self.trials.recipe.sampler.steps
-        own = self.trials.own()
+        steps = self.evaluation.recipe.sampler.steps
+        own = self.evaluation.own()
         if self.affords(own):
             yield own
         for size in self.sizes:
@@ -85,76 +85,76 @@ class Search:
                 for count in {most, max(1, most - 1)} if most else ():
                     yield self.filled(spelt(spread(steps, count), steps, size))
 
-    def filled(self, choice: Choice) -> Choice:
+    def filled(self, candidate: Candidate) -> Candidate:
         """The same, with calibrated steps in the middle of its longest gaps for what the budget leaves."""
-        while (after := choice.letters.replace("F", "C").split("C")) and max(map(len, after)) > 1:
-            start, gap = max(_gaps(choice.letters), key=lambda one: one[1])
-            trial = _set(choice, {start + gap // 2: "C"})
+        while (after := candidate.letters.replace("F", "C").split("C")) and max(map(len, after)) > 1:
+            start, gap = max(_gaps(candidate.letters), key=lambda one: one[1])
+            trial = _set(candidate, {start + gap // 2: "C"})
             if not self.affords(trial):
                 break
-            choice = trial
-        return choice
+            candidate = trial
+        return candidate
 
-    def neighbour(self, choice: Choice) -> Choice:
-        """A choice near by that the budget pays for: letters moved, exchanged for others, or another size."""
+    def neighbour(self, candidate: Candidate) -> Candidate:
+        """A candidate near by that the budget pays for: letters moved, exchanged for others, or another size."""
         for _ in range(1000):
-            trial = choice
+            trial = candidate
             for _ in range(self.rng.choice((1, 1, 2))):
                 trial = self._moved(trial)
-            if trial != choice and self.affords(trial) and trial.letters[0] == "F":
+            if trial != candidate and self.affords(trial) and trial.letters[0] == "F":
                 return trial
-        return choice
+        return candidate
 
-    def _moved(self, choice: Choice) -> Choice:
-        letters, rng = choice.letters, self.rng
+    def _moved(self, candidate: Candidate) -> Candidate:
+        letters, rng = candidate.letters, self.rng
         at = rng.choice([i for i, one in enumerate(letters) if i and one in "FC"] or [len(letters) - 1])
         move = rng.choice(("step", "step", "step", "swap", "cheaper", "dearer", "rest", "size"))
         if move == "step":
             to = at + rng.choice((-2, -1, 1, 2))
-            return _set(choice, {at: letters[to], to: letters[at]}) if 0 < to < len(letters) else choice
+            return _set(candidate, {at: letters[to], to: letters[at]}) if 0 < to < len(letters) else candidate
         if move == "swap":
             to = rng.randrange(1, len(letters))
-            return _set(choice, {at: letters[to], to: letters[at]})
+            return _set(candidate, {at: letters[to], to: letters[at]})
         if move == "cheaper":
             others = {
                 i: "C" for i in rng.sample(range(1, len(letters)), rng.choice((0, 1, 2, 3))) if letters[i] in "SR"
             }
-            return _set(choice, {at: "S" if letters[at] == "C" else "C", **others})
+            return _set(candidate, {at: "S" if letters[at] == "C" else "C", **others})
         if move == "dearer":
             spared = [i for i, one in enumerate(letters) if one == "C" and i != at]
             taken = rng.sample(spared, min(len(spared), rng.choice((1, 2, 3))))
-            return _set(choice, {at: "F", **dict.fromkeys(taken, "S")})
+            return _set(candidate, {at: "F", **dict.fromkeys(taken, "S")})
         if move == "rest":
             skipped = rng.choice([i for i, one in enumerate(letters) if one in "SR"] or [at])
-            return _set(choice, {skipped: "S" if letters[skipped] == "R" else "R"})
-        return Choice(letters, rng.choice(self.sizes))
+            return _set(candidate, {skipped: "S" if letters[skipped] == "R" else "R"})
+        return Candidate(letters, rng.choice(self.sizes))
 
-    def affords(self, choice: Choice) -> bool:
-        return self.trials.cost(choice) <= self.budget
+    def affords(self, candidate: Candidate) -> bool:
+        return self.evaluation.cost(candidate) <= self.budget
 
-    def promising(self, trial: Choice, best: Choice) -> bool:
-        return _mean(self.trials.scores(trial, self.parts[0])) > _mean(self.trials.scores(best, self.parts[0]))
+    def promising(self, trial: Candidate, best: Candidate) -> bool:
+        return _mean(self.evaluation.scores(trial, self.parts[0])) > _mean(self.evaluation.scores(best, self.parts[0]))
 
-    def score(self, choice: Choice) -> float:
-        return _mean([one for part in self.parts for one in self.trials.scores(choice, part)])
+    def score(self, candidate: Candidate) -> float:
+        return _mean([one for part in self.parts for one in self.evaluation.scores(candidate, part)])
 
-    def conclude(self, start: Choice, best: Choice) -> Found:
+    def conclude(self, start: Candidate, best: Candidate) -> SearchResult:
         """Fit the winner's factors on its own schedule, and ask the prompts that the search never saw."""
-        trials = self.trials
-        before = [one for part in self.unseen for one in trials.scores(start, part)]
-        trials.refit(best, prompts=self.unseen[0].start)
-        after = [one for part in self.unseen for one in trials.scores(best, part)]
+        evaluation = self.evaluation
+        before = [one for part in self.unseen for one in evaluation.scores(start, part)]
+        evaluation.refit(best, prompts=self.unseen[0].start)
+        after = [one for part in self.unseen for one in evaluation.scores(best, part)]
         gain = paired(after, before)
-        return Found(with_schedule(trials.recipe, best), start, best, gain, trials.cost(best))
+        return SearchResult(with_schedule(evaluation.recipe, best), start, best, gain, evaluation.cost(best))
 
 
-def spelt(full: tuple[int, ...], steps: int, size: int | float) -> Choice:
+def spelt(full: tuple[int, ...], steps: int, size: int | float) -> Candidate:
     """Forecast steps between the full ones."""
-    return Choice("".join("F" if step in full else "S" for step in range(steps)), size)
+    return Candidate("".join("F" if step in full else "S" for step in range(steps)), size)
 
 
-def _set(choice: Choice, letters: dict[int, str]) -> Choice:
-    return Choice("".join(letters.get(i, one) for i, one in enumerate(choice.letters)), choice.size)
+def _set(candidate: Candidate, letters: dict[int, str]) -> Candidate:
+    return Candidate("".join(letters.get(i, one) for i, one in enumerate(candidate.letters)), candidate.size)
 
 
 def _gaps(letters: str) -> list[tuple[int, int]]:

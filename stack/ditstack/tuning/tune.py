@@ -22,7 +22,7 @@ from ditstack.measure.check import Outcome, Pair, Verdict
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import Estimate
-from ditstack.tuning.options import STEPS, Option, fewer_steps, options
+from ditstack.tuning.options import SAMPLER, Option, fewer_steps, options
 
 FIRST = 2
 """Prompts of the first round; each further one has twice as many."""
@@ -55,7 +55,7 @@ class Run:
 
 
 @dataclass
-class Choice:
+class Chosen:
     """What tuning ended with."""
 
     run: Run
@@ -81,7 +81,7 @@ class Tuner:
     """The last run of every option, by its name."""
     _baselines: dict[int, Trial] = field(default_factory=dict)
 
-    def choose(self) -> Choice | None:
+    def choose(self) -> Chosen | None:
         """The fastest stack that keeps the gate; None where nothing faster than the plain model does."""
         runs = self._screen()
         count = FIRST
@@ -89,7 +89,7 @@ class Tuner:
             count = min(2 * count, len(self.prompts))
             runs = [run for option in _halved(runs) if (run := self._run(option, count)) is not None]
         good = sorted((run for run in runs if run.fits and run.speedup > 1), key=lambda run: -run.speedup)
-        return Choice(good[0], self._reasons(good)) if good else None
+        return Chosen(good[0], self._reasons(good)) if good else None
 
     def nearest(self) -> str:
         """Of what was tried, the stack that came nearest to the gate; for the sentence that it is out of reach."""
@@ -148,9 +148,9 @@ class Tuner:
         return lines + self._few_steps(chosen)
 
     def _few_steps(self, chosen: Run) -> list[str]:
-        controls = [run for run in self.tried.values() if run.option.changes.keys() == {STEPS} and run.fits]
+        controls = [run for run in self.tried.values() if run.option.changes.keys() == {SAMPLER} and run.fits]
         caches = [run for run in self.tried.values() if run.option.changes.keys() == {"cache"} and run.fits]
-        if STEPS in chosen.option.changes:
+        if SAMPLER in chosen.option.changes:
             best = f"the best is {_best(caches)[0]}" if caches else "none keeps the gate"
             return [f"no cache: fewer steps without one are faster at this gate; of the caches {best}"]
         if controls and "cache" in chosen.option.changes:
@@ -160,7 +160,7 @@ class Tuner:
         return []
 
 
-def written(choice: Choice, base: Recipe, extends: str) -> str:
+def written(choice: Chosen, base: Recipe, extends: str) -> str:
     """The recipe as a file: where it differs from what it extends, its gate, and in its head what was measured."""
     own = choice.run.option.changes
     before, after = Recipe.read(extends).resolved(), choice.run.option.recipe(base).resolved()

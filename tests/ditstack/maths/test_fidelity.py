@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import bootstrap, psnr, relative_l2, ssim
@@ -29,6 +29,17 @@ def test_noise_is_bad_and_a_little_noise_is_what_torchmetrics_says() -> None:
     want = [float(peak_signal_noise_ratio(near[i], one[i], data_range=1.0)) for i in range(3)]
     assert psnr(near, one) == pytest.approx(want, abs=1e-3)
     assert min(psnr(near, one)) > 40
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 64, 48), (2, 4, 3, 32, 32), (2, 3, 16, 16), (1, 3, 6, 90)])
+def test_ssim_is_what_torchmetrics_says(shape: tuple[int, ...]) -> None:
+    a = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    b = (a + 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    want = structural_similarity_index_measure(a.flatten(0, -4), b.flatten(0, -4), data_range=1.0, reduction="none")
+    assert isinstance(want, torch.Tensor)
+    assert ssim(a, b) == pytest.approx(want.reshape(len(a), -1).mean(1).tolist(), abs=1e-5)
+    assert ssim(a, a) == [1.0] * len(a)
+    assert ssim(a[..., :3, :2], a[..., :3, :2]) == [1.0] * len(a)
 
 
 def test_psnr_does_not_wrap_as_bytes_would() -> None:

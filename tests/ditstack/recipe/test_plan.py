@@ -1,13 +1,15 @@
 """Plans: facts followed through the stages, nothing loaded."""
 
 import sys
+from pathlib import Path
 from subprocess import run
 
 import pytest
 
-from ditstack.errors import Incompatible
+from ditstack.errors import Incompatible, RecipeError
+from ditstack.recipe.adapter import find, methods
 from ditstack.recipe.capabilities import Capability, machine
-from ditstack.recipe.plan import check, plan
+from ditstack.recipe.plan import check, is_by_facts_alone, plan
 from ditstack.recipe.recipe import Recipe
 
 
@@ -33,3 +35,38 @@ def test_planning_does_not_import_the_heavy_libraries() -> None:
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_method_names_a_capability_of_its_own_and_the_machine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def probe(device: str) -> bool:
+        asked.append(device)
+        return device == "cpu"
+
+    own = Capability("the machine hums", probe)
+    assert own == Capability("the machine hums")
+    reuse = find("cache", "reuse")
+    monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({own})))
+    recipe = Recipe.read("tiny-none-native-reuse")
+    check(recipe, "cpu")
+    with pytest.raises(Incompatible, match="cache reuse needs that the machine hums"):
+        check(recipe, "cuda:1")
+    assert asked == ["cpu", "cuda:1"]
+    assert not is_by_facts_alone(plan(recipe, "cuda:1"))
+
+
+def test_two_files_for_one_word_are_refused_and_both_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = tmp_path / "ditstack_adapters" / "cache" / "reuse.py"
+    twice.parent.mkdir(parents=True)
+    twice.write_text("raise SystemExit('never imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "reuse" in methods("cache")
+    with pytest.raises(RecipeError) as caught:
+        find("cache", "reuse")
+    assert "'reuse' is there twice" in str(caught.value)
+    assert str(twice) in str(caught.value)
+    assert str(Path("adapters") / "ditstack_adapters" / "cache" / "reuse.py") in str(caught.value)
+    with pytest.raises(RecipeError, match="is there twice"):
+        Recipe.read("tiny-none-native-reuse")
+    assert find("cache", "icc")

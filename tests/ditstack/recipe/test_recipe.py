@@ -93,3 +93,23 @@ def test_what_travels_inside_a_picture_tells_no_place_on_a_machine(tmp_path: Pat
     assert (told["model"]["source"], told["cache"]["factors"]) == ("mine", "f.safetensors")
     assert told["prompts"] == ["/imagine a cat"]
     assert Recipe.read("flux").public()["model"]["source"].count("/") == 1
+
+
+def test_a_recipe_with_changes_is_what_a_file_that_extends_it_would_be(tmp_path: Path) -> None:
+    base = Recipe.read("tiny-int8-native-svdcache")
+    changed = base.with_("mine", cache={"interval": 5}, sampler={"steps": 8}, quantize=None, seed=3)
+    (tmp_path / "mine.yaml").write_text(
+        "extends: tiny-int8-native-svdcache\ncache: {interval: 5}\nsampler: {steps: 8}\nquantize: none\nseed: 3\n"
+    )
+    assert changed == Recipe.read(tmp_path / "mine.yaml")
+    assert (changed.name, base.with_(seed=1).name) == ("mine", base.name)
+    assert base.with_() == base
+    assert base.with_(cache="reuse").resolved()["cache"] == {"method": "reuse", "interval": 2}
+    with pytest.raises(RecipeError, match="did you mean 'interval'"):
+        base.with_(cache={"intervall": 5})
+
+
+def test_a_changed_lora_brings_its_own_sampler() -> None:
+    few = Recipe.read("tiny").with_(distill={"method": "lora", "preset": "tiny-4step"})
+    assert few.sampler.steps == 4
+    assert few.with_(sampler={"steps": 6}).sampler.steps == 6

@@ -8,7 +8,7 @@ import pytest
 from ditstack.errors import BadPipeline
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning import search as searching
-from ditstack.tuning.evaluation import Choice, ScheduleEvaluation, with_schedule
+from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, with_schedule
 from ditstack.tuning.search import Search
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "star")]
@@ -22,15 +22,15 @@ class Scored(ScheduleEvaluation):
         self.recipe, self.size, self.ran = recipe, 0.125, 0
         self.calibration: Any = type("Prompts", (), {"prompts": PROMPTS})
 
-    def scores(self, choice: Choice, places: range) -> list[float]:
+    def scores(self, candidate: Candidate, places: range) -> list[float]:
         self.ran += 1
         worth = {"F": 3.0, "C": 1.0, "S": 0.0, "R": -0.5}
-        return [sum(worth[one] * (1 + at) for at, one in enumerate(choice.letters)) for _ in places]
+        return [sum(worth[one] * (1 + at) for at, one in enumerate(candidate.letters)) for _ in places]
 
     def shares(self, size: float) -> dict[str, float]:
         return {"F": 1.0, "C": 0.25, "S": 0.0, "R": 0.0}
 
-    def refit(self, choice: Choice, prompts: int) -> None:
+    def refit(self, candidate: Candidate, prompts: int) -> None:
         pass
 
 
@@ -53,7 +53,7 @@ def test_a_candidate_that_loses_on_the_first_prompts_runs_on_no_others(monkeypat
     monkeypatch.setattr(searching, "BATCH", 2)
     trials = Scored(recipe())
     search = Search(trials, 3 / 7, [0.125], 1)
-    good, bad = Choice("FSSSSFF", 0.125), Choice("FFFSSSS", 0.125)
+    good, bad = Candidate("FSSSSFF", 0.125), Candidate("FFFSSSS", 0.125)
     trials.ran = 0
     assert not search.promising(bad, good)
     assert trials.ran == 2
@@ -89,4 +89,4 @@ def test_what_costs_more_than_the_budget_is_refused() -> None:
 def test_a_cache_without_letters_cannot_be_searched() -> None:
     plain = Recipe.parse({"model": {"method": "tiny"}, "cache": {"method": "reuse"}})
     with pytest.raises(BadPipeline, match="no schedule of letters"):
-        with_schedule(plain, Choice("FS", 4))
+        with_schedule(plain, Candidate("FS", 4))

@@ -104,4 +104,4 @@ def test_keys_that_a_mask_hides_from_all_are_left_out(
 def test_without_a_gpu_it_is_refused_by_a_fact() -> None:
     recipe = Recipe.parse({"model": {"method": "flux"}, "attention": {"method": "sage"}})
     reasons = [reason for step in plan(recipe, "cpu") for reason in step.reasons]
-    assert f"attention sage needs that {Capability.CUDA.value}" in reasons
+    assert f"attention sage needs that {Capability.CUDA.sentence}" in reasons

@@ -54,14 +54,17 @@ def batch(
     as_json: AsJson = False,
 ) -> None:
     """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
-    from ditstack.batch.run import Job
-    from ditstack.batch.spec import BatchSpec
+    from ditstack.compat import require
     from ditstack.recipe.recipe import Recipe
 
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
         raise BadFile(f"--batch-size: found {batch_size!r}; wanted a number from 1, or auto")
     size = "auto" if batch_size == "auto" else int(batch_size)
     read = Recipe.read(recipe, changes)
+    require("lightning", "a batch", "lightning")
+    from ditstack.batch.run import Job
+    from ditstack.batch.spec import BatchSpec
+
     spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
     _run(Job(spec, devices, nodes, strategy, logger), as_json)
 

@@ -20,11 +20,12 @@ def calibrate(
     changes: Changes = [],  # noqa: B006
 ) -> None:
     """Fit a recipe's factors to the weights and stages that run, and store them. Killed, it goes on where it was."""
-    from ditstack.calibration.calibrate import calibrate as fit
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
+    from ditstack.calibration.calibrate import calibrate as fit
+
     with Progress(console=err) as progress:
         tasks: dict[str, TaskID] = {}
 

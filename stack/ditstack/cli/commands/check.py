@@ -14,12 +14,13 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Measure a recipe's quality gate against its unaccelerated baseline; exit code 3 where it is missed."""
-    from ditstack.compat import hush_loading
-    from ditstack.measure.check import check as measure
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     wanted = chosen_prompts(read, prompts)
+    from ditstack.compat import hush_loading
+    from ditstack.measure.check import check as measure
+
     hush_loading()
     with telling() as tell:
         outcome = measure(read, wanted, tell)

@@ -14,14 +14,16 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Add a recipe's stages one at a time, and tell what each costs and brings."""
-    from ditstack.compat import hush_loading
-    from ditstack.measure.explain import ladder, text
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
+    wanted = chosen_prompts(read, prompts)
+    from ditstack.compat import hush_loading
+    from ditstack.measure.explain import ladder, text
+
     hush_loading()
     with telling() as tell:
-        rungs = ladder(read, chosen_prompts(read, prompts), tell)
+        rungs = ladder(read, wanted, tell)
     if as_json:
         rows = [{"stage": rung.title, "faster": rung.faster, **rung.outcome.model_dump(mode="json")} for rung in rungs]
         print(json.dumps(rows, indent=2))

@@ -26,13 +26,14 @@ def matrix(
     as_json: AsJson = False,
 ) -> None:
     """Measure every combination of methods: speed, memory, quality with intervals, and what pairs do to each other."""
-    from ditstack.matrix.combine import Job
-    from ditstack.matrix.survey import Survey
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
     base = Recipe.read(model, changes)
     axes = axes.parse([word for text in methods for word in text.split()])
+    from ditstack.matrix.combine import Job
+    from ditstack.matrix.survey import Survey
+
     found = Job(Survey.of(base, axes, chosen_prompts(base, prompts)), folder).run(err)
     if as_json:
         print(found.model_dump_json(indent=2))

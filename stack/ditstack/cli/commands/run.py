@@ -33,7 +33,6 @@ def run(
 ) -> None:
     """Make pictures with a recipe."""
     from ditstack.files import free_folder
-    from ditstack.measure.run import Job
     from ditstack.recipe.recipe import Recipe
 
     given = {"sampler.steps": steps, "sampler.guidance": guidance, "seed": seed, "sampler.size": size}
@@ -44,6 +43,8 @@ def run(
         raise BadFile(f"recipe {read.name} names no prompts; give --prompt or --prompts FILE")
     check_prompts([*wanted, *([negative_prompt] if negative_prompt else [])])
     target = folder or free_folder(Path("out") / read.name)
+    from ditstack.measure.run import Job
+
     job = Job(read, wanted, target, negative_prompt, compare, overwrite)
     report = job.run(err)
     if as_json:

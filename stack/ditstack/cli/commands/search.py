@@ -33,14 +33,15 @@ def search(
     """Search the schedule of a mixed cache on the final pictures; killed, the same command goes on."""
     from ditstack.files import write_atomically
     from ditstack.recipe.recipe import Recipe
-    from ditstack.tuning.evaluation import ScheduleEvaluation
-    from ditstack.tuning.search import Search
 
     require_own_file(target, lambda path: False)
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
         raise BadFile(f"found {len(wanted)} prompts; wanted at least {LEAST}: give --prompts FILE")
+    from ditstack.tuning.evaluation import ScheduleEvaluation
+    from ditstack.tuning.search import Search
+
     trials = ScheduleEvaluation(read, wanted, target.with_name(f"{target.name}.search"), timed=seconds is not None)
     sizes = [int(one) if one >= 1 else one for one in size] or [trials.size]
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
