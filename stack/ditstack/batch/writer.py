@@ -17,7 +17,7 @@ from ditstack.batch.spec import BatchSpec
 from ditstack.batch.store.manifest import Entry, Part
 from ditstack.batch.store.shards import Shard
 from ditstack.files import write_atomically
-from ditstack.recipe.recipe import last_name
+from ditstack.recipe.places import last_name
 from ditstack.report import versions
 
 

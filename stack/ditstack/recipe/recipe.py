@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -14,6 +14,7 @@ from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, read_layers
 from ditstack.recipe.model import Model
+from ditstack.recipe.places import without_places
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
@@ -176,7 +177,7 @@ class Recipe:
     def public(self) -> dict[str, Any]:
         """`resolved`, as it may travel inside a picture: hub ids and names stay, of a path only its last name."""
         texts = ("prompts", "calibration")
-        return {key: one if key in texts else _without_places(one) for key, one in self.resolved().items()}
+        return {key: one if key in texts else without_places(one) for key, one in self.resolved().items()}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
@@ -291,19 +292,3 @@ def _model_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseMod
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _without_places(value: Any) -> Any:
-    """Plain data in which no path tells where on a machine it lies."""
-    if isinstance(value, dict):
-        return {key: _without_places(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_places(one) for one in value]
-    return last_name(value) if isinstance(value, str) else value
-
-
-def last_name(text: str) -> str:
-    """Of an absolute path, or one from `~` or `..`, the last name; other text as it is."""
-    places = (PurePosixPath(text), PureWindowsPath(text))
-    outside = text.startswith(("~", "..")) or any(one.is_absolute() for one in places)
-    return places["\\" in text].name if outside and "\n" not in text else text
