@@ -88,8 +88,8 @@ class Plain:
         stack = stand(family)
         with counted_attention(stack) as calls:
             self.latents = make(stack, family).latents
-        self.macs = stack.pipe.spent
-        self.attentions = len(calls) // stack.pipe.tally["full"]
+        self.macs = stack.pipe.passes.macs
+        self.attentions = len(calls) // stack.pipe.passes.kinds["full"]
         """Calls of attention that one pass of a transformer makes in its blocks."""
 
     def uncached(self, quantize: str, attention: str) -> torch.Tensor:
@@ -135,7 +135,7 @@ def counted(stack: Stack, made: Pictures, blocks: int) -> str:
 def _wrong_counts(stack: Stack, made: Pictures, plain: Plain, blocks: int, word: str) -> Iterator[str]:
     """What the counters say that cannot be."""
     pipe, want = stack.pipe, steps_of(plain.family, word)
-    full = pipe.tally["full"]
+    full = pipe.passes.kinds["full"]
     if made.steps != want:
         yield f"steps {made.steps}, wanted {want}"
     each = blocks_of(pipe) // len(pipe.transformers)
@@ -154,7 +154,7 @@ def _wrong_stages(stack: Stack, made: Pictures, plain: Plain) -> Iterator[str]:
     taken = {name for name, linear in plain.linears.items() if quantizer and quantizer.takes(linear, name)}
     if rounded(stack) != taken:
         yield "the linears that are rounded are not those that the quantizer takes"
-    thinned = stack.pipe.spent < plain.macs  # the four tokens of Qwen's picture are one block: it stays
+    thinned = stack.pipe.passes.macs < plain.macs  # the four tokens of Qwen's picture are one block: it stays
     kernel = attention and attention.ran["kernel"] and (adapters["attention"].rounds_activations or thinned)
     acted = bool(quantizer or "cache" in adapters or kernel)
     if torch.equal(made.latents, plain.latents) == acted:

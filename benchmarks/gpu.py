@@ -28,7 +28,6 @@ from ditstack.caching.linears import find_linears
 from ditstack.calibration.statistics import Survey, seeing
 from ditstack.compat import hush, hush_loading
 from ditstack.errors import Incompatible
-from ditstack.factors import Factors
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
@@ -141,7 +140,8 @@ def _measure(shape: Shape, row: Row, top: Ceilings, small: bool) -> dict[str, An
     recipe = Recipe.parse({"model": {"method": shape.family, "device": device}, **(row.stages or {})}, row.name)
     pipe, call = build(recipe, pipeline), shape.call(pipeline, small)
     if recipe.adapters.get("cache") is not None and recipe.adapters["cache"].wants_factors:
-        pipe.factors = random_factors(pipe, call, getattr(recipe.adapters["cache"], "rank", 0.125))
+        tensors = random_factors(pipe, call, getattr(recipe.adapters["cache"], "rank", 0.125))
+        recipe.adapters["cache"].take(pipe, tensors)
     reset_peak_memory()
     floor = floors(pipe, lambda: generate(pipe, call, FLOOR_STEPS), top)
     first = generate(pipe, call, row.steps)
@@ -150,7 +150,7 @@ def _measure(shape: Shape, row: Row, top: Ceilings, small: bool) -> dict[str, An
     while len(totals) < REPEATS and (not totals or time.perf_counter() - begun < SECONDS):
         totals.append(generate(pipe, call, row.steps))
     return {
-        "kinds": pipe.steps_by_kind(),
+        "kinds": pipe.passes.steps,
         "seconds": statistics.median(totals),
         "seconds_each": totals,
         "seconds_per_step": steps,
@@ -158,7 +158,7 @@ def _measure(shape: Shape, row: Row, top: Ceilings, small: bool) -> dict[str, An
         "times_floor": {kind: seconds / floor[kind].floor for kind, seconds in steps.items() if kind in floor},
         "first_generation": first,
         "compiled_when_warm": pipe.compiled,
-        "macs_ratio": pipe.spent / pipe.would_spend,
+        "macs_ratio": pipe.passes.macs_ratio,
         "peak_memory": peak_memory(),
         "notes": pipe.notes,
     }
@@ -182,13 +182,13 @@ def step_seconds(pipe: Pipe, call: dict[str, Any], steps: int) -> dict[str, floa
     generate(pipe, call, steps)
     pipe.clock.on_tick.remove(tick)
     each: dict[str, list[float]] = {}
-    for kind, begun, ended in zip(pipe.step_kinds.values(), [pipe.clock.first_pass, *marks], marks, strict=False):
+    for kind, begun, ended in zip(pipe.passes.by_step.values(), [pipe.clock.first_pass, *marks], marks, strict=False):
         each.setdefault(kind, []).append(ended - begun)
     return {kind: statistics.median(seconds) for kind, seconds in each.items()}
 
 
-def random_factors(pipe: Pipe, call: dict[str, Any], rank: int | float) -> Factors:
-    """Factors of the sizes that calibration would find, of noise: they cost the same and correct nothing."""
+def random_factors(pipe: Pipe, call: dict[str, Any], rank: int | float) -> dict[str, torch.Tensor]:
+    """Tensors of the sizes that calibration would find, of noise: they cost the same and correct nothing."""
     survey, linears = Survey(), find_linears(pipe)
     with pipe.without_cache(), pipe.uncompiled(), seeing(linears, survey):
         generate(pipe, call, 1)
@@ -201,7 +201,7 @@ def random_factors(pipe: Pipe, call: dict[str, Any], rank: int | float) -> Facto
         for name, (out, _), own in zip(members, sizes, ranks, strict=True):
             tensors[f"{name}.up"] = 1e-3 * torch.randn(out, own, **where)
         tensors["+".join(members) + ".down"] = 1e-3 * torch.randn(sum(ranks), sizes[0][1], **where)
-    return Factors(tensors, {})
+    return tensors
 
 
 def _peer(row: Row, small: bool) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Bench:
         self.rows: list[Row] = kept_rows(wanted.resume)
         plain = load(self.recipe({}))
         self.reference = self.pictures(plain)
-        self.uncached = plain.pipe.spent
+        self.uncached = plain.pipe.passes.macs
         self._plain: dict[str, Factors] = {}
 
     def recipe(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Recipe:
@@ -89,7 +89,7 @@ class Bench:
         """A stack on rounded weights whose cache has the factors of the unquantized model."""
         key = json.dumps(cache)
         if key not in self._plain:
-            fitted = self.stack(cache).pipe.factors
+            fitted = self.stack(cache).factors
             assert fitted is not None
             self._plain[key] = fitted
         recipe = self.recipe(cache, quantize)
@@ -97,8 +97,7 @@ class Bench:
         uncached = self.recipe({}, quantize)
         pipe = build(recipe)
         provide_factors(uncached, pipe)
-        own = pipe.factors.tensors if pipe.factors is not None else {}
-        pipe.factors = Factors({**own, **self._plain[key].of("cache")}, {})
+        recipe.adapters["cache"].take(pipe, self._plain[key].of("cache"))
         return Stack(recipe, pipe, {})
 
     def pictures(self, stack: Stack) -> torch.Tensor:
@@ -116,9 +115,9 @@ class Bench:
             "group": case.group,
             "name": case.name,
             "psnr": fidelity.bootstrap(psnr),
-            "steps": pipe.steps_by_kind(),
-            "macs": pipe.spent,
-            "macs_of_uncached": pipe.spent / self.uncached,
+            "steps": pipe.passes.steps,
+            "macs": pipe.passes.macs,
+            "macs_of_uncached": pipe.passes.macs / self.uncached,
             "calibrated_share": calibrated_share(stack),
             "psnr_each": psnr,
         }
@@ -132,9 +131,7 @@ class Bench:
 
 def calibrated_share(stack: Stack) -> float | None:
     """What a calibrated pass costs of an uncached one."""
-    macs = stack.pipe.macs
-    shares = [cost / macs[one, "off", rows] for (one, kind, rows), cost in macs.items() if kind == "calibrated"]
-    return shares[0] if shares else None
+    return stack.pipe.passes.shares.get("calibrated")
 
 
 def main() -> None:

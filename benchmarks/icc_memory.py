@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ditstack import Recipe, apply
+from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration.statistics import Survey, seeing
-from ditstack.factors import Factors
 from ditstack.stack import Stack
 from models import embeddings, flux
 from results import write
@@ -45,22 +45,19 @@ def measure(dtype: torch.dtype, rank: int) -> dict[str, Any]:
     pipeline = flux(WIDTH, DOUBLE, SINGLE)
     pipeline.transformer.to(dtype)
     stack = apply(pipeline, recipe)
-    stack.pipe.factors = Factors(factors(stack, rank, dtype), {})
+    LowRankLinears.on(stack.pipe).take(factors(stack, rank, dtype))
     sizes: list[int] = []
     stack.pipe.clock.on_tick.append(lambda done, steps: sizes.append(kept_bytes(stack)))
     run(stack, 2)
-    share = {kind: macs for (_, kind, _), macs in stack.pipe.macs.items()}
+    share = stack.pipe.passes.shares["calibrated"]
     values = max(sizes) / dtype.itemsize / TOKENS / (DOUBLE + SINGLE)
-    print(
-        f"{dtype}: {values:.0f} values a token and block; calibrated {share['calibrated'] / share['off']:.3f} of a step"
-    )
-    return {"dtype": str(dtype), "kept": values, "calibrated_share": share["calibrated"] / share["off"]}
+    print(f"{dtype}: {values:.0f} values a token and block; calibrated {share:.3f} of a step")
+    return {"dtype": str(dtype), "kept": values, "calibrated_share": share}
 
 
 def factors(stack: Stack, rank: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Random factors of the right shapes; linears that read one tensor share a B."""
-    survey, store = Survey(), stack.pipe.store
-    linears: Any = getattr(store, "linears", {})
+    survey, linears = Survey(), LowRankLinears.on(stack.pipe).linears
     with stack.off(), seeing(linears, survey):
         run(stack, 1)
     survey.finish()
@@ -83,8 +80,7 @@ def run(stack: Stack, steps: int) -> None:
 
 def kept_bytes(stack: Stack) -> int:
     """What the cache holds now, every storage once."""
-    assert stack.pipe.store is not None
-    held = [one for memory in stack.pipe.store.memories.values() for one in memory.tensors()]
+    held = [one for memory in LowRankLinears.on(stack.pipe).memories.values() for one in memory.tensors()]
     return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held}.values())
 
 

@@ -140,7 +140,7 @@ def floors(pipe: Pipe, generate: Callable[[], Any], device: Ceilings) -> dict[st
     finally:
         pipe.clock.on_tick.remove(tick)
         pipe.clock.on_edge.remove(ledger.close)
-    found = dict(zip(pipe.step_kinds.values(), steps, strict=True))
+    found = dict(zip(pipe.passes.by_step.values(), steps, strict=True))
     for kind, step in found.items():
         if kind not in ("forecast", "reused"):
             step.kept = 0
@@ -150,8 +150,7 @@ def floors(pipe: Pipe, generate: Callable[[], Any], device: Ceilings) -> dict[st
 
 def kept_bytes(pipe: Pipe) -> int:
     """What the cache holds now."""
-    memories: Any = getattr(pipe.store, "memories", {})
-    held = [one for memory in memories.values() for one in memory.tensors()]
+    held = [one for cache in pipe.caches for memory in cache.memories.values() for one in memory.tensors()]
     return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held}.values())
 
 

@@ -58,7 +58,7 @@ class Bench:
         stack = self.stack(changes)
         psnr = fidelity.psnr(self.pictures(stack), self.reference)
         ratio = stack.report().macs_ratio * changes.get("steps", STEPS) / STEPS
-        row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.steps_by_kind(), **changes}
+        row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.passes.steps, **changes}
         self.rows.append({**row, "psnr": fidelity.bootstrap(psnr), "psnr_each": psnr})
         print(f"{group:12s} {name:48s} {self.rows[-1]['psnr'][0]:6.2f} dB  {100 * ratio:.1f} % of the MACs", flush=True)
 

@@ -151,7 +151,7 @@ class Field:
         self.base, self.steps = base, steps
         plain = load(Recipe.parse(base, "uncached"))
         self.seen = uncached(plain, shapes.seen_prompts(TRIALS, 5), 500)
-        self.macs = plain.pipe.spent / TRIALS
+        self.macs = plain.pipe.passes.macs / TRIALS
         self.unseen = uncached(plain, prompts, 1000)
         self.process = CacheDit("tiny")
         self.ratios = settings.magnitudes(self._calibrate, steps)
@@ -189,7 +189,7 @@ class Field:
         together = BATCH if all(adapter.per_item for _, adapter in recipe.stages()) else 1
         for at in range(0, len(prompts.texts), together):
             made = stack.sample(prompts.texts[at : at + together], prompts.seeds[at : at + together])
-            tally = stack.pipe.tally
+            tally = stack.pipe.passes.kinds
             images.append(made.images)
             full += [tally[FULL] * stack.pipe.clock.steps / tally.total()] * len(made.images)
             spent += made.macs

@@ -128,7 +128,7 @@ def first_block(model: str, steps: int, full: int) -> tuple[float, float]:
     def ran(stage: dict[str, Any]) -> float:
         stack = stacked(model, stage)
         denoise(stack.pipeline, arguments(model, stack.pipeline, steps))
-        tally = stack.pipe.tally
+        tally = stack.pipe.passes.kinds
         known[stage["threshold"]] = tally[FULL] * steps / tally.total()
         return known[stage["threshold"]]
 

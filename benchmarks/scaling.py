@@ -63,7 +63,7 @@ def point(kind: str, top: Ceilings, tokens: int = 1024, batch: int = 1, rank: in
     wide = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
     call = {**embeddings(pipe.pipeline, TEXT, batch), "height": 16 * tokens // wide, "width": 16 * wide}
     if kind == "calibrated":
-        pipe.factors = random_factors(pipe, call, rank)
+        recipe.adapters["cache"].take(pipe, random_factors(pipe, call, rank))
     floor = floors(pipe, lambda: generate(pipe, call, STEPS), top)
     kept: list[int] = []
     seconds = own_seconds(pipe, call, kept)
@@ -92,7 +92,7 @@ def own_seconds(pipe: Pipe, call: dict[str, Any], kept: list[int]) -> dict[str, 
     while len(found["own"]) < REPEATS:
         marks.clear()
         generate(pipe, call, STEPS)
-        each = zip(pipe.step_kinds.values(), [pipe.clock.first_pass, *marks], marks, strict=False)
+        each = zip(pipe.passes.by_step.values(), [pipe.clock.first_pass, *marks], marks, strict=False)
         for (kind, begun, ended), own in zip(each, spent.steps, strict=True):
             found.setdefault(kind, []).append(ended - begun)
             if kind != "full":
@@ -108,11 +108,12 @@ class _Spent:
     def __init__(self, pipe: Pipe) -> None:
         self.steps: list[float] = []
         self.seconds = 0.0
-        store: Any = pipe.store
-        if hasattr(store, "recall"):
-            store.recall = self._timed(store.recall)
-        for hook in getattr(store, "_hooks", {}).values():
-            hook._advance = self._timed(hook._advance)
+        for cache in pipe.caches:
+            store: Any = cache
+            if hasattr(store, "recall"):
+                store.recall = self._timed(store.recall)
+            for hook in getattr(store, "_hooks", {}).values():
+                hook._advance = self._timed(hook._advance)
 
     def _timed(self, call: Any) -> Any:
         def timed(*args: Any) -> Any:

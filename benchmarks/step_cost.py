@@ -19,6 +19,7 @@ import torch
 
 from ditstack import Recipe, load
 from ditstack.assembly.build import build
+from ditstack.caching.linears import LowRankLinears
 from ditstack.compat import hush_loading
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import FULL, OFF, Pipe
@@ -80,7 +81,7 @@ class Case:
         self.build = time.perf_counter() - started
         self.call = {**embeddings(pipeline, TEXT_TOKENS), "height": PIXELS, "width": PIXELS}
         if cache is not None and "rank" in cache:
-            self.pipe.factors = random_factors(self.pipe, self.call, cache["rank"])
+            LowRankLinears.on(self.pipe).take(random_factors(self.pipe, self.call, cache["rank"]))
         self.floor = floors(self.pipe, lambda: generate(self.pipe, self.call, 8 if cache else 2), top)
         self.totals: list[float] = []
         self.each: dict[str, list[float]] = {}
@@ -101,7 +102,7 @@ class Case:
         self.pipe.clock.on_tick.remove(tick)
         self.rise = max(self.rise, peak_memory() - before)
         begun = [self.pipe.clock.first_pass, *marks]
-        for kind, start, end in zip(self.pipe.step_kinds.values(), begun, marks, strict=False):
+        for kind, start, end in zip(self.pipe.passes.by_step.values(), begun, marks, strict=False):
             self.each.setdefault(kind, []).append(end - start)
         self.totals.append(marks[-1] - begun[0])
 
@@ -109,10 +110,11 @@ class Case:
         """Medians, shares of a plain full step, and what the steps should take by their number and their products."""
         seconds = {kind: statistics.median(each) for kind, each in self.each.items()}
         full = statistics.median(plain.each[FULL])
-        macs = {kind: spent for (_, kind, _), spent in self.pipe.macs.items()}
+        macs = {record.ran: record.cost.macs for record in self.pipe.passes.records}
+        macs[OFF] = self.pipe.passes.records[-1].full_cost.macs
         ratios = [mine / theirs for mine, theirs in zip(self.totals, plain.totals, strict=True)]
         share = {kind: one / full for kind, one in seconds.items()}
-        kinds = self.pipe.steps_by_kind()
+        kinds = self.pipe.passes.steps
         return {
             "name": self.name,
             "kinds": kinds,

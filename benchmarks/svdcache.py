@@ -94,7 +94,7 @@ def measure(
     stack = load(stacked(name, base), told.append)
     made = sampled(stack, prompts)
     psnr, ssim = fidelity.psnr(made[0], reference[0]), fidelity.ssim(made[0], reference[0])
-    steps = stack.pipe.steps_by_kind()
+    steps = stack.pipe.passes.steps
     gain = fidelity.paired(psnr, control) if control else (0.0, 0.0, 0.0)
     row = {
         "name": name,

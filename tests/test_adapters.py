@@ -97,7 +97,7 @@ def test_law_5_it_worked(stage: str, method: str, plain: torch.Tensor) -> None:
         out = run(stack)
     assert torch.isfinite(out).all()
     if stage == "cache":
-        kinds = stack.pipe.steps_by_kind()
+        kinds = stack.pipe.passes.steps
         assert sum(kinds.values()) == STEPS
         assert 0 < kinds["full"] < STEPS
         assert len(ran) >= 2 * kinds["full"] * blocks_of(stack.pipe)

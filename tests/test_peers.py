@@ -23,7 +23,7 @@ def test_diffusers_runs_the_number_of_full_steps_that_was_asked_for() -> None:
     (_, stage), *_ = settings.taylorseer(12, 4, lite=True)
     stack = load(Recipe.parse({"model": {"method": "tiny"}, "cache": stage, "sampler": {"steps": 12, "size": "64x64"}}))
     stack.sample(["a red circle"])
-    assert stack.pipe.steps_by_kind()[FULL] == 4
+    assert stack.pipe.passes.steps[FULL] == 4
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
     recipe = Recipe.read(name)
     model, quantize, attention, cache = name.split("-")[:4]
     method = {stage: type(adapter).__module__.rpartition(".")[2] for stage, adapter in recipe.stages()}
-    assert (method["model"], method["attention"], method["cache"]) == (model, attention, cache)
+    assert (method["model"], method["attention"], method.get("cache", "none")) == (model, attention, cache)
     assert ("quantize" in method) == (quantize != "none")
-    named = re.fullmatch(r"(\d+)step", name.split("-")[-1])
+    named = re.fullmatch(r"(\d+)(step|eval)", name.split("-")[-1])
     assert (named is not None) == ("distill" in method)
     assert named is None or int(named[1]) == recipe.sampler.steps
 
@@ -41,10 +41,10 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in shelf_names() if name.startswith("tiny")])
 def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str) -> None:
     adapters = Recipe.read(name).adapters
-    cache = adapters.get("cache")
-    steps = (cache.schedule_steps if cache is not None else None) or STEPS
+    steps = next((one.schedule_steps for one in adapters.values() if one.schedule_steps), STEPS)
     quick = ["compile.backend=eager"] if "compile" in adapters else []
-    stack = load(Recipe.read(name, [f"sampler.steps={steps}", f"calibration={SAID}", *quick]))
+    quick += ["distill.iterations=1", "distill.batch=1"] if name.endswith("eval") else []
+    stack = load(Recipe.read(name, [f"sampler.steps={steps}", f"calibration={SAID * 2}", *quick]))
     made = stack.sample(SAID[:1])
     assert made.images.shape == (1, 3, 64, 64)
     assert sum(made.steps.values()) == steps

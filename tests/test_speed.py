@@ -30,7 +30,7 @@ def stand(**stages: Any) -> tuple[Pipe, dict[str, Any]]:
 def test_a_floor_counts_every_product_once_and_a_forecast_reads_what_is_kept() -> None:
     pipe, call = stand(cache={"method": "svdcache", "interval": 4})
     found = floors(pipe, lambda: gpu.generate(pipe, call, 4), TOP)
-    macs = {kind: spent for (_, kind, _), spent in pipe.macs.items()}
+    macs = {record.ran: record.cost.macs for record in pipe.passes.records}
     for kind, step in found.items():
         assert step.linears.macs + step.attention.macs == macs[kind]
         assert step.floor >= 2 * macs[kind] / 1e10

@@ -31,6 +31,32 @@ def batch_kill() -> str:
     return "\n".join([*lines, "", note])
 
 
+STACKS = {
+    "s3": "8 bits, to a bucket, one process",
+    "two": "8 bits, to a disk, two processes",
+    "int8-files": "8 bits, files, one process and two in turn",
+    "int8-shards": "8 bits, shards, one process and two in turn",
+    "icc-files": "calibrated, files, one process and two in turn",
+    "icc-shards": "calibrated, shards, one process and two in turn",
+    "full-files": "8 bits, files, a disk that is full in the middle",
+    "full-shards": "8 bits, shards, a disk that is full in the middle",
+}
+
+
+def batch_stacks() -> str:
+    """What was left of batches of rounded and calibrated stacks that were killed, or met a full disk."""
+    data = latest("batch_stacks")
+    lines = head(["", "stops, with the files or shards that were there", "at the end"])
+    for name, title in STACKS.items():
+        case = data["cases"][name]
+        stops = ", ".join(str(stop["there"]) for stop in case["stops"])
+        kept = f"{case['lines']} lines, {case['files']} files or shards"
+        end = f"{case['rows']} rows: {kept}, {case['equal']} pictures equal"
+        lines.append(line([title, f"{len(case['stops'])}: {stops}", end]))
+    note = f"{data['machine']}; SIGKILL at random moments; equal: to the bytes of an undisturbed run's."
+    return "\n".join([*lines, "", note])
+
+
 def batch_throughput() -> str:
     """Batches against one by one, the writer's share, and a million rows."""
     data = latest("batch_throughput")

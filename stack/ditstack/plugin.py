@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
     from ditstack.calibration.run import CalibrationRun
+    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
+    from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
     from ditstack.pipeline.hooks import put_beneath
-    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
+    from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
     from ditstack.recipe.capabilities import Capability, compute_capability
@@ -40,10 +42,12 @@ _ROOMS = {
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
     "calibration.run": ("CalibrationRun",),
+    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
+    "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
     "pipeline.hooks": ("put_beneath",),
-    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "Pipe"),
+    "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
     "pipeline.policy": ("StepPolicy",),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
@@ -58,10 +62,11 @@ _MODULES = {
 }
 
 __all__ = [
-    "CALIBRATED", "FULL", "OFF", "REUSED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache", "CalibrationRun",
-    "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit", "Knob", "LowRankLinears", "Model",
-    "Pipe", "Quantizer", "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches",
-    "cache_trunks", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
+    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
+    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
+    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
+    "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of",
     "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 from ditstack.assembly.build import build
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.calibration.calibrate import Tell, provide_factors
-from ditstack.factors import fingerprint
+from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
@@ -20,9 +20,11 @@ from ditstack.report import Report, peak_memory, versions
 class Stack:
     """A recipe that stands. Call `pipeline` as ever, or `sample` for pictures with their counts."""
 
-    def __init__(self, recipe: Recipe, pipe: Pipe, seconds: dict[str, float]) -> None:
-        self.recipe, self.pipe, self.seconds = recipe, pipe, seconds
-        self._weights = ""
+    def __init__(
+        self, recipe: Recipe, pipe: Pipe, seconds: dict[str, float], factors: Factors | None = None, weights: str = ""
+    ) -> None:
+        self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
+        self._weights = weights
 
     @property
     def pipeline(self) -> Any:
@@ -41,7 +43,7 @@ class Stack:
 
     def on(self) -> None:
         """Switch the cache on again."""
-        self.pipe.cache_on = True
+        self.pipe.passes.cache_on = True
 
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, negative_prompt: str | None = None
@@ -67,9 +69,9 @@ class Stack:
             prompts=pictures.prompts if pictures else [],
             seconds={**seconds, "total": sum(seconds.values())},
             peak_memory=peak_memory(),
-            steps=pipe.steps_by_kind(),
-            macs=pipe.spent,
-            macs_ratio=pipe.spent / pipe.would_spend if pipe.would_spend else 1.0,
+            steps=pipe.passes.steps,
+            macs=pipe.passes.macs,
+            macs_ratio=pipe.passes.macs_ratio,
             compiled=pipe.compiled,
             notes=[*pipe.notes, *pipe.departures],
         )
@@ -79,14 +81,14 @@ class _Off:
     """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
 
     def __init__(self, pipe: Pipe) -> None:
-        self.pipe, self.before = pipe, pipe.cache_on
-        pipe.cache_on = False
+        self.passes, self.before = pipe.passes, pipe.passes.cache_on
+        self.passes.cache_on = False
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, *_: object) -> None:
-        self.pipe.cache_on = self.before
+        self.passes.cache_on = self.before
 
 
 def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
@@ -112,6 +114,7 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provide_factors(recipe, pipe, tell)
+    provided = provide_factors(recipe, pipe, tell)
     calibrated = time.perf_counter()
-    return Stack(recipe, pipe, {"build": built - started, "calibrate": calibrated - built})
+    seconds = {"build": built - started, "calibrate": calibrated - built}
+    return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -8,6 +8,7 @@ import torch
 
 import tiny_pipelines as tiny
 from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
+from ditstack.caching.features import FeatureCache
 from ditstack.errors import BadFile
 from ditstack.factors import Factors
 from tiny_pipelines import call
@@ -67,8 +68,7 @@ def test_a_pipeline_of_another_family_is_refused_and_untouched() -> None:
 
 def test_the_trunk_cache_keeps_two_features_a_branch() -> None:
     stack = apply(tiny.flux(), recipe())
-    store, held = stack.pipe.store, []
-    assert store is not None
+    store, held = FeatureCache.on(stack.pipe), []
     stack.pipe.clock.on_tick.append(lambda *_: held.append(store.memories.copy()))
     call(stack.pipeline, P, 6, true_cfg_scale=3.0)
     most = max(held, key=lambda memories: sum(len(one.tensors()) for one in memories.values()))

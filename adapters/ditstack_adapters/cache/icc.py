@@ -94,6 +94,10 @@ class Icc(Cache):
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        assert isinstance(pipe.store, LowRankLinears)
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
-        return Fit(pipe, pipe.store, calibration, wish).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

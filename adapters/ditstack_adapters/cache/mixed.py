@@ -119,5 +119,9 @@ class Mixed(Cache):
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        assert isinstance(pipe.store, LowRankLinears)
-        return Fit(pipe, pipe.store, calibration, Wish("rrr", self.rank, self.macs)).tensors()
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import LowRankLinears
+
+        LowRankLinears.on(pipe).take(tensors)

@@ -18,6 +18,8 @@ from ditstack.maths import schedule
 from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from ditstack.maths.predictors import Predictor
@@ -105,7 +107,7 @@ class SvdCache(Cache):
         from ditstack.plugin import FeatureCache, StepPolicy, cache_branches, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
-        store = FeatureCache(pipe, lambda site: self._predictor(pipe, site), self.coordinate)
+        store = FeatureCache(pipe, lambda site: self._predictor(site, store.factors), self.coordinate)
         (cache_trunks if self.granularity == "trunk" else cache_branches)(pipe, store)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
@@ -136,17 +138,22 @@ class SvdCache(Cache):
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
-        from ditstack.plugin import principal_bases, tune_gains
+        from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 
-        bases = principal_bases(pipe, calibration, self.rank, self.energy)
+        store = FeatureCache.on(pipe)
+        bases = principal_bases(store, calibration, self.rank, self.energy)
         if self.predictor != "fitted":
             return bases
-        return tune_gains(pipe, calibration, bases, len(self.full_steps(calibration.sampler.steps)), split=bool(bases))
+        return tune_gains(store, calibration, bases, len(self.full_steps(calibration.sampler.steps)), split=bool(bases))
 
-    def _predictor(self, pipe: Pipe, site: str) -> Predictor:
+    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+        from ditstack.plugin import FeatureCache
+
+        FeatureCache.on(pipe).take(tensors)
+
+    def _predictor(self, site: str, tensors: Mapping[str, Tensor]) -> Predictor:
         from ditstack.maths.predictors import Fitted, Subspace
 
-        tensors = pipe.factors.tensors if pipe.factors is not None else {}
         basis = tensors.get(f"{site}.basis")
         if self.predictor == "fitted":
             return Fitted(tensors["gains"], basis)

@@ -53,7 +53,7 @@ class Inductor(Adapter):
 
         pipe.compiled = 0
         if self.replays:
-            pipe.on_pass.append(torch.compiler.cudagraph_mark_step_begin)
+            pipe.passes.on_begin.append(torch.compiler.cudagraph_mark_step_begin)
         region = _Region(self, pipe)
         for module in self._modules(pipe):
             put_beneath(module, region.swift)

@@ -83,7 +83,7 @@ def sample(
     }
     assert clock.latents is not None
     latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
-    return Pictures(images, latents, seconds, pipe.steps_by_kind(), pipe.spent, list(prompts), list(seeds), pipe.fps)
+    return Pictures(images, latents, seconds, pipe.passes.steps, pipe.passes.macs, list(prompts), list(seeds), pipe.fps)
 
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:

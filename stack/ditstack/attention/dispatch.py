@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from ditstack.attention.layout import AroundPass, Layout
 from ditstack.attention.opaque import attend, number
 from ditstack.pipeline.hooks import attach, run_original
-from ditstack.pipeline.macs import attention_macs, counts_as
+from ditstack.pipeline.macs import Stated, attention_macs, counts_as
 from ditstack.pipeline.pipe import Pipe
 
 HOOK = "ditstack_attention"
@@ -87,10 +87,12 @@ class Replacement:
     def answer(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if torch.compiler.is_compiling():
             return self.kernel(q, k, v, call)
-        with counts_as(lambda: int(attention_macs(q, k, v) * float(call.share))):
+        with counts_as(lambda: Stated(attention_macs(q, k, v), call.share).macs):
             out = self.kernel(q, k, v, call)
             if isinstance(out, Declined):
                 call.share = 0.0
+        if self.closed:  # seen at every call, compiled or not
+            self.pipe.passes.state(Stated(attention_macs(q, k, v), call.share))
         self.ran[out.reason if isinstance(out, Declined) else "kernel"] += 1
         return out
 

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ditstack.attention.dispatch import Call, Declined
 from ditstack.maths.blocksparse import Kept, attend, needed, text_blocks
-from ditstack.pipeline.pipe import FULL, OFF, Pipe
+from ditstack.pipeline.pipe import Pipe
 
 Choose = Callable[[Tensor, Tensor, Call, "Tensor | None"], "Kept | Declined"]
 
@@ -47,7 +47,7 @@ class SparseKernel:
 
     def _now(self, q: Tensor, k: Tensor, call: Call) -> Kept | Declined:
         key = (call.site.name, self.pipe.clock.branch, q.shape)
-        if self.pipe.kind not in (FULL, OFF) and key in self._kept:
+        if self.pipe.passes.rests and key in self._kept:
             return self._kept[key]
         kept = self.choose(q, k, call, self.shares.get(call.site.name))
         if not isinstance(kept, Declined):

@@ -17,15 +17,23 @@ from ditstack.assembly.sample import Pictures, sample
 from ditstack.batch.outcomes import Failed, Made
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import Row, picture_file
+from ditstack.batch.store.folder import Folder, write
 from ditstack.calibration.calibrate import default_file, factors_file, wanting
+from ditstack.calibration.run import Tell
 from ditstack.errors import BadPipeline, DitstackError
+from ditstack.pipeline.calls import enter_around_calls
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 
 PATIENCE = 10
-"""So many failures without one picture end the run: then it is not the row's fault."""
+"""So many failures without one picture end the run where a plain prompt fails too: then it is not the rows' fault."""
 MOST = 64
 """The largest batch that `auto` tries."""
+FAULTS = (
+    DitstackError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError,
+    MemoryError, OSError,
+)  # fmt: skip
+"""What a pipeline raises over what it is asked for."""
 
 
 @dataclass
@@ -53,7 +61,7 @@ class Generator:
     def _generate(self, items: Sequence[Item]) -> Iterator[Made | Failed]:
         try:
             made = self.make(items)
-        except (DitstackError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, OSError) as error:
+        except FAULTS as error:
             short, why = is_out_of_memory(error), _sentence(error)
         else:
             yield from self._sized(items, made)
@@ -83,9 +91,17 @@ class Generator:
 
     def _fail(self, item: Item, why: str) -> Failed:
         self.failures += 1
-        if not self.pictures and self.failures >= PATIENCE:
+        if not self.pictures and self.failures == PATIENCE and not self._works(item):
             raise BadPipeline(f"the first {self.failures} rows all failed; the last one: {why}")
         return Failed(item, why)
+
+    def _works(self, item: Item) -> bool:
+        """Whether a plain prompt, or class, makes a picture: then it was the rows' fault."""
+        try:
+            self.make([replace(item, row=Row(id="control", prompt="a red circle", class_label=0))])
+        except FAULTS:
+            return False
+        return True
 
     def _count(self, made: Pictures, pictures: int) -> None:
         self.pictures += pictures
@@ -154,27 +170,31 @@ class StackSampler:
                 self.from_picture = self.plain if takes else AutoPipelineForImage2Image.from_pipe(self.plain)
             except ValueError:
                 raise BadPipeline(f"a {name} cannot start from a picture; leave out the image") from None
+            if self.from_picture is not self.plain:
+                enter_around_calls(self.from_picture, self.stack.pipe.clock.call)
             self.from_picture.set_progress_bar_config(disable=True)
         return self.from_picture
 
 
-def stand(recipe: Recipe, device: torch.device, folder: Path | None, first: bool = True) -> Stack:
+def stand(
+    recipe: Recipe, device: torch.device, folder: Folder | None, first: bool = True, tell: Tell = lambda text: None
+) -> Stack:
     """The recipe's stack on a device. Factors that the first process found or fitted lie in the run's folder for all.
 
     A file that the recipe names is used as it is; without a folder factors lie where they always do.
     """
     placed = recipe.with_(model={"device": str(device)})
-    if folder is None:
-        return load(placed)
-    kept, shared = factors_file(placed), folder / "factors" / default_file(placed).name
-    if not wanting(placed) or kept != default_file(placed):
-        return load(placed)
+    if folder is None or not wanting(placed) or factors_file(placed) != default_file(placed):
+        return load(placed, tell)
+    name = f"factors/{default_file(placed).name}"
+    shared = folder.local(name)
     if not first or shared.is_file():
-        with _home(folder):
-            return load(placed)
-    stack = load(placed)
-    if stack.pipe.factors is not None:
-        stack.pipe.factors.save(shared)
+        with _home(folder.scratch):
+            return load(placed, tell)
+    stack = load(placed, tell)
+    if stack.factors is not None:
+        stack.factors.save(shared)
+        write(folder, name, shared.read_bytes())
     return stack
 
 
@@ -223,6 +243,6 @@ def _room_for_double() -> bool:
 def _open(path: str | None, size: tuple[int, int] | None) -> Any:
     from PIL import Image
 
-    with picture_file(Path(str(path))) as picture:
+    with picture_file(str(path)) as picture:
         full = picture.convert("RGB")
     return full if size is None else full.resize(size, Image.Resampling.LANCZOS)

@@ -17,8 +17,8 @@ from ditstack.batch.encode import Format
 from ditstack.batch.report import BatchReport, summarise
 from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Stopping
+from ditstack.batch.store.folder import write
 from ditstack.batch.writer import Writer
-from ditstack.files import write_atomically
 from ditstack.stack import Stack
 
 
@@ -50,7 +50,7 @@ class PictureWriter(BasePredictionWriter):
         warnings.filterwarnings("ignore", "Couldn't infer the batch indices", UserWarning)
         data, self.taken = _data(trainer), 0
         if data is not None:
-            data.writer = self.writer = Writer(data.spec, trainer.global_rank, data.done)
+            data.writer = self.writer = Writer(data.spec, trainer.global_rank, trainer.world_size, data.done)
         else:
             self.writer = self._writer_of_foreign(trainer, pl_module)
 
@@ -60,7 +60,8 @@ class PictureWriter(BasePredictionWriter):
         if trainer.global_rank == 0:
             spec.begin_without_rows()
         trainer.strategy.barrier("the folder of pictures")
-        return Writer(spec, trainer.global_rank, spec.ledger.done())
+        spec.ledger.join()
+        return Writer(spec, trainer.global_rank, trainer.world_size, spec.ledger.done())
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (data := _data(trainer)) is not None:
@@ -105,17 +106,18 @@ class PictureWriter(BasePredictionWriter):
         spec = writer.spec
         totals = spec.ledger.close(world)
         self.report = summarise(spec.recipe, totals, writer.before, spec.size)
+        self.report.notes = [*spec.ledger.repaired, *(stack.pipe.notes if stack is not None else [])]
         if stack is not None:
-            self.report.weights, self.report.notes = stack.weights, list(stack.pipe.notes)
-        file = spec.folder / "report.json"
+            self.report.weights = stack.weights
         # a call that found nothing left to do does not hide how fast the pictures were made
-        if self.report.written or not file.is_file() or not json.loads(file.read_bytes())["complete"]:
-            write_atomically(file, self.report.model_dump_json(indent=2).encode())
+        if self.report.written or not _was_complete(spec):
+            write(spec.folder, "report.json", self.report.model_dump_json(indent=2).encode())
+        spec.ledger.finish()
 
     def _wait(self, spec: BatchSpec, world: int, stopping: Stopping) -> None:
         """Until all processes have left their totals; by file, since a device may be hours behind another."""
-        parts = spec.ledger.parts
-        while not all((parts / f"totals-{rank}.json").is_file() for rank in range(world)):
+        wanted = {f"totals-{rank}.json" for rank in range(world)}
+        while not wanted <= set(spec.folder.names("parts")):
             stopping.check()
             self._tell()
             time.sleep(0.1)
@@ -138,6 +140,14 @@ def _data(trainer: L.Trainer) -> PromptData | None:
     """The rows of a spec; None where the data is another's."""
     data = getattr(trainer, "datamodule", None)
     return data if isinstance(data, PromptData) else None
+
+
+def _was_complete(spec: BatchSpec) -> bool:
+    """Whether the report that lies there is whole, and of a run that was through."""
+    try:
+        return json.loads(spec.folder.read("report.json") or b"")["complete"] is True
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _sampled(module: Any) -> dict[str, Any]:

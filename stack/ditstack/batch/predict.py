@@ -26,6 +26,7 @@ from ditstack.batch.rows.batches import Batch, Item, by_kind
 from ditstack.batch.rows.check import BadRow
 from ditstack.batch.rows.foreign import items_in, rows_in
 from ditstack.calibration.calibrate import wanting
+from ditstack.calibration.run import Tell
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 
@@ -49,6 +50,8 @@ class DiffusionModule(L.LightningModule):
         self.prepare_data_per_node = False
         self.generator = Generator(make) if make else None
         self.stack: Stack | None = None
+        self.tell: Tell = lambda text: None
+        """Told in a sentence what long work is being done before the first picture."""
         self._counted = 0
         """Rows of DataLoaders that do not number theirs."""
 
@@ -65,12 +68,14 @@ class DiffusionModule(L.LightningModule):
             if wanting(self.recipe) and not self.generator:
                 self._load()
             return
-        data.done = data.spec.ledger.done()
-        if (data.spec.size and not wanting(self.recipe)) or (item := data.first()) is None:
+        data.done, spec = data.spec.ledger.done(), data.spec
+        if not spec.size and spec.batch_size != "auto":
+            spec.settle_size(spec.batch_size, data.world)
+        if (spec.size and not wanting(self.recipe)) or (item := data.first()) is None:
             return
         generator = self.generator or self._load()
-        if not data.spec.size:
-            data.spec.set_size(generator.largest(item))
+        if not spec.size:
+            spec.settle_size(generator.largest(item), data.world)
             generator.seconds.clear()
 
     def setup(self, stage: str) -> None:
@@ -82,7 +87,9 @@ class DiffusionModule(L.LightningModule):
 
         hush_loading()
         device, first = self.trainer.strategy.root_device, self.trainer.global_rank == 0
-        self.stack = stand(self.recipe, device, self.data.spec.folder if self.data else None, first)
+        folder = self.data.spec.folder if self.data else None
+        self.tell(f"loading {self.recipe.name} on {device}")
+        self.stack = stand(self.recipe, device, folder, first, self.tell)
         if first:
             _ = self.stack.weights  # the fingerprint for the report, while the weights are not in use
         self.generator = Generator(StackSampler(self.stack))

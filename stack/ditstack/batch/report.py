@@ -11,6 +11,8 @@ from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, versions
 
+STAGES = ("encode", "denoise", "decode")
+
 
 class Device(BaseModel):
     """What one process made."""
@@ -19,6 +21,16 @@ class Device(BaseModel):
     pictures: int
     failures: int
     pictures_per_second: float
+
+
+class Cost(BaseModel):
+    """What the pictures of a run cost. Device-seconds are GPU-seconds where the devices are GPUs."""
+
+    pictures_per_hour: float
+    device_seconds_per_picture: float
+    """Of every process from its first batch to its last, waiting included."""
+    stage_seconds_per_picture: dict[str, float]
+    """The same of encode, denoise and decode."""
 
 
 class BatchReport(BaseModel):
@@ -45,6 +57,8 @@ class BatchReport(BaseModel):
     macs: int
     peak_memory: int
     devices: list[Device]
+    cost: Cost | None = None
+    """None where this run made nothing."""
     notes: list[str] = []
 
 
@@ -80,4 +94,14 @@ def summarise(recipe: Recipe, totals: list[dict[str, Any]], before: int, size: i
         macs=sum(one.get("macs", 0) for one in totals),
         peak_memory=peak_memory(),
         devices=devices,
+        cost=_cost(written, elapsed, totals, seconds) if written else None,
+    )
+
+
+def _cost(written: int, elapsed: float, totals: list[dict[str, Any]], seconds: Counter[str]) -> Cost:
+    """Of all devices together; a picture that was made again with its batch counts as cost, not as a picture."""
+    return Cost(
+        pictures_per_hour=3600 * written / elapsed,
+        device_seconds_per_picture=sum(one["elapsed"] for one in totals) / written,
+        stage_seconds_per_picture={name: seconds[name] / written for name in STAGES if name in seconds},
     )

@@ -7,8 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.spec import BatchSpec
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ditstack.assembly.sample import Pictures
+    from ditstack.batch.data import PromptData
+    from ditstack.batch.pictures import PictureWriter
+    from ditstack.batch.progress import Bar, Lines
     from ditstack.batch.report import BatchReport
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
@@ -36,6 +38,8 @@ class Job:
     nodes: int = 1
     strategy: str | None = None
     logger: str | None = None
+    log_format: Literal["text", "json"] = "text"
+    """Of what is told off a terminal; json also on one."""
     make: Callable[[Sequence[Item]], Pictures] | None = None
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -59,9 +63,9 @@ class Job:
                 num_nodes=self.nodes,
                 strategy=self.strategy or ("ddp" if self.devices * self.nodes > 1 else "auto"),
                 precision=self.spec.precision,  # pyright: ignore[reportArgumentType]
-                logger=_logger(self.logger, self.spec.folder),
+                logger=_logger(self.logger, self.spec.folder.name),
                 callbacks=list(callbacks),
-                default_root_dir=self.spec.folder,
+                default_root_dir=self.spec.folder.scratch,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -85,17 +89,20 @@ class Job:
         plan.check(self.spec.recipe)
         require_lightning()
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
-        from ditstack.batch.progress import Bar
 
         writer = PictureWriter()
-        data = PromptData(self.spec, self.stopping)
-        bar = [Bar(data, writer, console)] if console and is_first() else []
-        trainer = self.trainer([writer, *bar])
+        data, module = PromptData(self.spec, self.stopping), DiffusionModule(self.spec.recipe, self.make)
+        bar = self._bar(data, writer, console)
+        trainer = self.trainer([writer, *([bar] if bar else [])])
         self.stopping.listen()
         try:
             if is_first():
                 self.spec.begin()
-            trainer.predict(DiffusionModule(self.spec.recipe, self.make), data, return_predictions=False)
+            if bar:
+                module.tell = bar.tell
+                for text in self.spec.ledger.repaired:
+                    bar.tell(text)
+            trainer.predict(module, data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
             raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
@@ -109,6 +116,14 @@ class Job:
             self.stopping.leave()
             self.spec.ledger.leave()
         return writer.report
+
+    def _bar(self, data: PromptData, writer: PictureWriter, console: Console | None) -> Bar | Lines | None:
+        from ditstack.batch.progress import Bar, Lines
+
+        if console is None or not is_first():
+            return None
+        as_json = self.log_format == "json"
+        return Bar(data, writer, console) if console.is_terminal and not as_json else Lines(data, as_json)
 
     @property
     def exit_code(self) -> int:
@@ -151,11 +166,11 @@ def is_first() -> bool:
     return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)
 
 
-def _logger(name: str | None, folder: Path) -> Any:
+def _logger(name: str | None, folder: str) -> Any:
     """One of Lightning's loggers, writing beside the batch's folder's own files."""
     if name is None:
         return False
     from lightning.pytorch import loggers
 
     kinds = {"csv": loggers.CSVLogger, "tensorboard": loggers.TensorBoardLogger}
-    return kinds[name](str(folder / "logs"))
+    return kinds[name](f"{folder}/logs")

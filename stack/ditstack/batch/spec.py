@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +16,12 @@ from ditstack.batch.encode import Format, check_format
 from ditstack.batch.rows.batches import Batch, cut, items_of, share
 from ditstack.batch.rows.check import BadRow, GoodRow, read_rows
 from ditstack.batch.rows.sources import Source, spool
+from ditstack.batch.store.folder import folder_of, write
 from ditstack.batch.store.manifest import Ledger
+from ditstack.batch.store.objects import fetch
+from ditstack.batch.store.place import is_url, normal
 from ditstack.errors import BadFile
-from ditstack.files import opened_atomically, write_atomically
+from ditstack.files import opened
 from ditstack.recipe.recipe import Recipe
 
 
@@ -25,7 +30,9 @@ class BatchSpec:
 
     Args:
         recipe: a name on the shelf, a path, or a Recipe.
-        prompts: a .txt, .csv, .jsonl or .parquet file, a folder of pictures, or "-" for standard input.
+        prompts: a .txt, .csv, .jsonl or .parquet file on a disk or at a URL, a folder of pictures, or "-" for
+            standard input.
+        folder: where to write, on a disk or at a URL such as s3://bucket/name.
         batch_size: pictures at once; "auto" tries what fits.
         format: of the files.
         shards: pictures per WebDataset tar; 0 writes one file per picture.
@@ -49,7 +56,8 @@ class BatchSpec:
         precision: str = "32-true",
     ) -> None:
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
-        self.prompts, self.folder = Path(prompts), Path(folder)
+        self.prompts = normal(prompts) if is_url(prompts) else Path(prompts)
+        self.folder = folder_of(folder)
         self.batch_size: int | Literal["auto"] = batch_size
         self.format: Format = format
         self.shards, self.strict, self.resume = shards, strict, resume
@@ -66,34 +74,70 @@ class BatchSpec:
         """
         if self._begun:
             return
-        if str(self.prompts) == "-":
-            with tempfile.TemporaryDirectory(prefix="ditstack-") as folder:
-                file = Path(folder) / "stdin"
-                spooled = self._find(file, spool(sys.stdin.buffer, file))
-                self._open(spooled)
-                kept = self.ledger.parts / f"stdin{spooled.kind}"
-                with file.open("rb") as lines, opened_atomically(kept) as copy:
-                    shutil.copyfileobj(lines, copy)
-            self.source = self._find(kept)
-        else:
-            self._open(self._find(self.prompts))
-        write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
+        with tempfile.TemporaryDirectory(prefix="ditstack-") as folder:
+            found = self._find(Path(folder))
+            self._open(found)
+            self.source = self._keep(found)
+        write(self.folder, "recipe.yaml", self.recipe.to_yaml().encode())
         self._begun = True
 
     def begin_without_rows(self) -> None:
         """The same where another's DataLoader brings the rows."""
         self.source = Source(Path("-"), "loader", "", 0)
         self.ledger.open(self.terms(), self.resume)
-        write_atomically(self.folder / "recipe.yaml", self.recipe.to_yaml().encode())
+        write(self.folder, "recipe.yaml", self.recipe.to_yaml().encode())
 
     def join(self) -> None:
-        """In the other processes, after the first one has begun."""
-        if self.source is None:
-            kept = next(self.ledger.parts.glob("stdin.*"), None) if str(self.prompts) == "-" else self.prompts
-            self.source = self._find(kept or self.prompts)
+        """In the other processes, after the first one has begun.
 
-    def _find(self, path: Path, kind: str | None = None) -> Source:
-        return Source.find(path, kind, subject=self.prompt is None)
+        Raises:
+            BadFile: the prompts are no longer those that the run was begun with.
+        """
+        self.ledger.join()
+        if self.source is not None:
+            return
+        kept = next((name for name in self.folder.names("parts") if name.startswith("prompts.")), None)
+        subject = self.prompt is None
+        path = Path(self.prompts) if kept is None else self.folder.local(f"parts/{kept}")
+        self.source = Source.find(path, None, subject, str(self.prompts), self._home())
+        if self.source.sha256 != (self.ledger.terms() or {}).get("prompts file"):
+            raise BadFile(f"the prompts file {self.prompts} changed while the run was begun; start it again")
+
+    def _find(self, temporary: Path) -> Source:
+        """The prompts, looked at; standard input and what lies elsewhere are copied to a temporary folder first."""
+        subject, name = self.prompt is None, str(self.prompts)
+        if name == "-":
+            kind = spool(sys.stdin.buffer, temporary / "stdin")
+            return Source.find(temporary / "stdin", kind, subject, name, self._home())
+        if isinstance(self.prompts, Path):
+            return Source.find(self.prompts, None, subject, name, self._home())
+        copy = temporary / f"prompts{Path(name).suffix}"
+        with copy.open("wb") as file:
+            fetch(name, file)
+        return Source.find(copy, None, subject, name, self._home())
+
+    def _keep(self, found: Source) -> Source:
+        """A copy of the prompts for every process of the run: whatever happens to the file, a row is what it was.
+
+        Raises:
+            BadFile: the file changed since it was looked at.
+        """
+        if found.kind == "folder":
+            return found
+        name, digest = f"parts/prompts{found.kind}", hashlib.sha256()
+        with opened(found.path, "the prompts file") as lines, self.folder.writing(name) as copy:
+            while chunk := lines.read(1 << 20):
+                digest.update(chunk)
+                copy.write(chunk)
+        if digest.hexdigest() != found.sha256:
+            raise BadFile(f"the prompts file {self.prompts} changed while it was read; start again")
+        return replace(found, path=self.folder.local(name))
+
+    def _home(self) -> str:
+        """Where the pictures lie that rows name."""
+        if isinstance(self.prompts, Path):
+            return str(self.prompts if self.prompts.is_dir() else self.prompts.parent)
+        return self.prompts.rpartition("/")[0]
 
     def terms(self) -> dict[str, Any]:
         """What must be the same for a run to go on with another; each key names itself in the refusal."""
@@ -114,19 +158,23 @@ class BatchSpec:
 
     @property
     def size(self) -> int:
-        """The batch size; 0 while it is not known yet."""
-        if self.batch_size != "auto":
-            return self.batch_size
-        return int((self.ledger.terms() or {}).get("batch_size", 0))
+        """The batch size that the folder's pictures are made in; 0 while it is not settled yet."""
+        known = self.ledger.terms() or {}
+        return int(known.get("batch_size", 0)) if known.get("batch_size_asked") == self.batch_size else 0
 
-    def set_size(self, size: int) -> None:
-        """Keep what `auto` found, for every process and for runs that go on with this one."""
-        self.ledger.set_terms({**(self.ledger.terms() or {}), "batch_size": size})
+    def settle_size(self, largest: int, world: int) -> None:
+        """Keep the batch size, for every process and for runs that go on with this one.
+
+        It is what fits, but not so large that some of `world` processes would have nothing to do.
+        """
+        items = islice(items_of((row for row in self.rows() if isinstance(row, GoodRow)), 0), largest * world)
+        size = max(1, min(largest, -(-sum(1 for _ in items) // world)))
+        self.ledger.set_terms({**(self.ledger.terms() or {}), "batch_size": size, "batch_size_asked": self.batch_size})
 
     def rows(self) -> Iterator[GoodRow | BadRow]:
         assert self.source is not None
         own_size = self.recipe.sampler.size is None
-        return read_rows(self.source, self.prompt, own_size, fold=self.ledger.folds())
+        return read_rows(self.source, self.prompt, own_size, fold=self.folder.folds_case())
 
     def batches(
         self,
@@ -143,7 +191,8 @@ class BatchSpec:
                 if isinstance(row, GoodRow):
                     yield row
 
-        return share(cut(items_of(good(), self.recipe.seed), max(self.size, 1)), done, rank, world)
+        size = self.size or (1 if self.batch_size == "auto" else self.batch_size)
+        return share(cut(items_of(good(), self.recipe.seed), size), done, rank, world)
 
     def _open(self, source: Source) -> None:
         self.source = source

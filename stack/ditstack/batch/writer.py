@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +15,10 @@ from ditstack.batch.outcomes import Failed, Made
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import BadRow, Row
 from ditstack.batch.spec import BatchSpec
-from ditstack.batch.store.manifest import Entry, Part
-from ditstack.batch.store.shards import Shard
-from ditstack.files import write_atomically
+from ditstack.batch.store.folder import write
+from ditstack.batch.store.lines import Entry
+from ditstack.batch.store.manifest import Part
+from ditstack.batch.store.shards import Shard, Shards
 from ditstack.recipe.places import last_name
 from ditstack.report import versions
 
@@ -24,7 +26,7 @@ from ditstack.report import versions
 class Writer:
     """One thread writes while the next batch is sampled, and is never more than one batch behind."""
 
-    def __init__(self, spec: BatchSpec, rank: int, done: bytearray) -> None:
+    def __init__(self, spec: BatchSpec, rank: int, world: int, done: bytearray) -> None:
         self.spec, self.done = spec, done
         self.part = Part(spec.ledger, rank)
         self.before = sum(done)
@@ -36,6 +38,7 @@ class Writer:
         digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
         self._same = {"recipe": spec.recipe.name, "recipe_sha256": digest, "versions": versions()}
         self._sampler = spec.recipe.sampler
+        self._shards = Shards(spec.folder, rank, world) if spec.shards else None
         self._shard: Shard | None = None
         self._thread = ThreadPoolExecutor(1, "writer")
         self._pending: Future[None] | None = None
@@ -80,18 +83,21 @@ class Writer:
 
     def _write_all(self, outcomes: list[Made | Failed]) -> None:
         started = time.perf_counter()
-        entries = []
+        entries: list[Entry] = []
         for one in outcomes:
             if one.number < len(self.done) and self.done[one.number]:
                 continue
-            if isinstance(one, Failed):
-                self.failed += 1
-                self.part.fail({"line": one.line, "id": one.id, "copy": one.copy, "error": one.why})
-            else:
+            if isinstance(one, Made):
                 entries += self._write(one)
+            else:
+                self._fail(one)
         self.part.add(*entries)
         self.written += len(entries)
         self.seconds += time.perf_counter() - started
+
+    def _fail(self, one: Failed) -> None:
+        self.failed += 1
+        self.part.fail({"line": one.line, "id": one.id, "copy": one.copy, "error": one.why})
 
     def _write(self, made: Made) -> list[Entry]:
         """The lines to add now; none while a shard is open."""
@@ -99,13 +105,17 @@ class Writer:
         note = {**entry, "recipe": self._recipe}
         note |= {"image": last_name(note["image"])} if "image" in note else {}
         note.pop("extra", None)  # as long as its owner likes; a jpg has room for 64 KiB
-        data = encode(made.image, self.spec.format, note, made.fps)
+        try:
+            data = encode(made.image, self.spec.format, note, made.fps)
+        except (ValueError, OverflowError, struct.error) as error:
+            self._fail(Failed(made.item, f"the {self.spec.format} cannot be written: {error}"))
+            return []
         entry |= {"file": f"pictures/{made.item.name}.{self.spec.format}", "bytes": len(data)}
-        entry["sha256"] = hashlib.sha256(data).hexdigest()
-        if not self.spec.shards:
-            write_atomically(self.spec.folder / entry["file"], data)
+        entry |= {"sha256": hashlib.sha256(data).hexdigest(), "run": self.spec.ledger.run}
+        if self._shards is None:
+            write(self.spec.folder, entry["file"], data)
             return [entry]
-        self._shard = self._shard or Shard(self.spec.folder, made.item.number)
+        self._shard = self._shard or self._shards.begin()
         self._shard.add(entry, data)
         return self._close_shard(add=False) if len(self._shard.entries) >= self.spec.shards else []
 
@@ -124,6 +134,8 @@ class Writer:
         height, width = made.image.shape[-2:]
         guidance = self._sampler.guidance if row.guidance is None else row.guidance
         given = row.model_dump(include={"prompt", "negative_prompt", "class_label", "image", "strength"})
+        if row.image is not None and self.spec.source is not None:
+            given["image"] = row.image.removeprefix(self.spec.source.home).lstrip("/")
         entry: dict[str, Any] = {
             "number": item.number, "id": row.id, "copy": item.copy, "line": item.line, **given, "seed": item.seed,
             "width": width, "height": height, "steps": row.steps or self._sampler.steps, "guidance": guidance,

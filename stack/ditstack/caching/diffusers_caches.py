@@ -10,21 +10,25 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 
 from ditstack.errors import BadPipeline
-from ditstack.pipeline.pipe import FULL, Pipe
+from ditstack.pipeline.passes import PassInputs
+from ditstack.pipeline.pipe import FULL, UNDECIDED, Pipe
+from ditstack.pipeline.policy import StepPolicy
 
 Configure = Callable[[str, torch.nn.Module], Any]
 """The configuration of diffusers for a transformer of that name."""
 
 
-class DiffusersCache:
-    """The hooks of a diffusers cache, each behind a switch.
+SKIPPED = "skipped"
 
-    A pass in which one of the hooked modules did not run is counted as skipped.
+
+class DiffusersCache(StepPolicy):
+    """The hooks of a diffusers cache, each behind a switch, and as a step policy the word for what they did.
+
+    A pass is undecided until it has ended; one in which a hooked module did not run was skipped.
     """
 
-    skipped = "skipped"
-
     def __init__(self, pipe: Pipe, name: str, configure: Configure) -> None:
+        super().__init__(pipe.clock, lambda steps: (UNDECIDED,) * steps)
         self.pipe, self.name = pipe, name
         self.met = self.ran = 0
         _refuse(pipe, name)
@@ -39,16 +43,21 @@ class DiffusersCache:
                 raise BadPipeline(f"diffusers' {name} finds nothing to cache in a {type(transformer).__name__}")
             for hook in added:
                 self._seize(hook)
-        pipe.witness = self
+        pipe.policy = self
         pipe.clock.on_edge.append(self._edge)
 
-    def begin(self) -> None:
+    def begin(self, inputs: PassInputs) -> str:
         """A pass begins: nothing has run yet."""
         self.met = self.ran = 0
+        return UNDECIDED
 
-    def saw(self) -> str:
+    def outcomes(self, planned: str) -> tuple[str, ...]:
+        """The kinds that a pass may turn out to be."""
+        return FULL, SKIPPED
+
+    def end(self, kind: str) -> str:
         """How the pass that has just ended ran."""
-        return FULL if self.ran == self.met else self.skipped
+        return FULL if self.ran == self.met else SKIPPED
 
     def _seize(self, hook: ModelHook) -> None:
         """Put a hook behind the switch, and count the calls that it gets and those that reach its module."""
@@ -56,7 +65,7 @@ class DiffusersCache:
         theirs, original = reference.forward, reference.original_forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if not (self.pipe.clock.running and self.pipe.cache_on):
+            if not (self.pipe.clock.running and self.pipe.passes.cache_on):
                 return original(*args, **kwargs)
             self.met += 1
             return theirs(*args, **kwargs)
@@ -74,7 +83,8 @@ class DiffusersCache:
         note = f"{self.name} skipped nothing in the last generation; its settings or so few steps leave it no room"
         if note in self.pipe.notes:
             self.pipe.notes.remove(note)
-        if not self.pipe.clock.running and self.pipe.cache_on and not self.pipe.tally[self.skipped]:
+        passes = self.pipe.passes
+        if not self.pipe.clock.running and passes.cache_on and not passes.kinds[SKIPPED]:
             self.pipe.notes.append(note)
 
 

@@ -9,39 +9,51 @@ import torch
 from diffusers.hooks.hooks import ModelHook
 from torch import Tensor
 
+from ditstack.caching.memory import CacheMemory
 from ditstack.errors import BadPipeline
 from ditstack.maths.predictors import Predictor, Steered, Taylor
 from ditstack.pipeline.blocks import ATTENTIONS, Block, Branch, branches
 from ditstack.pipeline.hooks import attach, run_original
-from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, Pipe
+from ditstack.pipeline.macs import for_later_steps, uncounted
+from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
 
 HOOK = "ditstack_cache"
 
+Due = Callable[[Tensor, Tensor], Tensor]
+"""Which rows must run in full, (B,), from what the first block of a trunk adds to its stream now and what it added when
+the row last ran in full, both (B, T, D)."""
 
-class FeatureCache:
+
+class FeatureCache(CacheMemory[Predictor]):
     """What a cache remembers: a predictor per site, part and guidance branch; emptied when a generation begins or ends.
 
     Args:
         make: the predictor of a new feature at a site.
         coordinate: "sigma" counts time as the share of noise, "step" as the step's index.
+
+    Attributes:
+        listeners: told of every feature that is kept: its site and the feature. What they compute is not counted.
     """
 
     def __init__(self, pipe: Pipe, make: Callable[[str], Predictor], coordinate: str = "sigma") -> None:
-        self.pipe, self.make, self.coordinate = pipe, make, coordinate
-        self.memories: dict[Hashable, Predictor] = {}
+        super().__init__(pipe)
+        self.make, self.coordinate = make, coordinate
+        self.listeners: list[Callable[[str, Tensor], None]] = []
         self._kept_at: dict[Hashable, float] = {}
-        assert pipe.policy is not None
-        pipe.policy.on_forget.append(self.memories.clear)
-        pipe.store = self
 
     def keep(self, site: str, feature: Tensor) -> None:
+        """Remember a feature at a full step. Where not all rows are due, the others keep what they had."""
         key = (site, self.pipe.clock.branch)
         if key not in self.memories:
             self.memories[key] = self.make(site)
+        if self.passes.due is not None:
+            feature = choose(self.passes.due, feature, self.last(site))
         self._kept_at[key] = self._time()
-        self.memories[key].keep(feature, self._kept_at[key])
-        for tell in self.pipe.listeners:
-            tell(site, feature)
+        with for_later_steps():
+            self.memories[key].keep(feature, self._kept_at[key])
+        with uncounted():
+            for tell in self.listeners:
+                tell(site, feature)
 
     def hear(self, site: str, feature: Tensor) -> Tensor:
         """What a calibrated step has come to, as far as its predictor believes it."""
@@ -51,22 +63,39 @@ class FeatureCache:
         return memory.at(self._time())
 
     def recall(self, site: str) -> Tensor:
+        """What a feature will be at the present step."""
         key = (site, self.pipe.clock.branch)
-        return self.memories[key].at(self._kept_at[key] if self.pipe.kind == REUSED else self._time())
+        return self.last(site) if self.passes.kind == REUSED else self.memories[key].at(self._time())
+
+    def last(self, site: str) -> Tensor:
+        """A feature as it was at the last full step."""
+        key = (site, self.pipe.clock.branch)
+        return self.memories[key].at(self._kept_at[key])
 
     def _time(self) -> float:
         clock = self.pipe.clock
         return clock.time() if self.coordinate == "sigma" else float(clock.index)
 
 
-def cache_trunks(pipe: Pipe, store: FeatureCache) -> list[str]:
+def choose(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Of each row (B, ...) the first where `rows` (B,) is true, else the other."""
+    return torch.where(rows.view(-1, *[1] * (one.ndim - 1)), one, other)
+
+
+def cache_trunks(pipe: Pipe, store: FeatureCache, due: Due | None = None) -> list[str]:
     """Skip every block on skipped steps; the residual of a stream over the whole trunk is the feature.
+
+    Args:
+        due: settles steps that the schedule leaves undecided. The first block of every trunk then always runs, and the
+            feature is the residual over the blocks after it. It decides row by row: a row that is not due takes its
+            reused feature even where others make the trunk run, so that no row depends on its neighbours. That is
+            exact for predictors that reuse the last feature.
 
     Returns:
         The names of the sites.
     """
     for site, blocks in pipe.trunks.items():
-        trunk = _Trunk(pipe, store, site, blocks[-1])
+        trunk = _Trunk(pipe, store, site, blocks[-1], due)
         for place, block in enumerate(blocks):
             _hook(block.module, _InTrunk(trunk, block, place == 0, place == len(blocks) - 1))
     for transformer in pipe.transformers.values():
@@ -123,8 +152,8 @@ def _hook_branch(pipe: Pipe, store: FeatureCache, site: str, branch: Branch) -> 
 class _Trunk:
     """The state that the hooks of one trunk share. Its streams are those that its last block returns."""
 
-    def __init__(self, pipe: Pipe, store: FeatureCache, site: str, last: Block) -> None:
-        self.pipe, self.store = pipe, store
+    def __init__(self, pipe: Pipe, store: FeatureCache, site: str, last: Block, due: Due | None) -> None:
+        self.passes, self.store, self.site, self.due = pipe.passes, store, site, due
         self.sites = {name: site if name == last.hidden else f"{site}.{name}" for name in last.places}
         self.entered: dict[str, Tensor] = {}
 
@@ -138,14 +167,29 @@ class _Trunk:
             for name, site in self.sites.items()
         }
 
-    def leave_full(self, streams: dict[str, Tensor]) -> None:
+    def leave_full(self, streams: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is kept of a full step; where not all rows were due, what the trunk gives, else nothing."""
+        entered, self.entered = self.entered, {}
+        due, out = self.passes.due, {}
         for name, site in self.sites.items():
-            self.store.keep(site, streams[name] - self.entered[name])
-        self.entered = {}
+            self.store.keep(site, streams[name] - entered[name])
+            if due is not None:
+                out[name] = choose(due, streams[name], entered[name] + self.store.last(site))
+        return out
 
     def leave_skipped(self) -> dict[str, Tensor]:
         entered, self.entered = self.entered, {}
         return {name: entered[name] + self.store.recall(site) for name, site in self.sites.items()}
+
+    def after_first(self, block: Block, before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+        """The first block has run, of a cache that decides after it."""
+        assert self.due is not None
+        site, now = f"{self.site}.first", after[block.hidden] - before[block.hidden]
+        if self.passes.kind == UNDECIDED:
+            self.passes.settle(self.due(now, self.store.last(site)))
+        if self.passes.kind == FULL:
+            self.store.keep(site, now)
+        self.enter({name: after[name] for name in self.sites})
 
 
 class _InTrunk(ModelHook):
@@ -157,21 +201,32 @@ class _InTrunk(ModelHook):
         self.form = 0
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        kind = self.trunk.pipe.kind
+        kind = self.trunk.passes.kind
         if kind == OFF:
             return run_original(self, args, kwargs)
+        if self.first and self.trunk.due is not None:
+            return self._run_first(args, kwargs)
         if self.first:
             self.trunk.enter(self.block.entering(args, kwargs))
         if kind not in (FULL, CALIBRATED):
             if not self.last:
                 return self.block.through(args, kwargs, self.form)
             return self.block.like(self.trunk.leave_skipped(), args, kwargs, self.form)
-        out = run_original(self, args, kwargs)
-        self.form = 0 if isinstance(out, Tensor) else len(out)
+        out = self._run(args, kwargs)
         if self.last and kind == CALIBRATED:
             return self.block.like(self.trunk.leave_calibrated(self.block.leaving(out)), args, kwargs, self.form)
-        if self.last:
-            self.trunk.leave_full(self.block.leaving(out))
+        if self.last and (given := self.trunk.leave_full(self.block.leaving(out))):
+            return self.block.like(given, args, kwargs, self.form)
+        return out
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = run_original(self, args, kwargs)
+        self.form = 0 if isinstance(out, Tensor) else len(out)
+        return out
+
+    def _run_first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = self._run(args, kwargs)
+        self.trunk.after_first(self.block, self.block.entering(args, kwargs), self.block.leaving(out))
         return out
 
 
@@ -186,11 +241,11 @@ class _ConditioningModule(ModelHook):
         pipe.policy.on_forget.append(self.gave.clear)
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        branch = self.pipe.clock.branch
-        if self.pipe.kind not in (OFF, FULL, CALIBRATED):
+        branch, kind = self.pipe.clock.branch, self.pipe.passes.kind
+        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED):
             return self.gave[branch]
         out = run_original(self, args, kwargs)
-        if self.pipe.kind == FULL:
+        if kind in (FULL, UNDECIDED):
             self.gave[branch] = out
         return out
 
@@ -204,11 +259,11 @@ class _AtBranch(ModelHook):
         self.form = 0
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.pipe.kind not in (OFF, FULL):
+        if self.pipe.passes.kind not in (OFF, FULL):
             parts = tuple(self.store.recall(f"{self.site}.{part}") for part in range(max(self.form, 1)))
             return parts if self.form else parts[0]
         out = run_original(self, args, kwargs)
-        if self.pipe.kind == FULL:
+        if self.pipe.passes.kind == FULL:
             self.form = 0 if isinstance(out, Tensor) else len(out)
             for part, tensor in enumerate(out if self.form else (out,)):
                 self.store.keep(f"{self.site}.{part}", tensor)
@@ -224,7 +279,7 @@ class _Silent(ModelHook):
         self.form = 0
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.pipe.kind in (OFF, FULL):
+        if self.pipe.passes.kind in (OFF, FULL):
             out = run_original(self, args, kwargs)
             self.form = 0 if isinstance(out, Tensor) else len(out)
             return out

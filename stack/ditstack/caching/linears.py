@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditstack.factors import Factors
+from ditstack.caching.memory import CacheMemory
 from ditstack.pipeline.hooks import InnerHook
+from ditstack.pipeline.macs import for_later_steps
 from ditstack.pipeline.pipe import FULL, OFF, Pipe
 
 # B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step, or on the line through two
 
 
-class LowRankLinears:
-    """What an increment cache remembers, and the factors by which it corrects.
+class LowRankLinears(CacheMemory["_Kept"]):
+    """What a cache of linears remembers, and the factors by which it corrects.
 
     Args:
         lean: keep B C(x), R numbers a token, instead of C(x); the numbers that come out are the same.
@@ -29,23 +30,19 @@ class LowRankLinears:
     """
 
     def __init__(self, pipe: Pipe, lean: bool = True, order: int = 0, apart: Iterable[torch.nn.Module] = ()) -> None:
-        self.pipe, self.lean, self.order = pipe, lean, order
         others = {id(inner) for module in apart for inner in module.modules()}
+        self.lean, self.order = lean, order
         self.linears = {name: one for name, one in find_linears(pipe).items() if id(one) not in others}
-        self.memories: dict[Hashable, _Kept] = {}
         self.beyond = torch.zeros(())
         """How far the present step lies beyond the last full one, in gaps between the last two."""
         self._full: dict[Hashable, list[int]] = {}
+        super().__init__(pipe)
         self._hooks = {name: _AtLinear(linear, self) for name, linear in self.linears.items()}
-        self._read: Factors | None = None
-        assert pipe.policy is not None
-        pipe.policy.on_forget.append(self.forget)
-        pipe.on_pass.append(self.enter)
-        pipe.store = self  # pyright: ignore[reportAttributeAccessIssue]
+        pipe.passes.on_begin.append(self.enter)
 
     def enter(self) -> None:
         """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
-        if self.pipe.kind != OFF:
+        if self.passes.kind != OFF:
             for name, hook in self._hooks.items():
                 hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _Kept())
             if self.order:
@@ -54,21 +51,23 @@ class LowRankLinears:
     def _go_along(self) -> None:
         clock = self.pipe.clock
         full = self._full.setdefault(clock.branch, [])
-        if self.pipe.kind == FULL:
+        if self.passes.kind == FULL:
             full.append(clock.index)
         elif len(full) > 1:
             beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
             self.beyond = torch.tensor(beyond, device=self.pipe.device)
 
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Correct by these factors from the next generation on; see `read_corrections`."""
+        corrections = read_corrections(tensors)
+        for name, hook in self._hooks.items():
+            hook.correction = corrections.get(name)
+        super().take(tensors)
+
     def forget(self) -> None:
-        """Drop what is kept, and read the pipe's factors anew where they are others."""
-        self.memories.clear()
+        """Drop what is kept."""
+        super().forget()
         self._full.clear()
-        if self.pipe.factors is not self._read:
-            self._read = self.pipe.factors
-            corrections = read_corrections(self._read.of("cache") if self._read else {})
-            for name, hook in self._hooks.items():
-                hook.correction = corrections.get(name)
         for hook in self._hooks.values():
             hook.forget()
 
@@ -265,7 +264,7 @@ class _AtLinear(InnerHook):
         self.correction: _Correction | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        kind, x = self.state.pipe.kind, args[0]
+        kind, x = self.state.passes.kind, args[0]
         if kind == OFF or not on_tokens(x):
             return self.under(*args, **kwargs)
         if kind != FULL:
@@ -279,11 +278,13 @@ class _AtLinear(InnerHook):
         if self.state.order and self.kept.y is not None:
             self.kept.older = _Kept(self.kept.y, self.kept.base)
         self.kept.y = y_BTO
-        if self.correction is not None:
-            source, lean = self.correction.source, self.state.lean
-            if lean and not torch.compiler.is_compiling() and not source.holds(x_BTI):
-                self.state.pipe.extra += x_BTI.shape[:-1].numel() * source.down.numel()
-            self.kept.base = source.base(x_BTI, lean)
+        if self.correction is None:
+            return
+        if torch.compiler.is_compiling():
+            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
+            return
+        with for_later_steps():
+            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
 
     def _advance(self, x_BTI: Tensor) -> Tensor:
         """The output on a calibrated step; without factors what is kept, as it is."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -31,30 +32,53 @@ def factors_file(recipe: Recipe) -> Path:
 
 
 def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
-    """The stages that must be fitted, in their order."""
-    return [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+    """The stages that must be fitted, in their order; those that are fitted to all others come last."""
+    found = [(stage, adapter) for stage, adapter in recipe.stages() if adapter.wants_factors]
+    return sorted(found, key=lambda one: one[1].fits_last)
 
 
-def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> None:
-    """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`.
+@dataclass(frozen=True)
+class Provided:
+    """What a stack's stages were given.
+
+    Attributes:
+        factors: None where no stage wants any.
+        weights: the fingerprint of the transformers' weights as they run, where it is known: it took reading all of
+            them. A stage that put further tensors beside them leaves it unknown.
+    """
+
+    factors: Factors | None = None
+    weights: str = ""
+
+
+def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> Provided:
+    """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`, and put them to use.
 
     Raises:
         StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
         BadFile: there are none, or the file is torn.
     """
     if not wanting(recipe):
-        return
+        return Provided()
     file, auto = factors_file(recipe), all(one.fits_on_first_use for _, one in wanting(recipe))
-    current = conditions(recipe, pipe)
-    if is_there(file) or not auto:
-        factors = Factors.load(file)
-        if not auto or is_current(factors, current):
-            serve(pipe, wanting(recipe), factors, current)
-            for stage, adapter in wanting(recipe):
-                adapter.take(pipe, factors.of(stage))
-            pipe.factors = factors
-            return
-    _fit(recipe, pipe, recipe.calibration, file, tell)
+    current, before = conditions(recipe, pipe), _names(pipe)
+    factors = _loaded(recipe, pipe, file, auto, current)
+    if factors is None:
+        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell)
+    return Provided(factors, current["weights"] if _names(pipe) == before else "")
+
+
+def _loaded(recipe: Recipe, pipe: Pipe, file: Path, auto: bool, current: Mapping[str, str]) -> Factors | None:
+    """Those of a file, put to use; None where they must be fitted."""
+    if auto and not is_there(file):
+        return None
+    factors = Factors.load(file)
+    if auto and not is_current(factors, current):
+        return None
+    serve(pipe, wanting(recipe), factors, current)
+    for stage, adapter in wanting(recipe):
+        _take(adapter, pipe, factors.of(stage))
+    return factors
 
 
 def calibrate(
@@ -73,9 +97,9 @@ def calibrate(
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
     earlier = _earlier(target)
-    _fit(recipe, pipe, prompts, target, tell, bar)
+    factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
     if pipe.policy is not None:
-        _tell_change(CalibrationRun(pipe, prompts, recipe.sampler, tell), earlier)
+        _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
 
 
@@ -84,12 +108,17 @@ def _fit(
     pipe: Pipe,
     prompts: Sequence[str],
     file: Path,
+    current: dict[str, str],
     tell: Tell,
     bar: Bar = lambda part, done, count: None,
-) -> None:
-    """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file."""
+) -> Factors:
+    """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file.
+
+    Args:
+        current: the conditions that they are fitted under.
+    """
     _require_own(recipe, file)
-    current = conditions(recipe, pipe) | {PROMPTS: of_prompts(recipe, prompts)}
+    current = current | {PROMPTS: of_prompts(recipe, prompts)}
     partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": digest(list(prompts))}, tell)
     calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial)
     tensors: dict[str, Tensor] = {}
@@ -101,12 +130,24 @@ def _fit(
             # laid out as a file gives them back, so that pictures are equal to the last bit
             fitted = {name: one.contiguous() for name, one in found.items()}
             partial.finish(stage, fitted)
-        adapter.take(pipe, fitted)
+        _take(adapter, pipe, fitted)
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
-    pipe.factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
-    serve(pipe, wanting(recipe), pipe.factors, current)
-    pipe.factors.save(file)
+    factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
+    serve(pipe, wanting(recipe), factors, current)
+    factors.save(file)
     partial.drop()
+    return factors
+
+
+def _take(adapter: Adapter, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
+    """Let a stage use its factors. What passes cost may be other now."""
+    adapter.take(pipe, tensors)
+    pipe.passes.recount()
+
+
+def _names(pipe: Pipe) -> set[tuple[str, str]]:
+    """The tensors of the transformers."""
+    return {(stage, name) for stage, one in pipe.transformers.items() for name in one.state_dict()}
 
 
 def _earlier(file: Path) -> Factors:
@@ -117,17 +158,17 @@ def _earlier(file: Path) -> Factors:
         return Factors({}, {})
 
 
-def _tell_change(calibration: CalibrationRun, earlier: Factors) -> None:
+def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, earlier: Factors) -> None:
     """Say how far the cache leads from the uncached run, with the new factors and, where they fit, with the former."""
-    pipe = calibration.pipe
-    new, former = pipe.factors, earlier.of("cache")
-    assert new is not None
+    cache, new, former = recipe.adapters["cache"], factors.of("cache"), earlier.of("cache")
     said = f"cache: final latents are {calibration.miss():.2%} from the uncached ones"
-    sizes = {name: one.shape for name, one in new.of("cache").items()}
+    sizes = {name: one.shape for name, one in new.items()}
     if sizes and sizes == {name: one.shape for name, one in former.items()}:
-        pipe.factors = Factors({**new.tensors, **former}, {})
-        said += f"; with the factors before, {calibration.miss():.2%}"
-        pipe.factors = new
+        cache.take(calibration.pipe, former)
+        try:
+            said += f"; with the factors before, {calibration.miss():.2%}"
+        finally:
+            cache.take(calibration.pipe, new)
     calibration.tell(said)
 
 

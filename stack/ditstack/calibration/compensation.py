@@ -90,6 +90,7 @@ def fit_compensation(pipe: Pipe, calibration: CalibrationRun, rank: int | float)
 
 def install(pipe: Pipe, tensors: Mapping[str, Tensor]) -> None:
     """Put fitted factors beside the linears, and let go of the errors."""
+    pipe.passes.recount()
     for name, linear in find_linears(pipe).items():
         if (hook := _hook(linear)) is None:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,16 @@ from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration.compensation import running_weight
 from ditstack.calibration.statistics import Channels, Grams, Replay, See, Since, Survey, seeing
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.maths.lowrank import Pair, allocate, channel_scale, observed_map, regress, truncate
-from ditstack.pipeline.pipe import CALIBRATED, OFF, Pipe
+from ditstack.maths.lowrank import (
+    Pair,
+    allocate,
+    channel_scale,
+    largest_ranks,
+    observed_map,
+    regress,
+    truncate,
+)
+from ditstack.pipeline.pipe import CALIBRATED, Pipe
 
 if TYPE_CHECKING:
     from ditstack.calibration.run import CalibrationRun
@@ -48,7 +56,7 @@ class Fit:
         if not calibration.prompts:
             raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
         self.pipe, self.linears, self.calibration, self.wish = pipe, increments.linears, calibration, wish
-        self.order = increments.order
+        self.increments, self.order = increments, increments.order
         self.survey = Survey()
         self.replay = Replay(pipe)
         self.metrics: dict[str, Tensor] = {}
@@ -57,15 +65,25 @@ class Fit:
         """The factors, as `increments.read_corrections` reads them."""
         self._look()
         pair = self._gather()
-        ranks = self._ranks(pair)
+        fitted, ranks = self._fit(pair)
         out = {}
         for members in self.survey.groups():
-            kept = {name: pair(name).cut(ranks[name]) for name in members if ranks[name]}
+            kept = {name: fitted[name].cut(ranks[name]) for name in members if ranks[name]}
             if kept:
                 out[f"{'+'.join(kept)}.down"] = torch.cat([one.down for one in kept.values()])
-            out |= {f"{name}.up": one.up for name, one in kept.items()}
-        dtype = next(iter(self.pipe.transformers.values())).dtype
-        return {name: one.to(dtype).contiguous().cpu() for name, one in out.items()}
+            out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
+        return out
+
+    def _fit(self, pair: Callable[[str], Pair]) -> tuple[dict[str, Pair], dict[str, int]]:
+        """Every linear fitted once, with no more components than it may get; and the rank that each gets."""
+        transformer: Any = next(iter(self.pipe.transformers.values()))
+        fitted: dict[str, Pair] = {}
+        energies: dict[str, Tensor] = {}
+        most, costs, budget = self._limits()
+        for name, rank in most.items():
+            whole = pair(name)
+            energies[name], fitted[name] = whole.energy.cpu(), whole.cut(rank).stored(transformer.dtype)
+        return fitted, most if budget is None else allocate(energies, costs, budget)
 
     def _gather(self) -> Callable[[str], Pair]:
         """Run what must be run; what comes back fits one linear."""
@@ -126,7 +144,7 @@ class Fit:
         for place in range(min(SENSED, len(self.calibration.prompts))):
             with self.replay.recording(), seeing(self.linears, self.survey):
                 self.calibration.uncached_latents(range(place, place + 1))
-            self._spent += self.pipe.spent
+            self._spent += self.pipe.passes.macs
         self.survey.finish()
 
     def _sense(self, _place: range) -> None:
@@ -141,17 +159,17 @@ class Fit:
 
         self.calibration.gather(part, sums, run)
 
-    def _ranks(self, pair: Callable[[str], Pair]) -> dict[str, int]:
-        shapes = self.survey.shapes
-        if self.wish.macs is None:
-            rank = self.wish.rank
-            return {
-                name: min(rank if isinstance(rank, int) else max(1, round(rank * min(shape))), *shape)
-                for name, shape in shapes.items()
-            }
-        rows = self.survey.rows
+    def _limits(self) -> tuple[dict[str, int], dict[str, float], float | None]:
+        """The largest rank of each linear; what one component costs; what all may cost, None where ranks are given."""
+        shapes, rows, wish = self.survey.shapes, self.survey.rows, self.wish
         costs = {name: float(rows[name] * sum(shape)) for name, shape in shapes.items()}
-        return allocate({name: pair(name).energy for name in costs}, costs, self._budget())
+        if wish.macs is not None:
+            budget = self._budget()
+            return largest_ranks({name: min(shape) for name, shape in shapes.items()}, costs, budget), costs, budget
+        sizes = {name: min(shape) for name, shape in shapes.items()}
+        share, rank = isinstance(wish.rank, float), wish.rank
+        ranks = {name: max(1, round(rank * size)) if share else int(rank) for name, size in sizes.items()}
+        return {name: min(ranks[name], size) for name, size in sizes.items()}, costs, None
 
     def _budget(self) -> float:
         """What corrections may cost in all that was run, beside what is computed anew."""
@@ -166,13 +184,6 @@ class Fit:
 
     def _anew(self) -> float:
         """What a calibrated step without corrections takes of a full one; one prompt tells."""
-        pipe = self.pipe
-        before, pipe.factors = pipe.factors, None
-        pipe.macs.clear()
-        self.calibration.latents(range(1))
-        costs = [
-            (cost, pipe.macs[one, OFF, rows]) for (one, kind, rows), cost in pipe.macs.items() if kind == CALIBRATED
-        ]
-        pipe.macs.clear()
-        pipe.factors = before
-        return sum(cost for cost, _ in costs) / max(sum(off for _, off in costs), 1)
+        with self.increments.trial({}):
+            self.calibration.latents(range(1))
+        return self.pipe.passes.shares.get(CALIBRATED, 0.0)

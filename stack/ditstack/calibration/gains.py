@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ditstack.factors import Factors
+from ditstack.caching.features import FeatureCache
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.lowrank import gram, principal
-from ditstack.pipeline.pipe import Pipe
 
 if TYPE_CHECKING:
     from ditstack.calibration.run import CalibrationRun
@@ -27,7 +26,7 @@ TINY = 1e-12
 
 
 def tune_gains(
-    pipe: Pipe, calibration: CalibrationRun, tensors: dict[str, Tensor], kept_steps: int, split: bool
+    store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor], kept_steps: int, split: bool
 ) -> dict[str, Tensor]:
     """Gains for every step that a forecast may rest on, beside the tensors that the cache has already.
 
@@ -40,7 +39,7 @@ def tune_gains(
     fitting, deciding = range(count // 2), range(count // 2, count)
     gains = torch.tensor(PLAIN).repeat(kept_steps, 1)
     aims = [calibration.uncached_latents(part) for part in (fitting, deciding)]
-    loop = _Loop(pipe, calibration, tensors)
+    loop = _Loop(store, calibration, tensors)
     plain, best = gains, decibels(loop.run(gains, deciding), aims[1])
     for turn in range(ROUNDS):
         jacobian, gap = loop.linearise(gains, fitting, aims[0], split)
@@ -61,12 +60,12 @@ def tune_gains(
 class _Loop:
     """The cached run as a function of the gains."""
 
-    def __init__(self, pipe: Pipe, calibration: CalibrationRun, tensors: dict[str, Tensor]) -> None:
-        self.pipe, self.calibration, self.tensors = pipe, calibration, tensors
+    def __init__(self, store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor]) -> None:
+        self.store, self.calibration, self.tensors = store, calibration, tensors
 
     def run(self, gains_K4: Tensor, places: range) -> Tensor:
-        self.pipe.factors = Factors({**self.tensors, "gains": gains_K4}, {})
-        return self.calibration.latents(places)
+        with self.store.trial({**self.tensors, "gains": gains_K4}):
+            return self.calibration.latents(places)
 
     def linearise(self, gains_K4: Tensor, places: range, aim: Tensor, split: bool) -> tuple[Tensor, Tensor]:
         """The change of the latents per gain, by finite differences, and what is missing to the aim.
@@ -95,7 +94,7 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
 
 
 def principal_bases(
-    pipe: Pipe, calibration: CalibrationRun, rank: int | None, energy: float | None
+    store: FeatureCache, calibration: CalibrationRun, rank: int | None, energy: float | None
 ) -> dict[str, Tensor]:
     """The principal directions of what every site keeps at its full steps, over all prompts; none without a size."""
     if rank is None and energy is None:
@@ -108,10 +107,10 @@ def principal_bases(
     def run(place: range) -> None:
         calibration.latents(place)
 
-    pipe.factors = Factors({"gains": torch.tensor([PLAIN])}, {})
-    pipe.listeners.append(watch)
+    store.listeners.append(watch)
     try:
-        calibration.gather("principal directions", grams, run)
+        with store.trial({"gains": torch.tensor([PLAIN])}):
+            calibration.gather("principal directions", grams, run)
     finally:
-        pipe.listeners.remove(watch)
+        store.listeners.remove(watch)
     return {f"{site}.basis": principal(total, rank, energy) for site, total in grams.items()}

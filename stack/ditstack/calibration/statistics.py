@@ -1,4 +1,4 @@
-"""Moments: what is gathered of a pipe's linears while calibration prompts run, streamed: never whole activations."""
+"""Statistics: what is gathered of a pipe's linears while calibration prompts run, streamed: never whole activations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from ditstack.caching.linears import on_tokens
 from ditstack.maths.predictors import lagrange
+from ditstack.pipeline.macs import uncounted
 from ditstack.pipeline.pipe import CALIBRATED, FULL, Pipe
 
 See = Callable[[str, Tensor, Tensor], None]
@@ -26,12 +27,13 @@ FULL_METRIC = 4096
 
 @contextmanager
 def seeing(linears: Mapping[str, torch.nn.Module], see: See) -> Iterator[None]:
-    """Inside, `see` is told of every call of a linear on tokens."""
+    """Inside, `see` is told of every call of a linear on tokens. What it computes is not counted as the model's."""
 
     def listen(name: str) -> Callable[..., None]:
         def hear(_module: torch.nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
             if on_tokens(args[0]):
-                see(name, args[0], out)
+                with uncounted():
+                    see(name, args[0], out)
 
         return hear
 

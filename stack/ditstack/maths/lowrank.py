@@ -58,6 +58,11 @@ class Pair:
     def cut(self, rank: int) -> Pair:
         return Pair(self.up[:, :rank], self.down[:rank], self.energy[:rank])
 
+    def stored(self, dtype: torch.dtype) -> Pair:
+        """A copy of A and B on the CPU, as factors are kept; the energy stays as it is."""
+        up, down = (one.to(dtype).contiguous().cpu() for one in (self.up, self.down))
+        return Pair(up, down, self.energy)
+
 
 def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | None = None) -> Pair:
     """The singular components of S_o W S_i, with the scales taken out again (ICC, arXiv 2505.05829)."""
@@ -120,9 +125,10 @@ def allocate(
         costs: of one component.
         within: no rank is smaller than the even share of its width over this, or larger than the share times this.
     """
-    share = budget / sum(costs[name] * len(all_of) for name, all_of in energies.items())
-    ranks = {name: min(len(all_of), int(share * len(all_of) / within)) for name, all_of in energies.items()}
-    most = {name: round(share * len(all_of) * within) for name, all_of in energies.items()}
+    widths = {name: len(all_of) for name, all_of in energies.items()}
+    share = _even_share(widths, costs, budget)
+    ranks = {name: min(width, int(share * width / within)) for name, width in widths.items()}
+    most = largest_ranks(widths, costs, budget, within)
     spent = sum(ranks[name] * costs[name] for name in ranks)
     entries = sorted(
         (
@@ -138,6 +144,23 @@ def allocate(
         spent += costs[name]
         ranks[name] += 1
     return ranks
+
+
+def largest_ranks(
+    widths: Mapping[str, int], costs: Mapping[str, float], budget: float, within: float = 2.0
+) -> dict[str, int]:
+    """The most components that `allocate` may give to each map, before any energy is known.
+
+    Args:
+        widths: how many components there are of every map.
+    """
+    share = _even_share(widths, costs, budget)
+    return {name: min(width, round(share * width * within)) for name, width in widths.items()}
+
+
+def _even_share(widths: Mapping[str, int], costs: Mapping[str, float], budget: float) -> float:
+    """Of its components, what each map gets where all are treated alike."""
+    return budget / sum(costs[name] * width for name, width in widths.items())
 
 
 def _root(gram: Tensor, ridge: float = 1e-9) -> Tensor:

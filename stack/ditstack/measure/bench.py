@@ -73,7 +73,7 @@ def trial(
     for at in range(0, len(prompts), batch):
         part = prompts[at : at + batch]
         parts.append(stack.sample(part, [recipe.seed + at + place for place in range(len(part))]))
-        spent, would_spend = spent + stack.pipe.spent, would_spend + stack.pipe.would_spend
+        spent, would_spend = spent + stack.pipe.passes.macs, would_spend + stack.pipe.passes.full_macs
         told(at + len(part))
     weights = sum(
         bytes_of(one)

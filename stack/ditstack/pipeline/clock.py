@@ -231,7 +231,7 @@ class _Pass(ModelHook):
             return run_original(self, args, kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
         self.clock.enter(module, self.context._context, len(hidden))
-        with self.clock.around():
+        with self.clock.around(module, args, kwargs):
             return run_original(self, args, kwargs)
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:

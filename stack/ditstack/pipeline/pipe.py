@@ -1,60 +1,77 @@
-"""Pipe: the one mutable object: a diffusers pipeline, its blocks, its clock, its factors, and what was counted."""
+"""Pipe: the anatomy of the user's pipeline: its transformers, their blocks, its clock, and what stands on them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.blocks import Block, find_blocks
 from ditstack.pipeline.clock import Clock
-from ditstack.pipeline.macs import MacCounter
+from ditstack.pipeline.passes import Passes
+from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
 
-if TYPE_CHECKING:
-    from ditstack.factors import Factors
-    from ditstack.pipeline.policy import StepPolicy
+__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe", "execution_device", "transformers_of"]
 
 TRANSFORMERS = ("transformer", "transformer_2")
-FULL, CALIBRATED, REUSED, OFF = "full", "calibrated", "reused", "off"
+
+
+class Kept(Protocol):
+    """One thing that a cache keeps."""
+
+    def tensors(self) -> list[Tensor]:
+        """What it holds on to."""
+        ...
+
+
+class KeptBetweenSteps(Protocol):
+    """A cache at work on a pipe."""
+
+    @property
+    def memories(self) -> Mapping[Hashable, Kept]:
+        """What it keeps now, by site and guidance branch."""
+        ...
+
+
+class AttentionReplacement(Protocol):
+    """A kernel at work in the blocks of a pipe."""
+
+    kernel: Callable[..., Any]
+    answer: Callable[..., Any]
+    ran: Counter[str]
+    """Of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason."""
 
 
 class Pipe:
     """What adapters change.
 
-    `kind` is what the present pass of a transformer is: "full" (run and remembered), another word of the cache's
-    ("forecast", "reused", "calibrated"), or "off" (run as if there were no cache).
+    Attributes:
+        trunks: runs of blocks through which one stream of constant shape flows, by site.
+        blocks: the blocks of every trunk of a transformer.
+        passes: how each pass of a transformer runs, and the records of those that ran.
+        caches: the caches that stand on it, in the order in which they were put up.
+        attention: the kernel that answers attention in the blocks, if it was replaced.
+        conditioning_modules: modules of a transformer whose output only its blocks read: a cache that skips every
+            block lets them rest.
+        fps: frames per second of its videos.
+        compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
+        on_weights: called once, when no later stage changes weights.
+        notes: sentences that a report must show, such as that a kernel is emulated.
     """
 
-    kind = OFF
-    cache_on = True
-    policy: StepPolicy | None = None
-    store: Any = None
-    witness: Witness | None = None
-    attention: Any = None
-    """The kernel that answers attention in the blocks, with the calls that it took."""
-    factors: Factors | None = None
     fitted_under: Mapping[str, str] = MappingProxyType({})
     """The conditions that its stages' factors were fitted under."""
     fitted_for: frozenset[str] = frozenset()
     """Fields of the sampler that those factors cannot leave."""
     departures: tuple[str, ...] = ()
     """Where the last call left what they were fitted at, a sentence each."""
-    compiled: int | None = None
-    """Pieces of code compiled in the present or last generation; None where nothing is compiled."""
-    as_written = False
-    """Whether compiled parts run as they were written for now."""
-    extra = 0
-    """Multiply-accumulates of the present pass that only a cache makes, for its later steps."""
-    fps = 0
-    """Frames per second of its videos."""
-    conditioning_modules: tuple[str, ...] = ()
-    """Modules of a transformer whose output only its blocks read: a cache that skips every block lets them rest."""
 
     def __init__(
         self,
@@ -70,131 +87,64 @@ class Pipe:
         self.transformers = transformers_of(pipeline)
         found = trunks or {name: {name: find_blocks(one, stacks)} for name, one in self.transformers.items()}
         self.trunks: dict[str, list[Block]] = {site: one for sites in found.values() for site, one in sites.items()}
-        """Runs of blocks through which one stream of constant shape flows, by site."""
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
-        """The blocks of every trunk of a transformer."""
+        self.conditioning_modules: tuple[str, ...] = ()
+        self.fps = 0
         _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
-        self.clock.around = self._pass
-        self.clock.on_edge.append(self._edge)
-        self.listeners: list[Callable[[str, torch.Tensor], None]] = []
-        """Told of every feature that a cache keeps: its site and the feature."""
-        self.on_pass: list[Callable[[], None]] = []
-        """Called when a pass begins, its branch and kind being settled."""
+        self.passes = Passes(self.clock, self.transformers)
+        self.passes.counted_as_written = self.uncompiled
+        self.clock.on_call.append(self._begin_call)
+        self.caches: list[KeptBetweenSteps] = []
+        self.attention: AttentionReplacement | None = None
+        self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
-        """Called once, when no later stage changes weights."""
         self.notes: list[str] = []
-        """Sentences that a report must show, such as that a kernel is emulated."""
-        self.tally: Counter[str] = Counter()
-        """Passes of a transformer by kind, of the present or last generation."""
-        self.step_kinds: dict[int, str] = {}
-        self.macs: dict[tuple[int, str, int], int] = {}
-        self.spent = self.would_spend = 0
-        """Multiply-accumulates of the present or last generation, and what they would be if nothing were cached."""
+        self._as_written = False
 
     @property
     def device(self) -> torch.device:
         """Where it runs; offloaded weights may lie elsewhere."""
         return execution_device(self.pipeline)
 
+    @property
+    def policy(self) -> StepPolicy | None:
+        """Says of each pass how it runs; None where there is no cache."""
+        return self.passes.policy
+
+    @policy.setter
+    def policy(self, policy: StepPolicy) -> None:
+        self.passes.policy = policy
+
+    @property
+    def as_written(self) -> bool:
+        """Whether compiled parts run as they were written for now."""
+        return self._as_written
+
     @contextmanager
     def without_cache(self) -> Iterator[None]:
         """Inside, the cache stands aside and every step runs in full."""
-        before, self.cache_on = self.cache_on, False
+        before, self.passes.cache_on = self.passes.cache_on, False
         try:
             yield
         finally:
-            self.cache_on = before
+            self.passes.cache_on = before
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
         """Inside, what is compiled runs as it was written, so that one can listen to its parts."""
-        before, self.as_written = self.as_written, True
+        before, self._as_written = self._as_written, True
         try:
             yield
         finally:
-            self.as_written = before
+            self._as_written = before
 
-    def steps_by_kind(self) -> dict[str, int]:
-        """How many steps of the last generation ran in each way; a step is full if any of its branches was."""
-        return dict(Counter(self.step_kinds.values()))
-
-    def _edge(self) -> None:
-        if self.policy is not None:
-            self.policy.forget()
-        if self.clock.running:
-            self.tally, self.step_kinds = Counter(), {}
-            if self.attention is not None:
-                self.attention.ran.clear()
-            self.spent = self.would_spend = 0
-            self.compiled = None if self.compiled is None else 0
-
-    @contextmanager
-    def _pass(self) -> Iterator[None]:
-        """Around every call of a transformer: decide its kind, count it, and remember that it ran."""
-        caching = self.clock.running and self.cache_on
-        self.kind = self.policy.kind() if caching and self.policy is not None else OFF
-        for begin in self.on_pass:
-            begin()
-        if self.witness is not None:
-            self.witness.begin()
-        try:
-            with self._count_macs():
-                yield
-        finally:
-            ran, self.kind = self.kind, OFF
-        if self.clock.running:
-            counted = self._counted(ran)
-            self.tally[counted] += 1
-            if self.step_kinds.get(self.clock.index) != FULL:
-                self.step_kinds[self.clock.index] = counted
-        if ran == FULL and self.policy is not None:
-            self.policy.ran_in_full()
-
-    def _counted(self, kind: str) -> str:
-        """How a pass is counted: by what a witness saw, else by its kind; without a cache every pass is full."""
-        if self.witness is not None:
-            return self.witness.saw()
-        return FULL if kind == OFF else kind
-
-    @contextmanager
-    def _count_macs(self) -> Iterator[None]:
-        """Count the multiplications of the first pass of each kind and batch; later ones cost the same."""
-        branch: Any = self.clock.branch or (0, None, 0)
-        transformer, _, rows = branch
-        if not self.clock.running:
-            yield
-            return
-        self.extra = 0
-        kinds = (FULL, self.witness.skipped) if self.witness else (self.kind,)
-        if all((transformer, kind, rows) in self.macs for kind in kinds):
-            yield
-            key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
-        else:
-            with self.uncompiled(), MacCounter() as counter:
-                yield
-            key = (transformer, self._counted(self.kind) if self.witness else self.kind, rows)
-            self.macs[key] = counter.total
-            if key[1] == FULL:
-                self.macs.setdefault((transformer, OFF, rows), counter.total - self.extra)
-        self.spent += self.macs[key]
-        self.would_spend += self.macs.get((transformer, OFF, rows), self.macs[key])
-
-
-class Witness(Protocol):
-    """Tells how a pass ran where a cache decides for itself what to skip."""
-
-    skipped: str
-    """The word for a pass that did not run in full."""
-
-    def begin(self) -> None:
-        """A pass begins."""
-        ...
-
-    def saw(self) -> str:
-        """How the pass that has just ended ran."""
-        ...
+    def _begin_call(self) -> None:
+        """The pipeline's call begins."""
+        if self.attention is not None:
+            self.attention.ran.clear()
+        self.compiled = None if self.compiled is None else 0
 
 
 def execution_device(pipeline: Any) -> torch.device:

@@ -59,6 +59,9 @@ class Adapter(BaseModel):
     per_item: ClassVar[bool] = True
     """Whether an item's picture never depends on its neighbours in the batch."""
 
+    fits_last: ClassVar[bool] = False
+    """Whether `fit` wants all other stages to stand, fitted, when it runs."""
+
     axis_field: ClassVar[str] = ""
     """The field whose allowed values are words of the stage, as `nf4` is in `--methods quantize=nf4`."""
 
@@ -98,6 +101,11 @@ class Adapter(BaseModel):
         Each comes from the adapter's field of the same name, or from one of `sampler_from`.
         """
         return {}
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """The sampler's fields of the baseline, which leaves this stage out; None where the baseline shares it."""
+        return None
 
     @property
     def schedule_steps(self) -> int | None:
@@ -154,7 +162,8 @@ class Adapter(BaseModel):
         raise NotImplementedError
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        """Put to use what was fitted, now or earlier. A cache need not: it reads `pipe.factors`."""
+        """Put to use what was fitted, now or earlier, in place of what was taken before."""
+        raise NotImplementedError
 
 
 class Cache(Adapter):

@@ -162,8 +162,10 @@ class Recipe:
 
     def plain(self) -> Recipe:
         """The unaccelerated baseline: the same model, LoRA, sampler and seed, nothing else."""
-        kept = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
-        return Recipe(f"{self.name} (plain)", kept, self._rest())
+        plain = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
+        kept = {stage: adapter for stage, adapter in plain.items() if adapter.baseline is None}
+        fields = {key: value for one in plain.values() for key, value in (one.baseline or {}).items()}
+        return Recipe(f"{self.name} (plain)", kept, {**self._rest(), "sampler": self.sampler.model_copy(update=fields)})
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe with every default spelt out, as plain data."""

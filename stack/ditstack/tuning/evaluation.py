@@ -18,7 +18,7 @@ from torch import Tensor
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.factors import Factors, fingerprint
+from ditstack.factors import fingerprint
 from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
@@ -89,7 +89,7 @@ class ScheduleEvaluation:
         weights = fingerprint(self.pipe.transformers)
         self.notes = Notes(notes, {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights})
         self._aims: dict[range, Tensor] = {}
-        self._factors: dict[int | float, Factors] = {}
+        self._factors: dict[int | float, dict[str, Tensor]] = {}
 
     def own(self) -> Candidate:
         """What the recipe says itself."""
@@ -108,8 +108,10 @@ class ScheduleEvaluation:
 
     def follow(self, candidate: Candidate) -> None:
         """Let the pipe run like this."""
-        self.pipe.factors = self._fitted(candidate.size) if "C" in candidate.letters else Factors({}, {})
-        self._schedule(candidate)
+        tensors = self._fitted(candidate.size) if "C" in candidate.letters else {}
+        cache = self._schedule(candidate)
+        if any(self._factors.values()):
+            cache.take(self.pipe, tensors)
 
     def shares(self, size: int | float) -> dict[str, float]:
         """What a step of each letter costs of an uncached one; a full one also projects what calibrated ones need."""
@@ -117,19 +119,12 @@ class ScheduleEvaluation:
         if key not in self.notes.known:
             steps = self.recipe.sampler.steps
             self.follow(Candidate(("FF" + "CSCSF" * steps)[:steps], size))
-            self.pipe.macs.clear()
             uncached, cached = self._seconds(cached=False), self._seconds(cached=True)
-            costs = {**cached, "off": uncached["full"]} if self.timed else self._macs()
-            self.notes.add(key, [costs.get(KINDS[letter], 0) / costs["off"] for letter in "FCS"])
+            costs = {kind: one / uncached["full"] for kind, one in cached.items()}
+            costs = costs if self.timed else self.pipe.passes.shares
+            self.notes.add(key, [costs.get(KINDS[letter], 0.0) for letter in "FCS"])
         full, calibrated, forecast = self.notes.known[key]
         return {"F": full, "C": calibrated, "S": forecast, "R": forecast}
-
-    def _macs(self) -> dict[str, float]:
-        """Of one step, by its kind."""
-        costs: dict[str, float] = {}
-        for (_, kind, _), macs in self.pipe.macs.items():
-            costs[kind] = costs.get(kind, 0) + macs
-        return costs
 
     def _seconds(self, cached: bool) -> dict[str, float]:
         """The median of a step of one generation, by its kind."""
@@ -139,7 +134,7 @@ class ScheduleEvaluation:
         def tick(done: int, steps: int) -> None:
             times.append(now())
             if len(times) > 1:
-                took.setdefault(self.pipe.step_kinds[done - 1], []).append(times[-1] - times[-2])
+                took.setdefault(self.pipe.passes.by_step[done - 1], []).append(times[-1] - times[-2])
 
         self.pipe.clock.on_tick.append(tick)
         try:
@@ -161,15 +156,15 @@ class ScheduleEvaluation:
         known, start = self.notes.known, _key(candidate, range(0)).removesuffix("0-0")
         self.notes.known = {key: values for key, values in known.items() if not key.startswith(start)}
 
-    def _fitted(self, size: int | float) -> Factors:
+    def _fitted(self, size: int | float) -> dict[str, Tensor]:
         if size not in self._factors:
             self._factors[size] = self._fit(Candidate(WAVE, size), FITTED_ON)
         return self._factors[size]
 
-    def _fit(self, candidate: Candidate, prompts: int) -> Factors:
+    def _fit(self, candidate: Candidate, prompts: int) -> dict[str, Tensor]:
         cache = self._schedule(candidate)
         few = CalibrationRun(self.pipe, self.calibration.prompts[:prompts], self.recipe.sampler, _quiet)
-        return Factors(cache.fit(self.pipe, few), {}) if cache.wants_factors else Factors({}, {})
+        return cache.fit(self.pipe, few) if cache.wants_factors else {}
 
     def _schedule(self, candidate: Candidate) -> Adapter:
         """Let the pipe's steps run as these letters say; the cache that would have them from its recipe."""

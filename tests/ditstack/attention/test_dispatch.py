@@ -114,13 +114,13 @@ def test_products_are_counted_as_the_kernel_says_and_never_twice() -> None:
 
         replace_attention(pipe, "counted", kernel)
         tiny.call(pipe.pipeline, P, 1, output_type="latent")
-        return pipe.spent
+        return pipe.passes.macs
 
     plain = Pipe(tiny.flux())
     tiny.call(plain.pipeline, P, 1, output_type="latent")
     attention = 5 * 2 * 2 * (2 * 80 * 80 * 64)  # blocks, items, heads
-    assert spent(1.0) == spent(None) == plain.spent
-    assert plain.spent - spent(0.25) == 0.75 * attention
+    assert spent(1.0) == spent(None) == plain.passes.macs
+    assert plain.passes.macs - spent(0.25) == 0.75 * attention
     assert MacCounter.active == []
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from ditstack.batch.encode import encode, read_note
-from ditstack.batch.store.manifest import Entry, Ledger, Part
-from ditstack.batch.store.shards import Shard
+from ditstack.batch.store.disk import Disk
+from ditstack.batch.store.lines import Entry
+from ditstack.batch.store.manifest import Ledger, Part
+from ditstack.batch.store.shards import Shards
 from ditstack.errors import BadFile, Unfinished
 
 TERMS = {"recipe": {"a": 1}, "prompts file": "x"}
@@ -23,7 +25,7 @@ BEGUN: list[Ledger] = []
 
 
 def begin(folder: Path, resume: bool = False) -> Ledger:
-    BEGUN.append(Ledger(folder))
+    BEGUN.append(Ledger(Disk(folder)))
     BEGUN[-1].open(TERMS, resume)
     return BEGUN[-1]
 
@@ -36,11 +38,12 @@ def _leave() -> Iterator[None]:
 
 
 def put(ledger: Ledger, number: int, data: bytes = b"picture") -> Entry:
-    path = ledger.folder / "pictures" / f"{number}.png"
+    path = ledger.folder.scratch / "pictures" / f"{number}.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    return {"number": number, "file": f"pictures/{number}.png", "bytes": len(data), "sha256": digest}
+    entry = {"number": number, "file": f"pictures/{number}.png", "bytes": len(data), "sha256": digest}
+    return {**entry, "run": ledger.run}
 
 
 def numbers(ledger: Ledger) -> list[int]:
@@ -55,6 +58,7 @@ def test_a_run_that_ended_leaves_one_manifest_and_nothing_else(tmp_path: Path) -
         part.fail({"line": 9, "error": "bad"})
         part.close({"rank": rank})
     assert [one["rank"] for one in ledger.close(2)] == [0, 1]
+    ledger.finish()
     assert numbers(ledger) == [0, 1]
     assert (tmp_path / "errors.jsonl").read_text().count("bad") == 2
     assert {path.name for path in tmp_path.iterdir()} == {"batch.json", "manifest.jsonl", "errors.jsonl", "pictures"}
@@ -68,13 +72,13 @@ def test_after_a_kill_torn_lines_torn_files_and_temporary_files_are_gone(tmp_pat
         file.write(b'{"number": 7, "file": "pic')
     (tmp_path / "pictures" / "1.png").write_bytes(b"pict")
     (tmp_path / "pictures" / "2.png").unlink()
-    (tmp_path / "pictures" / ".3.png.abc").write_bytes(b"half")
-    (tmp_path / ".manifest.jsonl.abc").write_bytes(b"half")
+    (tmp_path / "pictures" / ".3.png.77.ditstack-part").write_bytes(b"half")
+    (tmp_path / ".manifest.jsonl.77.ditstack-part").write_bytes(b"half")
     ledger.leave()
     again = begin(tmp_path)
     assert numbers(again) == [0, 3, 4]
     assert not list((tmp_path / "pictures").glob(".*"))
-    assert not (tmp_path / ".manifest.jsonl.abc").exists()
+    assert not (tmp_path / ".manifest.jsonl.77.ditstack-part").exists()
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["lock-0"]
 
 
@@ -89,18 +93,18 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
 def test_another_order_into_the_same_folder_is_refused_by_name(tmp_path: Path) -> None:
     begin(tmp_path).leave()
     with pytest.raises(BadFile, match="was begun with another recipe and another prompts file"):
-        Ledger(tmp_path).open({"recipe": {"a": 2}, "prompts file": "y"})
+        Ledger(Disk(tmp_path)).open({"recipe": {"a": 2}, "prompts file": "y"})
     begin(tmp_path, resume=True)
 
 
 def test_a_folder_with_other_things_or_nothing_to_resume_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="nothing to go on with"):
-        Ledger(tmp_path / "new").open(TERMS, resume=True)
+        Ledger(Disk(tmp_path / "new")).open(TERMS, resume=True)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(BadFile, match="holds something already"):
-        Ledger(tmp_path).open(TERMS)
+        Ledger(Disk(tmp_path)).open(TERMS)
     with pytest.raises(BadFile, match="cannot be written: Not a directory"):
-        Ledger(tmp_path / "mine.txt" / "out").open(TERMS)
+        Ledger(Disk(tmp_path / "mine.txt" / "out")).open(TERMS)
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -126,28 +130,29 @@ def test_shards_appear_whole_and_one_torn_picture_condemns_its_shard(tmp_path: P
     import tarfile
 
     ledger = begin(tmp_path)
-    part = Part(ledger, 0)
+    part, shards = Part(ledger, 0), Shards(ledger.folder)
     for start in (0, 2, 4):
-        shard = Shard(tmp_path, start)
+        shard = shards.begin()
         for number in (start, start + 1):
             data = f"picture {number}".encode()
             digest = hashlib.sha256(data).hexdigest()
-            shard.add({"number": number, "file": f"pictures/{number}.png", "bytes": len(data), "sha256": digest}, data)
+            entry = {"number": number, "file": f"pictures/{number}.png", "bytes": len(data), "sha256": digest}
+            shard.add({**entry, "run": ledger.run}, data)
         if start < 4:
             part.add(*shard.close())
         else:
             shard.close()  # killed before its lines were written
-    with tarfile.open(tmp_path / "shards" / "00000002.tar") as tar:
+    with tarfile.open(tmp_path / "shards" / "00000001.tar") as tar:
         assert tar.getnames() == ["00000002.json", "00000002.png", "00000003.json", "00000003.png"]
         line = tar.extractfile("00000003.json")
         assert line is not None
         assert json.load(line)["number"] == 3
     first = tmp_path / "shards" / "00000000.tar"
     first.write_bytes(first.read_bytes().replace(b"picture 1", b"pixture 1"))
-    Shard(tmp_path, 6)._file.close()  # killed while it was filled
+    shards.begin()._file.close()  # killed while it was filled
     ledger.leave()
     assert numbers(begin(tmp_path)) == [2, 3]
-    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["00000002.tar"]
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["00000001.tar"]
 
 
 @pytest.mark.parametrize("format", ["png", "jpg", "webp"])

@@ -42,13 +42,13 @@ def test_a_call_that_was_interrupted_after_any_step_leaves_nothing_behind() -> N
 
     for last in range(STEPS):
         call(pipe.pipeline, P, STEPS, callback_on_step_end=interrupt)
-        assert sum(pipe.steps_by_kind().values()) == last + 1
+        assert sum(pipe.passes.steps.values()) == last + 1
         assert torch.equal(img2img(sharing), want_sharing)
         with pytest.raises(KeyboardInterrupt):
             call(pipe.pipeline, P, STEPS, callback_on_step_end=fail)
         assert not pipe.clock.running
         assert running() is None
-        assert not pipe.store.memories
+        assert not any(cache.memories for cache in pipe.caches)
         assert torch.equal(img2img(sharing), want_sharing)
         assert torch.equal(call(pipe.pipeline, P, STEPS), want)
 
@@ -77,8 +77,8 @@ def test_two_stacks_on_one_transformer_do_not_know_of_each_other() -> None:
     for _ in range(2):
         assert torch.equal(call(text, P, STEPS), want)
         assert torch.equal(img2img(image), want_image)
-    assert pipe.steps_by_kind() == {"full": 2, "forecast": 4}
-    assert other.steps_by_kind() == {"full": 2, "forecast": 1}
+    assert pipe.passes.steps == {"full": 2, "forecast": 4}
+    assert other.passes.steps == {"full": 2, "forecast": 1}
 
 
 def test_no_object_of_the_users_changes_its_class_and_schedulers_pickle_and_copy() -> None:
@@ -92,7 +92,7 @@ def test_no_object_of_the_users_changes_its_class_and_schedulers_pickle_and_copy
     for other in (again, copy.deepcopy(pipeline.scheduler)):
         pipeline.scheduler = other
         assert torch.equal(call(pipeline, P, STEPS), want)
-        assert pipe.steps_by_kind() == {"full": 3, "forecast": 3}
+        assert pipe.passes.steps == {"full": 3, "forecast": 3}
 
 
 def test_a_copied_pipeline_runs_plainly() -> None:
@@ -129,7 +129,7 @@ def test_a_subclass_that_calls_the_call_above_is_one_call() -> None:
     pipe = cached(own)
     arguments = {"height": 16, "width": 16, "max_sequence_length": TEXT_LENGTH, "num_inference_steps": STEPS}
     own(prompt=list(P), **arguments)
-    assert pipe.steps_by_kind() == {"full": 3, "forecast": 3}
+    assert pipe.passes.steps == {"full": 3, "forecast": 3}
 
 
 class SteppingTwice(diffusers.FlowMatchEulerDiscreteScheduler):  # pyright: ignore[reportPrivateImportUsage]
@@ -149,7 +149,7 @@ def test_a_scheduler_that_is_called_twice_a_step_counts_once() -> None:
     want = call(pipeline, P, STEPS)
     pipeline.scheduler = SteppingTwice.from_config(pipeline.scheduler.config)
     assert torch.equal(call(pipeline, P, STEPS), want)
-    assert pipe.steps_by_kind() == {"full": 3, "forecast": 3}
+    assert pipe.passes.steps == {"full": 3, "forecast": 3}
 
 
 @pytest.mark.parametrize("kind", ["LTXImageToVideoPipeline", "LTXConditionPipeline"])
@@ -165,7 +165,7 @@ def test_a_conditioned_frame_whose_timestep_is_zero_moves_no_start(kind: str) ->
             num_inference_steps=STEPS, max_sequence_length=TEXT_LENGTH, output_type="latent",
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
-    assert pipe.steps_by_kind() == {"full": 3, "forecast": 3}
+    assert pipe.passes.steps == {"full": 3, "forecast": 3}
     assert len(ran) == 3 * blocks_of(pipe)
 
 
@@ -180,7 +180,7 @@ def test_duplicate_timesteps_and_a_start_part_way_are_counted(strength: float, s
     text = {"prompt": P[0], "max_sequence_length": TEXT_LENGTH, "num_inference_steps": STEPS}
     with block_runs(pipe) as ran:
         pipeline(image=PICTURE, strength=strength, height=16, width=16, output_type="latent", **text)
-    counted = pipe.steps_by_kind()
+    counted = pipe.passes.steps
     assert sum(counted.values()) == pipe.clock.done == pipe.clock.planned == pipeline._num_timesteps
     assert counted["forecast"] == counted["full"] or abs(counted["forecast"] - counted["full"]) == 1
     assert len(ran) == counted["full"] * blocks_of(pipe)

@@ -24,8 +24,8 @@ def test_two_guidance_passes_each_skip_their_own_blocks() -> None:
     with block_runs(pipe) as ran:
         call(pipe.pipeline, P, 6, true_cfg_scale=3.0)
     assert len(ran) == 3 * 2 * blocks_of(pipe)
-    assert pipe.steps_by_kind() == {"full": 3, "forecast": 3}
-    assert pipe.tally == {"full": 6, "forecast": 6}
+    assert pipe.passes.steps == {"full": 3, "forecast": 3}
+    assert pipe.passes.kinds == {"full": 6, "forecast": 6}
 
 
 def test_one_batched_pass_counts_once_a_step() -> None:
@@ -33,7 +33,7 @@ def test_one_batched_pass_counts_once_a_step() -> None:
     with block_runs(pipe) as ran:
         call(pipe.pipeline, P, 6)
     assert len(ran) == 3 * blocks_of(pipe)
-    assert pipe.tally == {"full": 3, "forecast": 3}
+    assert pipe.passes.kinds == {"full": 3, "forecast": 3}
 
 
 def loop(pipe: Pipe, guided: range, named: bool, steps: int = 6) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_a_branch_that_a_guider_leaves_out_never_forecasts_from_what_is_too_old(
     # full steps are 0, 2, 4; the second branch appears on 1, 2, 3, and must run in full on 1 and on 2
     with block_runs(pipe) as ran, pipe.clock.call():
         loop(pipe, range(1, 4), named)
-    assert pipe.tally == {"full": 3 + 2, "forecast": 3 + 1}
+    assert pipe.passes.kinds == {"full": 3 + 2, "forecast": 3 + 1}
     assert len(ran) == 5 * blocks_of(pipe)
 
 
@@ -81,7 +81,7 @@ def test_image_to_image_starts_part_way_and_spreads_its_own_steps() -> None:
     with block_runs(pipe) as ran:
         call(pipe.pipeline, P, 8, strength=0.5)
     assert pipe.clock.steps == 4
-    assert list(pipe.step_kinds.values()) == ["full", "forecast", "full", "forecast"]
+    assert list(pipe.passes.by_step.values()) == ["full", "forecast", "full", "forecast"]
     assert len(ran) == 2 * blocks_of(pipe)
     assert pipe.clock.time(0) == pytest.approx(pipe.clock.times[4])
 
@@ -93,7 +93,7 @@ def test_another_number_of_steps_and_another_batch_begin_afresh() -> None:
             call(pipe.pipeline, prompts, steps)
         full = -(-steps // 3)
         assert len(ran) == full * blocks_of(pipe)
-        assert pipe.steps_by_kind().get("full") == full
+        assert pipe.passes.steps.get("full") == full
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -125,7 +125,7 @@ def test_an_exception_inside_a_block_leaves_no_trace() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         call(pipe.pipeline, P, 6)
     handle.remove()
-    assert pipe.kind == "off"
+    assert pipe.passes.kind == "off"
     assert torch.equal(call(pipe.pipeline, P, 6), want)
 
 
@@ -142,7 +142,7 @@ def test_two_interleaved_pipelines_do_not_know_of_each_other() -> None:
 
     assert torch.equal(call(outer.pipeline, P, 6, callback_on_step_end=other), want)
     assert torch.equal(inside[0], want_inside)
-    assert outer.steps_by_kind() == {"full": 2, "forecast": 4}
+    assert outer.passes.steps == {"full": 2, "forecast": 4}
 
 
 SCHEDULERS = [
@@ -168,7 +168,7 @@ def test_every_scheduler_is_heard(family: str, name: str, settings: dict[str, An
     with block_runs(pipe) as ran:
         out = call(pipeline, P, 6)
     full = -(-evaluations // 2)
-    assert pipe.steps_by_kind() == {"full": full, "forecast": evaluations - full}
+    assert pipe.passes.steps == {"full": full, "forecast": evaluations - full}
     assert len(ran) == full * blocks_of(pipe)
     assert torch.isfinite(out).all()
     times = pipe.clock.times

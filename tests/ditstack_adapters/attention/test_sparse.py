@@ -105,7 +105,7 @@ def test_blocks_are_chosen_on_full_steps_and_held_on_the_calibrated_ones_between
 
     kernel.choose = noted
     tiny.call(stack.pipeline, ["a cat"], 6, output_type="latent", true_cfg_scale=3.0)
-    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 4}
+    assert stack.pipe.passes.steps == {"full": 2, "calibrated": 4}
     assert Counter(step for step, _ in at) == {0: 10, 3: 10}  # 5 blocks, 2 branches of guidance
     assert stack.pipe.attention.ran == {"kernel": 60}
     assert not kernel._kept
@@ -166,9 +166,9 @@ def test_a_sparse_stage_and_a_cache_are_calibrated_together_and_loaded_to_the_bi
     for stage in ("attention", "cache"):
         data[stage]["calibrate"] = "never"
     loaded = apply(tiny.flux(), Recipe.parse(data))
-    assert fitted.pipe.factors is not None
-    assert {name.partition("/")[0] for name in fitted.pipe.factors.tensors} == {"attention", "transformer.basis"}
-    assert loaded.pipe.factors is not None
+    assert fitted.factors is not None
+    assert {name.partition("/")[0] for name in fitted.factors.tensors} == {"attention", "transformer.basis"}
+    assert loaded.factors is not None
     first, second = (tiny.call(one.pipeline, ["a fox"], 4, output_type="latent") for one in (fitted, loaded))
     assert torch.equal(first, second)
     assert loaded.pipe.attention is not None
@@ -193,7 +193,7 @@ def test_a_video_may_look_at_near_frames_only() -> None:
     Sparse(pattern="window", frames=0).apply(pipe)
     want, out = (tiny.call(one.pipeline, ["a cat"], 2) for one in (plain, pipe))
     assert 0 < (out - want).norm() / want.norm() < 0.5
-    assert pipe.spent < plain.spent
+    assert pipe.passes.macs < plain.passes.macs
 
 
 def test_fewer_products_are_counted_and_nothing_is_left_after_a_generation() -> None:
@@ -202,7 +202,7 @@ def test_fewer_products_are_counted_and_nothing_is_left_after_a_generation() -> 
     for pipeline in (stack.pipeline, plain.pipeline):
         tiny.call(pipeline, ["a cat"], 2, output_type="latent")
     dense = 2 * 5 * 2 * (2 * 80 * 80 * 64)  # steps, blocks, heads
-    assert plain.spent - stack.pipe.spent == pytest.approx(dense * 4 * 2 / 400, rel=1e-3)
+    assert plain.passes.macs - stack.pipe.passes.macs == pytest.approx(dense * 4 * 2 / 400, rel=1e-3)
 
 
 @pytest.mark.parametrize(

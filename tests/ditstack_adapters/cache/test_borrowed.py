@@ -34,15 +34,15 @@ def test_it_skips_what_it_says_and_off_is_exact(family: str, method: str, fields
     pipe = cached(family, method, **fields)
     with block_runs(pipe) as ran:
         made = call(pipe.pipeline, P, 8)
-    assert pipe.tally["skipped"]
+    assert pipe.passes.kinds["skipped"]
     always = 1 if method == "fbcache" else 0
     blocks = blocks_of(pipe)
-    assert len(ran) == pipe.tally["full"] * blocks + pipe.tally["skipped"] * always
-    assert pipe.spent < pipe.would_spend
+    assert len(ran) == pipe.passes.kinds["full"] * blocks + pipe.passes.kinds["skipped"] * always
+    assert pipe.passes.macs < pipe.passes.full_macs
     assert torch.equal(call(pipe.pipeline, P, 8), made)
     with pipe.without_cache():
         off = call(pipe.pipeline, P, 8)
-    assert pipe.steps_by_kind() == {"full": 8}
+    assert pipe.passes.steps == {"full": 8}
     assert torch.equal(off, call(tiny.FAMILIES[family](), P, 8))
     assert not torch.equal(made, off)
 
@@ -65,7 +65,7 @@ def test_where_diffusers_cannot_it_is_refused(family: str, method: str, sentence
 def test_a_cache_that_skips_nothing_is_told_of() -> None:
     pipe = cached("flux", "taylorseer", warmup=4)
     call(pipe.pipeline, P, 4)
-    assert pipe.steps_by_kind() == {"full": 4}
+    assert pipe.passes.steps == {"full": 4}
     assert any("taylorseer skipped nothing in the last generation" in note for note in pipe.notes)
     call(pipe.pipeline, P, 8)
     assert not pipe.notes
@@ -75,7 +75,7 @@ def test_each_generation_has_its_own_number_of_steps() -> None:
     pipe = cached("flux", "magcache", ratios=RATIOS, retention=0.5)
     for steps in (8, 4):
         call(pipe.pipeline, P, steps)
-        kinds = list(pipe.step_kinds.values())
+        kinds = list(pipe.passes.by_step.values())
         assert kinds[: steps // 2] == ["full"] * (steps // 2)
         assert "skipped" in kinds
 

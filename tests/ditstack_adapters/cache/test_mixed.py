@@ -39,8 +39,8 @@ def run(stack: Stack, steps: int = STEPS, **more: Any) -> Tensor:
 def test_every_step_runs_as_its_letter_says_in_both_guidance_passes() -> None:
     stack = stand(schedule="F C S F R C S")
     run(stack, true_cfg_scale=3.0)
-    assert stack.pipe.tally == {"full": 4, "calibrated": 4, "forecast": 4, "reused": 2}
-    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 2, "forecast": 2, "reused": 1}
+    assert stack.pipe.passes.kinds == {"full": 4, "calibrated": 4, "forecast": 4, "reused": 2}
+    assert stack.pipe.passes.steps == {"full": 2, "calibrated": 2, "forecast": 2, "reused": 1}
 
 
 def test_calibrated_steps_alone_at_full_rank_are_the_plain_pipe() -> None:

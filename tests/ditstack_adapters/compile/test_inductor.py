@@ -59,7 +59,7 @@ def compiled_twice(stages: dict[str, Any], most: int, **fields: Any) -> Stack:
 
 @pytest.mark.parametrize("kind", CACHES)
 def test_every_kind_of_step_is_compiled_once_and_paints_the_same(kind: str) -> None:
-    kinds = compiled_twice(CACHES[kind], PIECES[kind]).pipe.steps_by_kind()
+    kinds = compiled_twice(CACHES[kind], PIECES[kind]).pipe.passes.steps
     assert kind == "mixed" or kind in kinds
 
 

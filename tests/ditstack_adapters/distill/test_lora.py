@@ -74,7 +74,7 @@ def test_caches_and_compensation_stand_on_one_that_runs_beside(write: Write) -> 
     data |= {"cache": {"method": "icc", "calibrate": "auto", "interval": 2}, "calibration": P}
     stack = apply(tiny.flux(), Recipe.parse(data))
     assert torch.isfinite(run(stack)).all()
-    assert stack.pipe.steps_by_kind() == {"full": 2, "calibrated": 1}
+    assert stack.pipe.passes.steps == {"full": 2, "calibrated": 1}
 
 
 def test_switching_off_leaves_the_lora_and_another_pipeline_is_untouched(write: Write) -> None:

@@ -31,7 +31,7 @@ def test_blocks_are_skipped_and_counted_and_off_is_the_plain_pipeline(family: st
         made = make(stack, family)
     blocks = blocks_of(stack.pipe) // len(stack.pipe.transformers)
     assert made.steps == steps_of(family, "forecast")
-    assert len(ran) == stack.pipe.tally["full"] * blocks
+    assert len(ran) == stack.pipe.passes.kinds["full"] * blocks
     assert stack.report(made).macs_ratio < 0.85
     assert torch.equal(make(stack, family).images, made.images)
     alone = make(stack, family, slice(1))
@@ -69,7 +69,7 @@ def test_a_skipped_pass_with_the_inputs_of_a_full_one_returns_what_that_returned
         transformer.register_forward_hook(compare, with_kwargs=True)
     stack.pipe.clock.on_tick.append(lambda done, steps: passes.clear())
     make(stack, family)
-    assert stack.pipe.tally["reused"]
+    assert stack.pipe.passes.kinds["reused"]
     assert len(gaps) > len(outs)
     assert max(gaps) < 1e-5
 
@@ -80,7 +80,7 @@ def test_branches_of_blocks_are_skipped_too(family: str) -> None:
     with block_runs(stack.pipe) as ran:
         made = make(stack, family)
     assert made.steps == steps_of(family, "forecast")
-    assert len(ran) == stack.pipe.tally["full"] * (blocks_of(stack.pipe) // len(stack.pipe.transformers))
+    assert len(ran) == stack.pipe.passes.kinds["full"] * (blocks_of(stack.pipe) // len(stack.pipe.transformers))
     alone = make(stack, family, slice(1))
     gap = (alone.latents - made.latents[:1]).abs().max()
     assert gap <= 1e-5 * made.latents.abs().max().clamp_min(1)
@@ -98,7 +98,7 @@ def test_what_only_feeds_the_blocks_rests_with_them_and_changes_nothing(
                 transformer.get_submodule(path), lambda run: lambda *args, **named: ran.append(1) or run(*args, **named)
             )
     made = make(stack, family)
-    assert len(ran) == stack.pipe.tally["full"] * len(paths) > 0
+    assert len(ran) == stack.pipe.passes.kinds["full"] * len(paths) > 0
     monkeypatch.setattr(Pipe, "conditioning_modules", property(lambda pipe: (), lambda pipe, given: None), raising=True)
     assert torch.equal(make(stand(family, cache=SVDCACHE), family).images, made.images)
 
@@ -130,7 +130,7 @@ def test_auto_on_a_family_with_a_file_of_its_own_makes_the_same_pictures() -> No
 def test_guidance_is_given_in_the_familys_own_words(family: str, passes: int) -> None:
     stack = stand(family, cache=SVDCACHE)
     weak, strong = make(stack, family, guidance=2.0), make(stack, family, guidance=6.0)
-    assert stack.pipe.tally == {"full": 3 * passes, "forecast": 3 * passes}
+    assert stack.pipe.passes.kinds == {"full": 3 * passes, "forecast": 3 * passes}
     assert not torch.allclose(weak.latents, strong.latents, atol=1e-3)
 
 
@@ -146,7 +146,7 @@ def test_z_image_whose_guidance_ends_early_never_forecasts_from_another_batch() 
     stack = stand("z_image", cache=SVDCACHE)
     prompts = list(PROMPTS)
     made = tiny.call(stack.pipeline, prompts, 8, cfg_truncation=0.5)
-    kinds = list(stack.pipe.step_kinds.values())
+    kinds = list(stack.pipe.passes.by_step.values())
     assert prompts == PROMPTS
     assert kinds.count("full") > 4  # its first unguided step is full, whatever the schedule says
     with stack.off():

@@ -52,7 +52,7 @@ def test_a_stack_on_weights_that_are_moved_makes_the_same_pictures(
     monkeypatch.setattr(Model, "settle", lambda self, pipeline: WAYS[way](pipeline))
     stack = load(Recipe.parse(recipe))
     assert torch.equal(tiny.call(stack.pipeline, ["a cat"], output_type="latent"), want)
-    assert stack.pipe.steps_by_kind() == {"full": 2, "forecast": 2}
+    assert stack.pipe.passes.steps == {"full": 2, "forecast": 2}
     assert stack.pipe.device.type == "cpu"
 
 

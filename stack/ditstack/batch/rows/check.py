@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import struct
@@ -16,14 +17,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ditstack.batch.rows.sources import Source
+from ditstack.batch.store.lines import line_of
+from ditstack.batch.store.place import faults, filesystem, is_url, normal
 from ditstack.errors import BadFile
+from ditstack.files import LONGEST_PROMPT, opened
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MOST_PIXELS = 2**24
+MOST_EXTRA = 2**19
+"""Bytes of the columns of a row that are carried through."""
 Side = Annotated[int, Field(ge=16, le=16_384)]
-Text = Annotated[str, Field(max_length=5_000)]
+Text = Annotated[str, Field(max_length=LONGEST_PROMPT)]
 
 
 class Row(BaseModel):
@@ -43,6 +49,13 @@ class Row(BaseModel):
     num_images: Annotated[int, Field(ge=1, le=10_000)] = 1
     image: str | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @field_validator("id", "prompt", "negative_prompt", "image")
+    @classmethod
+    def _text(cls, value: str | None) -> str | None:
+        if value and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("half a character (a lone surrogate), which no file and no text encoder takes")
+        return value
 
     @field_validator("id", mode="before")
     @classmethod
@@ -66,6 +79,12 @@ class Row(BaseModel):
             raise ValueError(f"{self.width} x {self.height} is more than {MOST_PIXELS} pixels")
         if self.class_label is None and self.image is None and not (self.prompt or "").strip():
             raise ValueError("no prompt, class_label or image")
+        try:
+            extra = len(line_of(self.model_extra or {}))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"a column that JSON cannot hold: {error}") from None
+        if extra > MOST_EXTRA:
+            raise ValueError(f"columns to carry through of {extra:,} bytes; wanted at most {MOST_EXTRA:,}")
         return self
 
 
@@ -98,14 +117,14 @@ def read_rows(
     """
     seen = _Seen(fold) if source.has_ids else None
     for index, (line, raw) in enumerate(source.raw()):
-        one = check(line, index, raw, prompt, source.path if source.kind == "folder" else source.path.parent, own_size)
+        one = check(line, index, raw, prompt, source.home, own_size)
         if isinstance(one, GoodRow) and seen and (first := seen.note(one.row.id, line)):
             one = BadRow(line, index, one.row.id, f"id: {one.row.id!r} was used in line {first} already")
         yield one
 
 
 def check(
-    line: int, index: int, raw: Mapping[str, Any] | str, prompt: str | None, home: Path, own_size: bool
+    line: int, index: int, raw: Mapping[str, Any] | str, prompt: str | None, home: str, own_size: bool
 ) -> GoodRow | BadRow:
     """One row, checked; what is missing in it is supplied."""
     name = f"{index + 1:06d}"
@@ -116,7 +135,7 @@ def check(
     if prompt is not None:
         given.setdefault("prompt", prompt)
     try:
-        row = Row(**given)
+        row = Row.model_validate(given)
         return GoodRow(line, index, _with_picture(row, home, own_size) if row.image else row)
     except ValidationError as error:
         return BadRow(line, index, str(given["id"])[:150], _explain(error))
@@ -124,35 +143,51 @@ def check(
         return BadRow(line, index, str(given["id"])[:150], str(error))
 
 
-def _with_picture(row: Row, home: Path, own_size: bool) -> Row:
+def _with_picture(row: Row, home: str, own_size: bool) -> Row:
     """The row with the whole path of its picture; only the picture's header is read.
 
     Raises:
         BadFile: it is not a picture, or an absurd one.
     """
-    path = home / str(row.image)
-    with picture_file(path) as picture:
+    place = str(row.image)
+    if not is_url(place):
+        place = f"{home}/{place}" if is_url(home) else str(Path(home) / place)
+    with picture_file(place) as picture:
         width, height = (side // 16 * 16 for side in picture.size)
     size = {"width": width, "height": height} if own_size and row.width is None else {}
-    return Row(**{**row.model_dump(exclude_none=True), "prompt": row.prompt or "", "image": str(path), **size})
+    return Row(**{**row.model_dump(exclude_none=True), "prompt": row.prompt or "", "image": place, **size})
 
 
 @contextmanager
-def picture_file(path: Path) -> Iterator[Image.Image]:
+def picture_file(place: str) -> Iterator[Image.Image]:
     """A picture of the user's, open.
 
     Raises:
-        BadFile: it is missing, torn, absurdly large, or no picture; also where that shows only inside the block.
+        BadFile: it is missing, torn, absurdly large, no plain file, or no picture; also where that shows only inside
+            the block.
     """
     from PIL import Image
 
-    if not path.is_file():
-        raise BadFile(f"image: there is no file {path}")
     try:
-        with Image.open(path) as picture:
+        with _opened(place) as file, Image.open(file) as picture:
             yield picture
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except BadFile:
+        raise
+    except (*faults(), SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise BadFile(f"image: {error}") from None
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[Any]:
+    if is_url(place):
+        fs, path = filesystem(normal(place), "image:")
+        with fs.open(path, "rb") as file:
+            yield file
+    else:
+        if not os.path.lexists(place):
+            raise BadFile(f"image: there is no file {place}")
+        with opened(Path(place), "image:") as file:
+            yield file
 
 
 def _explain(error: ValidationError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +25,7 @@ def rows_in(batch: Any, numbers: Iterable[int]) -> list[GoodRow | BadRow]:
         BadPipeline: it is nothing that rows can be read from.
     """
     counted = iter(numbers)
-    return [_single(check(0, next(counted), one, None, Path(), own_size=False)) for one in _dicts(batch)]
+    return [_single(check(0, next(counted), one, None, ".", own_size=False)) for one in _dicts(batch)]
 
 
 def items_in(rows: Sequence[GoodRow | BadRow], run_seed: int) -> list[Item]:

@@ -1,40 +1,39 @@
-"""Manifest: the folder of a batch, what is finished in it, and how a run that was cut off is put in order again.
+"""Manifest: the folder of a batch, what is finished in it, and how a run that was cut off is put right again.
 
     batch.json  recipe.yaml  manifest.jsonl  errors.jsonl  report.json  pictures/ or shards/
-    parts/      while a run lasts: each process's own lines, its lock, and its totals at the end
+    parts/      while a run lasts: its prompts, each process's own lines, its lock, and its totals at the end
 
 Every file but those in parts/ appears whole or not at all; a picture counts once its line and its checksum agree.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
 import json
-import os
-import shutil
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from ditstack.batch.store.folder import PART, PASSING, Folder, write
+from ditstack.batch.store.lines import OTHER, TORN, Entry, line_of, mark, read
+from ditstack.batch.store.shards import close_gaps, stray_shards
 from ditstack.errors import BadFile, Unfinished
-from ditstack.files import opened_atomically, write_atomically
 
-Entry = dict[str, Any]
 STRAYS = 60.0
 """Seconds for processes that outlived a killed one to notice, which they do within half of it."""
+SETTLED = ("batch_size", "batch_size_asked")
+"""What batch.json keeps beside the terms."""
 
 
 class Ledger:
     """The books of one output folder. One process prepares and closes them; each writes its own part."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.parts = folder / "parts"
-        self.manifest = folder / "manifest.jsonl"
-        self.held: list[IO[Any]] = []
-        """Open files of this process: its locks and its part."""
+        self.run = ""
+        """Whose lines are ours: a digest of the terms."""
+        self.repaired: list[str] = []
+        """What was found wrong in the books at the start, in sentences."""
 
     def open(self, terms: dict[str, Any], resume: bool = False) -> None:
         """Begin in a new folder, or go on with what the same terms began.
@@ -45,154 +44,167 @@ class Ledger:
         known = self.terms()
         if known is None:
             if resume:
-                raise BadFile(f"there is nothing to go on with in {self.folder}; leave out --resume")
-            if self.folder.is_dir() and any(one.name != "parts" for one in self.folder.iterdir()):
-                raise BadFile(f"{self.folder} holds something already; name another folder with --out")
+                raise BadFile(f"there is nothing to go on with in {self.folder.name}; leave out --resume")
+            if any(name != "parts" for name in self.folder.names()):
+                raise BadFile(f"{self.folder.name} holds something already; name another folder with --out")
         elif changed := [key for key in terms if known.get(key) != terms[key]]:
             raise BadFile(
-                f"{self.folder} was begun with another {' and another '.join(changed)}; "
+                f"{self.folder.name} was begun with another {' and another '.join(changed)}; "
                 "give what it was begun with, or name another folder with --out"
             )
         self.lock(0)
         self._wait_for_strays()
-        self._tidy()
         if known is None:
             self.set_terms(terms)
+        self.join()
+        self._tidy()
+
+    def join(self) -> None:
+        """In every process: know whose lines are ours."""
+        terms = {key: value for key, value in (self.terms() or {}).items() if key not in SETTLED}
+        self.run = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:12]
 
     def terms(self) -> dict[str, Any] | None:
         """What the folder was begun with."""
-        try:
-            return json.loads((self.folder / "batch.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        data = self.folder.read("batch.json")
+        if data is None:
             return None
-        except (OSError, ValueError) as error:
-            raise BadFile(f"{self.folder / 'batch.json'} cannot be read: {error}") from None
-
-    def folds(self) -> bool:
-        """Whether the disk takes names that differ only by case for the same."""
-        return (self.folder / "BATCH.JSON").exists()
+        try:
+            terms = json.loads(data)
+        except (ValueError, RecursionError):
+            terms = None
+        if not isinstance(terms, dict):
+            raise BadFile(
+                f"{self.folder.name}/batch.json is not what ditstack wrote, so nothing says what the folder holds; "
+                "put the file back, or name another folder with --out"
+            )
+        return terms
 
     def set_terms(self, terms: dict[str, Any]) -> None:
-        write_atomically(self.folder / "batch.json", json.dumps(terms, indent=2).encode())
+        write(self.folder, "batch.json", json.dumps(terms, indent=2).encode())
 
-    def lock(self, rank: int) -> None:
+    def lock(self, rank: int, seconds: float = 0) -> None:
         """Hold the lock of one process until this one ends, however it ends.
 
         Raises:
             Unfinished: another process holds it.
         """
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            file = (self.parts / f"lock-{rank}").open("w")
-        except OSError as error:
-            raise BadFile(f"{self.folder} cannot be written: {error.strerror}") from None
-        if not _locked(file):
-            file.close()
-            raise Unfinished(f"another process is writing to {self.folder}; wait until it ends, or stop it")
-        self.held.append(file)
+        if not self.folder.lock(rank, seconds):
+            raise Unfinished(f"another process is writing to {self.folder.name}; wait until it ends, or stop it")
 
     def leave(self) -> None:
         """Let go of the folder."""
-        while self.held:
-            self.held.pop().close()
+        self.folder.leave()
 
     def _wait_for_strays(self) -> None:
         """Processes that outlived the run's first one stop by themselves at the end of their batch."""
-        for path in self.parts.glob("lock-*"):
-            if path.name == "lock-0":
-                continue
-            with path.open("w") as file:
-                if not _locked(file, STRAYS):
-                    raise Unfinished(f"another process is writing to {self.folder}; wait until it ends, or stop it")
+        for rank in self.folder.ranks():
+            if rank:
+                self.lock(rank, STRAYS)
+                self.folder.unlock(rank)
 
     def entries(self) -> Iterator[Entry]:
-        """Every line, finished or not: of the manifest first, then of the parts. Torn lines are passed over."""
-        for path in [self.manifest, *sorted(self.parts.glob("manifest-*.jsonl"))]:
-            if path.is_file():
-                yield from _lines(path)
+        """Every whole line of this run: of the manifest first, then of the parts."""
+        return (entry for entry in self._read() if isinstance(entry, dict))
+
+    def _read(self) -> Iterator[Entry | str]:
+        for name in ["manifest.jsonl", *self._parts("manifest")]:
+            yield from read(self.folder.lines(name), self.run)
+
+    def _parts(self, stem: str) -> list[str]:
+        found = self.folder.names("parts")
+        return [f"parts/{name}" for name in found if name.startswith(f"{stem}-") and name.endswith(".jsonl")]
 
     def done(self) -> bytearray:
         """Which pictures the manifest holds, by number."""
         done = bytearray()
-        for entry in _lines(self.manifest) if self.manifest.is_file() else ():
-            _mark(done, entry["number"])
+        for entry in read(self.folder.lines("manifest.jsonl"), self.run):
+            if isinstance(entry, dict):
+                mark(done, entry["number"])
         return done
 
     def _tidy(self) -> None:
-        """After a kill: one manifest of whole pictures, no parts, no torn file, no shard that nobody knows."""
-        torn, good, strays = self._verify()
-        if torn or any(self.parts.glob("manifest-*.jsonl")):
+        """After a kill: one manifest of whole pictures, no parts, no torn file, no shard of ours that nobody knows."""
+        wrong, torn, good, known = self._verify()
+        if sum(wrong.values()) or torn or self._parts("manifest"):
             self._rewrite(good, torn)
-        for path in strays:
-            path.unlink(missing_ok=True)
+        for name in stray_shards(self.folder, known, {one for one in torn if isinstance(one, str)}, self.run):
+            self.folder.remove(name)
         self.sweep()
-        for path in self.parts.iterdir():
-            if not path.name.startswith(("lock-", "stdin")):
-                path.unlink()
+        for name in self.folder.names("parts"):
+            if name.startswith(PASSING) and not name.startswith("lock-"):
+                self.folder.remove(f"parts/{name}")
+        self.repaired = [f"manifest.jsonl: found {count} lines {kind}; left out" for kind, count in wrong.items()]
+        if torn:
+            self.repaired.append(f"{len(torn)} pictures or shards were missing or torn; they are made again")
 
-    def _verify(self) -> tuple[set[int | str], bytearray, list[Path]]:
-        """Numbers of torn pictures and names of torn shards; the whole numbers; shards that no line speaks of.
+    def _verify(self) -> tuple[Counter[str], set[int | str], bytearray, set[str]]:
+        """Lines by what is wrong with them; numbers of torn pictures, names of torn shards; the whole; known shards.
 
         A shard with one torn picture is torn as a whole: its pictures are made again, so that none is there twice.
         """
+        wrong: Counter[str] = Counter()
         torn: set[int | str] = set()
-        good, known = bytearray(), set()
-        for entry in self.entries():
-            known.add(entry["file"]) if "member" in entry else None
-            if _is_whole(self.folder, entry):
-                _mark(good, entry["number"])
-            else:
+        good, known = bytearray(), set[str]()
+        for entry in self._read():
+            if isinstance(entry, str):
+                wrong[{TORN: "that are torn", OTHER: OTHER}[entry]] += 1
+                continue
+            if "member" in entry:
+                known.add(entry["file"])
+            if not self.folder.holds(entry):
                 torn.add(entry["file"] if "member" in entry else entry["number"])
-        shards = (self.folder / "shards").glob("*.tar")
-        strays = [path for path in shards if (name := f"shards/{path.name}") not in known or name in torn]
-        return torn, good, strays
+            elif mark(good, entry["number"]):
+                wrong["that were there already"] += 1
+        return wrong, torn, good, known
 
-    def _rewrite(self, good: bytearray, torn: set[int | str]) -> None:
+    def _rewrite(self, good: bytearray, torn: set[int | str], moved: dict[str, str] | None = None) -> None:
+        """The manifest anew: each good picture's first line."""
         written = bytearray()
-        with opened_atomically(self.manifest) as file:
+        with self.folder.writing("manifest.jsonl") as file:
             for entry in self.entries():
                 number = entry["number"]
-                fresh = number >= len(written) or not written[number]
-                if fresh and number < len(good) and good[number] and not {number, entry["file"]} & torn:
-                    _mark(written, number)
-                    file.write(line_of(entry))
+                if number < len(good) and good[number] and not {number, entry["file"]} & torn:
+                    if not mark(written, number):
+                        renamed = (moved or {}).get(entry["file"], entry["file"])
+                        file.write(line_of({**entry, "file": renamed}))
 
     def close(self, world: int) -> list[Entry]:
-        """The end of a run, by its first process: one manifest, one list of errors, no parts.
+        """The end of a run, by its first process: one manifest, one list of errors.
 
         Returns:
             The totals that each process left.
         """
-        totals = [json.loads((self.parts / f"totals-{rank}.json").read_text()) for rank in range(world)]
-        self._join("errors.jsonl", append=False)
-        self._join("manifest.jsonl", append=True)
+        totals = [json.loads(self.folder.read(f"parts/totals-{rank}.json") or b"{}") for rank in range(world)]
+        self._join_errors()
+        if self._parts("manifest"):
+            every, shards = bytearray(), set[str]()
+            for entry in self.entries():
+                mark(every, entry["number"])
+                shards |= {entry["file"]} if "member" in entry else set()
+            self._rewrite(every, set(), close_gaps(self.folder, shards))
         self.sweep()
-        self.leave()
-        shutil.rmtree(self.parts, ignore_errors=True)
         return totals
 
-    def _join(self, name: str, append: bool) -> None:
-        target, stem = self.folder / name, name.removesuffix(".jsonl")
-        parts = [part for part in sorted(self.parts.glob(f"{stem}-*.jsonl")) if part.stat().st_size]
-        if not parts and (append or not target.is_file()):
-            return
+    def _join_errors(self) -> None:
+        parts = [name for name in self._parts("errors") if self.folder.read(name)]
         if not parts:
-            target.unlink()
+            self.folder.remove("errors.jsonl")
             return
-        with opened_atomically(target) as file:
-            for part in [*([target] if append and target.is_file() else []), *parts]:
-                with part.open("rb") as lines:
-                    shutil.copyfileobj(lines, file)
+        with self.folder.writing("errors.jsonl") as file:
+            for name in parts:
+                file.writelines(self.folder.lines(name))
 
     def sweep(self) -> None:
-        """Remove the temporary files of processes that were killed."""
-        names = (".batch.json.", ".manifest.jsonl.", ".errors.jsonl.", ".report.json.", ".recipe.yaml.")
-        for path in self.folder.iterdir():
-            if path.name.startswith(names):
-                path.unlink()
-        for inner in ("pictures", "shards", "factors", "parts"):
-            for path in (self.folder / inner).glob(".*"):
-                path.unlink()
+        """Remove the temporary files of processes that were killed; nobody else's names end like theirs."""
+        for inner in ("", "pictures", "shards", "factors", "parts"):
+            for name in self.folder.names(inner):
+                if name.startswith(".") and name.endswith(PART):
+                    self.folder.remove(f"{inner}/{name}" if inner else name)
+
+    def finish(self) -> None:
+        """Let go of the folder at the end of a run that is through."""
+        self.folder.unlock_and_clear()
 
 
 class Part:
@@ -202,83 +214,20 @@ class Part:
         self.ledger, self.rank = ledger, rank
         if rank:
             ledger.lock(rank)
-        self._pictures = self._open("manifest")
-        self._errors = self._open("errors")
-
-    def _open(self, stem: str) -> io.FileIO:
-        try:
-            file = (self.ledger.parts / f"{stem}-{self.rank}.jsonl").open("ab", buffering=0)
-        except OSError as error:
-            raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
-        self.ledger.held.append(file)
-        return file
+        self._pictures = ledger.folder.appender(f"parts/manifest-{rank}.jsonl")
+        self._errors = ledger.folder.appender(f"parts/errors-{rank}.jsonl")
 
     def add(self, *entries: Entry) -> None:
-        """Note finished pictures, whose files are on the disk."""
-        self._write(self._pictures, b"".join(line_of(entry) for entry in entries))
+        """Note finished pictures, whose files are there."""
+        if entries:
+            self._pictures.append(b"".join(line_of({**entry, "run": self.ledger.run}) for entry in entries))
 
     def fail(self, entry: Entry) -> None:
         """Note a row that could not be made."""
-        self._write(self._errors, line_of(entry))
-
-    def _write(self, file: io.FileIO, data: bytes) -> None:
-        try:
-            if file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
+        self._errors.append(line_of(entry))
 
     def close(self, totals: Entry) -> None:
         """Say that this process is through."""
-        try:
-            for file in (self._pictures, self._errors):
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise BadFile(f"{self.ledger.folder} cannot be written: {error.strerror}") from None
-        write_atomically(self.ledger.parts / f"totals-{self.rank}.json", json.dumps(totals).encode())
-
-
-def line_of(entry: Entry) -> bytes:
-    return json.dumps(entry, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _lines(path: Path) -> Iterator[Entry]:
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and {"number", "file", "sha256", "bytes"} <= entry.keys():
-                yield entry
-
-
-def _mark(done: bytearray, number: int) -> None:
-    if number >= len(done):
-        done.extend(bytes(number + 1 - len(done) + len(done) // 8))
-    done[number] = 1
-
-
-def _is_whole(folder: Path, entry: Entry) -> bool:
-    try:
-        with (folder / entry["file"]).open("rb") as file:
-            file.seek(entry.get("offset", 0))
-            data = file.read(entry["bytes"] if "member" in entry else -1)
-    except OSError:
-        return False
-    return len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]
-
-
-def _locked(file: IO[str], seconds: float = 0) -> bool:
-    import fcntl
-    import time
-
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.1)
+        self._pictures.close()
+        self._errors.close()
+        write(self.ledger.folder, f"parts/totals-{self.rank}.json", json.dumps(totals).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
 
 
 Prompts = Annotated[
-    Path, typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file, a folder of pictures, or -.")
+    str,
+    typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file or URL, a folder of pictures, or -."),
 ]
 Folder = Annotated[
-    Path, typer.Option("--out", help="Where to write; what the same command began there is gone on with.")
+    str, typer.Option("--out", help="A folder or URL to write to; what the same command began there is gone on with.")
 ]
 Devices = Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
@@ -32,6 +32,7 @@ Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of t
 Shards = Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")]
 Prompt = Annotated[str | None, typer.Option(help="For rows that bring none.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")]
+LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Of progress off a terminal; json for collectors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")]
 
 
@@ -50,6 +51,7 @@ def batch(
     prompt: Prompt = None,
     strict: Strict = False,
     resume: Resume = False,
+    log_format: LogFormat = "text",
     changes: Changes = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +68,7 @@ def batch(
     from ditstack.batch.spec import BatchSpec
 
     spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
-    _run(Job(spec, devices, nodes, strategy, logger), as_json)
+    _run(Job(spec, devices, nodes, strategy, logger, log_format), as_json)
 
 
 def _run(job: Job, as_json: bool) -> None:
@@ -79,7 +81,7 @@ def _run(job: Job, as_json: bool) -> None:
         print(error, file=sys.stderr)
         sys.exit(job.exit_code)
     if report is not None:
-        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.spec.folder))
+        print(report.model_dump_json(indent=2) if as_json else _summary(report, job.spec.folder.name))
         sys.exit(job.exit_code or (1 if not report.pictures else 0))
 
 
@@ -96,7 +98,7 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _summary(report: BatchReport, folder: Path) -> str:
+def _summary(report: BatchReport, folder: str) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.steps.items(), reverse=True)) or "none"
     lines = [
         f"{report.written} pictures written, {report.pictures} in the folder; "
@@ -105,8 +107,12 @@ def _summary(report: BatchReport, folder: Path) -> str:
     if len(report.devices) > 1:
         each = (f"{one.rank}: {one.pictures} at {one.pictures_per_second:.2f}/s" for one in report.devices)
         lines.append("by process: " + ", ".join(each))
+    if report.cost:
+        stages = ", ".join(f"{name} {seconds:.3g}" for name, seconds in report.cost.stage_seconds_per_picture.items())
+        each = f"{report.cost.device_seconds_per_picture:.3g} device-seconds per picture ({stages})"
+        lines.append(f"cost: {report.cost.pictures_per_hour:,.0f} pictures per hour, {each}")
     if report.failures:
-        lines.append(f"{report.failures} rows failed: {folder / 'errors.jsonl'}")
+        lines.append(f"{report.failures} rows failed: {folder}/errors.jsonl")
     if not report.complete:
         lines.append("stopped; the same command goes on")
     lines += [f"note: {note}" for note in report.notes]

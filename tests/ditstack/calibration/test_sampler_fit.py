@@ -1,0 +1,103 @@
+"""A sampler fitted to a tiny pipeline: its loss falls, its gradient is right, a killed fit goes on, weights stay."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_pipelines as tiny
+from ditstack.assembly.build import build
+from ditstack.calibration.run import CalibrationRun, Partial
+from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish, loss_of
+from ditstack.calibration.trajectories import differentiable
+from ditstack.recipe.recipe import Recipe
+
+P = ["a red circle", "a blue star", "a green square", "a white ring"]
+
+
+def run(folder: Path | None = None, quantize: str | None = None) -> CalibrationRun:
+    data: dict[str, Any] = {"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 3, "size": "16x16"}}
+    data |= {"quantize": {"method": "torchao", "scheme": quantize}} if quantize else {}
+    recipe = Recipe.parse(data, "r")
+    partial = Partial(folder / "partial", {}) if folder else Partial()
+    return CalibrationRun(build(recipe, tiny.flux()), P, recipe.sampler, lambda text: None, partial=partial)
+
+
+def wish(iterations: int = 4, by: str = "gradient") -> SamplerWish:
+    return SamplerWish(2, iterations, 3, by, reference_steps=6)
+
+
+def loss(fit: SamplerFit, method: Any) -> float:
+    with torch.no_grad():
+        return float(loss_of(fit._run(method, [0, 1, 2]), fit.aims[:3]))
+
+
+@pytest.mark.parametrize("by", ["gradient", "probes"])
+def test_what_is_found_is_no_worse_on_other_prompts_than_where_it_began(by: str) -> None:
+    calibration = run()
+    fit = SamplerFit(calibration.pipe, calibration, wish(2, by))
+    parameters = fit._parameters(2)
+    before = fit.score(parameters.method())
+    assert sum(fit.score(fit._descend(parameters, before))) >= sum(before)
+
+
+def test_a_small_step_along_the_gradient_lowers_the_loss() -> None:
+    calibration = run()
+    fit = SamplerFit(calibration.pipe, calibration, wish())
+    parameters = fit._parameters(2)
+    before = loss(fit, parameters.method())
+    fit._backward(parameters, [0, 1, 2])
+    with torch.no_grad():
+        size = sum(float(one.grad.square().sum()) for one in parameters.parameters() if one.grad is not None)
+        for one in parameters.parameters():
+            one -= 1e-3 * one.grad / size**0.5
+    assert loss(fit, parameters.method()) < before
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_the_gradient_through_all_evaluations_is_that_of_differences(quantize: str | None) -> None:
+    calibration = run(quantize=quantize)
+    fit = SamplerFit(calibration.pipe, calibration, wish())
+    parameters = fit._parameters(2)
+    with differentiable(fit.pipe):
+        loss_of(fit._run(parameters.method(), [0, 1, 2]), fit.aims[:3]).backward()
+    assert parameters.changes.grad is not None
+    with torch.no_grad():
+        values = []
+        for sign in (1, -1):
+            parameters.changes[1, 0] += sign * 1e-2
+            values.append(loss(fit, parameters.method()))
+            parameters.changes[1, 0] -= sign * 1e-2
+    assert float(parameters.changes.grad[1, 0]) == pytest.approx((values[0] - values[1]) / 2e-2, rel=0.05)
+
+
+def test_after_a_fit_the_pipe_is_as_it_was() -> None:
+    calibration = run(quantize="int8")
+    pipe = calibration.pipe
+    own, transformer = pipe.pipeline.scheduler, pipe.transformers["transformer"]
+    weights = {name: id(one) for name, one in transformer.named_parameters()}
+    wanted = {name: one.requires_grad for name, one in transformer.named_parameters()}
+    before = calibration.latents()
+    SamplerFit(pipe, calibration, wish(2)).tensors()
+    assert pipe.pipeline.scheduler is own
+    assert {name: id(one) for name, one in transformer.named_parameters()} == weights
+    assert {name: one.requires_grad for name, one in transformer.named_parameters()} == wanted
+    assert torch.equal(calibration.latents(), before)
+
+
+def test_a_killed_fit_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    whole = SamplerFit(run().pipe, run(), wish(4)).tensors()
+
+    def stop(part: str, done: int, count: int) -> None:
+        if (part, done) == ("sampler", 2):
+            raise KeyboardInterrupt
+
+    killed = run(tmp_path)
+    killed.bar = stop
+    killed.partial.keep = lambda part, tensors, at_once=False, keep=killed.partial.keep: keep(part, tensors, True)
+    with pytest.raises(KeyboardInterrupt):
+        SamplerFit(killed.pipe, killed, wish(4)).tensors()
+    again = SamplerFit(run(tmp_path).pipe, run(tmp_path), wish(4)).tensors()
+    for name, one in whole.items():
+        torch.testing.assert_close(again[name], one, rtol=1e-5, atol=1e-5)
