@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--combined-prompts", type=int, default=32)
+    parser.add_argument("--combined-prompts", type=int, default=96)
     parser.add_argument("--combined-kills", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

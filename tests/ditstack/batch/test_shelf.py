@@ -49,7 +49,7 @@ def test_a_recipe_on_the_shelf_makes_a_batch_with_its_report(tmp_path: Path, nam
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-int8-native-svdcache", "tiny-none-native-icc", "tiny-nf4-native-icc"])
 def test_two_processes_make_the_pictures_of_rounded_and_fitted_stacks_once(tmp_path: Path, name: str) -> None:
-    command = [sys.executable, "-c", "from ditstack.cli.app import main; main()", "batch", name]
+    command = [str(Path(sys.executable).parent / "ditstack"), "batch", name]
     command += [str(prompts(tmp_path)), "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
     command += [word for change in quick(name) for word in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
