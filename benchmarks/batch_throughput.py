@@ -25,6 +25,7 @@ import torch  # noqa: E402
 
 from ditstack.assembly.sample import Pictures  # noqa: E402
 from ditstack.batch.rows.batches import Item  # noqa: E402
+from ditstack.batch.rows.sources import Source  # noqa: E402
 from ditstack.batch.run import Job  # noqa: E402
 from ditstack.batch.spec import BatchSpec  # noqa: E402
 from ditstack.compat import hush  # noqa: E402
@@ -105,6 +106,7 @@ def million(out: Path, kind: str, rows: int, painted: int) -> dict[str, float]:
 
     spec = BatchSpec(Recipe.read("tiny", ["model.device=cpu"]), prompts, out / kind[1:], 16)
     Job(spec, make=stub).run()
+    spec.source = Source.find(prompts)
     started, held = time.perf_counter(), _resident()
     reset_peak_memory()
     assert not list(spec.batches(bytearray(b"\1") * rows))

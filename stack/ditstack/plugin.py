@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditstack.attention.dispatch import Call, Declined, replace_attention
+    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ditstack.weights.dense import is_beside
 
 _ROOMS = {
-    "attention.dispatch": ("Call", "Declined", "replace_attention"),
+    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
@@ -66,8 +66,8 @@ __all__ = [
     "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
     "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
-    "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of",
-    "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
+    "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
+    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ditstack.assembly.build import build
+from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.drift import Drift
+from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Tell, provide_factors
+from ditstack.calibration.calibrate import Tell, provide_factors, wanting
+from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
+
+LOG = logging.getLogger("ditstack")
 
 
 class Stack:
@@ -25,6 +32,63 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
+        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
+        self._refitting = False
+        pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
+        pipe.clock.before_call.append(self._look_for_drift)
+
+    def __repr__(self) -> str:
+        words = [f"{stage} {adapter.method}" for stage, adapter in self.recipe.stages()]
+        gone = "" if standing_on(self.pipeline) is self.pipe else ", removed"
+        ran = ", ".join(f"{count} {kind}" for kind, count in self.pipe.passes.steps.items())
+        share = f"{self.pipe.passes.macs_ratio:.0%} of the MACs"
+        lines = [
+            f"Stack {self.recipe.name} on a {type(self.pipeline).__name__}{gone}",
+            f"stages: {' > '.join(words)}",
+            f"last generation: {ran} steps, {share}" if ran else "no generation yet",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n  ".join(lines)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its pictures should know: of the stack, and of the last call."""
+        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes]
+
+    def _look_for_drift(self) -> None:
+        """The pipeline is about to be called: notice what was changed on it since.
+
+        Raises:
+            StaleFactors: the weights were changed, and factors may not be fitted anew.
+        """
+        if self._refitting:
+            return
+        changed = self._drift.look()
+        for note in self._drift.notes:
+            LOG.warning(note)
+        if changed:
+            self._follow_weights()
+
+    def _follow_weights(self) -> None:
+        note = (
+            "the weights are others than when the stack was put up: a LoRA was loaded, fused or set, or they were cast"
+        )
+        if self.factors is not None and not all(
+            getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
+        ):
+            raise StaleFactors(f"{note}; the factors belong to those before; call `apply` again")
+        self._weights = ""
+        self.pipe.passes.recount()
+        if self.factors is not None:
+            note += "; the factors were fitted anew"
+            self._refitting = True
+            try:
+                self.factors = provide_factors(self.recipe, self.pipe).factors
+            finally:
+                self._refitting = False
+        self._drift.accept()
+        LOG.warning(note)
+        self.pipe.notes += [note] if note not in self.pipe.notes else []
 
     @property
     def pipeline(self) -> Any:
@@ -45,10 +109,30 @@ class Stack:
         """Switch the cache on again."""
         self.pipe.passes.cache_on = True
 
+    def remove(self) -> None:
+        """Give the pipeline back as it was: cache, attention, compiled code and scheduler are taken off.
+
+        Weights that were rounded, or that a LoRA was fused into, stay as they are; that is logged and noted.
+        """
+        stays = take_down(self.pipe)
+        for sentence in stays:
+            LOG.warning(f"{sentence}; load the pipeline again to have them as they were")
+        self.pipe.notes += [sentence for sentence in stays if sentence not in self.pipe.notes]
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Inside, a denoising loop of your own is accelerated as the pipeline's call is, from `set_timesteps` on."""
+        with self.pipe.clock.call():
+            yield
+
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, negative_prompt: str | None = None
     ) -> Pictures:
         """One picture per prompt; seeds count up from the recipe's where none are given."""
+        if standing_on(self.pipeline) is not self.pipe:
+            raise BadPipeline(
+                "this stack was removed, or another recipe was applied since; use what that `apply` returned"
+            )
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         return sample(self.pipe, prompts, chosen, self.recipe.sampler, negative_prompt)
 
@@ -73,7 +157,7 @@ class Stack:
             macs=pipe.passes.macs,
             macs_ratio=pipe.passes.macs_ratio,
             compiled=pipe.compiled,
-            notes=[*pipe.notes, *pipe.departures],
+            notes=self.notes,
         )
 
 
@@ -91,23 +175,46 @@ class _Off:
         self.passes.cache_on = self.before
 
 
-def apply(pipeline: Any, recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
+def apply(
+    pipeline: Any,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    tell: Tell = lambda text: None,
+    changes: Sequence[str] = (),
+) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
+
+    A pipeline that carries a stack has its cache, attention and compile stages replaced. Where `apply` raises anything,
+    the pipeline is as it was before.
 
     Args:
         pipeline: of the recipe's model family.
-        recipe: a name on the shelf, a path, or a Recipe.
+        recipe: a name on the shelf, a path, a dict with the keys of a recipe, or a Recipe.
         tell: told in a sentence what long work is being done, such as calibration.
+        changes: such as "cache.interval=5", laid over the recipe.
 
     Raises:
-        RecipeError, Incompatible, BadPipeline: before anything is changed.
+        RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), pipeline, tell)
+    chosen = _read(recipe, changes)
+    check(chosen, pipeline)
+    with unchanged(chosen, pipeline):
+        return _stand(chosen, pipeline, tell)
 
 
-def load(recipe: str | Path | Recipe, tell: Tell = lambda text: None) -> Stack:
+def load(
+    recipe: str | Path | Mapping[str, Any] | Recipe, tell: Tell = lambda text: None, changes: Sequence[str] = ()
+) -> Stack:
     """Load the recipe's own model and stack on it."""
-    return _stand(recipe if isinstance(recipe, Recipe) else Recipe.read(recipe), None, tell)
+    return _stand(_read(recipe, changes), None, tell)
+
+
+def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:
+    if isinstance(recipe, (str, Path)):
+        return Recipe.read(recipe, list(changes))
+    if isinstance(recipe, Recipe) and not changes:
+        return recipe
+    data, name = (recipe.resolved(), recipe.name) if isinstance(recipe, Recipe) else (recipe, "recipe")
+    return Recipe.parse(data, name, list(changes))
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:

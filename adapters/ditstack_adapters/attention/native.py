@@ -25,8 +25,10 @@ class Native(Adapter):
     def apply(self, pipe: Pipe) -> None:
         from diffusers.models.attention_dispatch import AttentionBackendName
 
+        from ditstack.plugin import choose_backend
+
         for transformer in pipe.transformers.values():
             for module in transformer.modules():
                 processor = getattr(module, "processor", None)
                 if hasattr(processor, "_attention_backend"):
-                    processor._attention_backend = AttentionBackendName.NATIVE  # pyright: ignore[reportOptionalMemberAccess]
+                    choose_backend(processor, AttentionBackendName.NATIVE)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import torch
+
+from ditstack.assembly.anatomy import check_stages, refuse_compiled
+from ditstack.assembly.drift import sketch
 from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
-from ditstack.pipeline.pipe import Pipe, execution_device
+from ditstack.assembly.snapshot import unchanged_on_failure
+from ditstack.errors import BadPipeline
+from ditstack.pipeline.hooks import Undo, noting_undo
+from ditstack.pipeline.pipe import Pipe, execution_device, transformers_of
 from ditstack.recipe import plan
-from ditstack.recipe.adapter import STAGES
+from ditstack.recipe.adapter import STAGES, Adapter
 from ditstack.recipe.recipe import Recipe
+
+OF_WEIGHTS = ("distill", "quantize")
+"""Stages that change weights; what they did stays when a stack is removed."""
+LOG = logging.getLogger("ditstack")
+
+_STANDING: WeakValueDictionary[int, Pipe] = WeakValueDictionary()
+"""What stands on a pipeline, by its id."""
+_DONE: WeakKeyDictionary[torch.nn.Module, dict[str, Adapter]] = WeakKeyDictionary()
+"""What stages have done to the weights of a transformer."""
 
 
 def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
@@ -21,21 +41,143 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         Incompatible: before any weight is loaded.
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
+    check(recipe, pipeline)
+    if pipeline is None:
+        loaded = recipe.model.load()
+        return _put_up(recipe, loaded, lambda: recipe.model.settle(loaded))
+    return _put_up(recipe, pipeline)
+
+
+@contextmanager
+def unchanged(recipe: Recipe, pipeline: Any) -> Iterator[None]:
+    """Inside, a recipe is put up on a pipeline; where that raises anything, the pipeline is as it was before."""
+    changes_weights = bool(_of_weights(recipe, pipeline)[0])
+    with unchanged_on_failure(pipeline, changes_weights), _forgetting_on_failure(pipeline):
+        yield
+
+
+def check(recipe: Recipe, pipeline: Any = None) -> None:
+    """Refuse what can be known to fail before any weight is loaded, rounded or copied."""
     plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
     check_scheduler(recipe.sampler)
     for _, adapter in recipe.stages():
         adapter.inspect()
-    model = recipe.model
-    loaded = model.load() if pipeline is None else pipeline
-    scheduler = chosen_scheduler(loaded, recipe.sampler)
-    pipe = model.wrap(loaded)
-    loaded.scheduler = scheduler
-    if pipeline is None:
-        pipe.on_weights.append(lambda: model.settle(loaded))
-    for stage in STAGES[1:]:
-        if stage in recipe.adapters:
-            recipe.adapters[stage].apply(pipe)
-        if stage == "quantize":
-            for tell in pipe.on_weights:
-                tell()
+    if pipeline is not None:
+        refuse_compiled(pipeline)
+        recipe.model.check_family(pipeline)
+        check_stages(recipe, {**_of_weights(recipe, pipeline)[0], **_others(recipe)}, pipeline)
+        chosen_scheduler(pipeline, recipe.sampler)
+
+
+def standing_on(pipeline: Any) -> Pipe | None:
+    """The pipe of the stack that a pipeline carries."""
+    found = _STANDING.get(id(pipeline))
+    return found if found is not None and found.pipeline is pipeline else None
+
+
+def take_down(pipe: Pipe) -> list[str]:
+    """Give a pipeline back as it was before its stack.
+
+    Returns:
+        What cannot be undone, in sentences.
+    """
+    if standing_on(pipe.pipeline) is pipe:
+        del _STANDING[id(pipe.pipeline)]
+        pipe.clock.leave()
+        for undo in reversed(pipe.undo):
+            undo()
+    done = {stage: one for name in pipe.transformers.values() for stage, one in _DONE.get(name, {}).items()}
+    return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
+
+
+def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None) -> Pipe:
+    wanted, kept = _of_weights(recipe, pipeline)
+    undo: list[Undo] = []
+    if (before := standing_on(pipeline)) is not None:
+        take_down(before)
+    with noting_undo(undo):
+        pipe = recipe.model.wrap(pipeline)
+    pipe.undo = undo
+    _set_scheduler(pipe, chosen_scheduler(pipeline, recipe.sampler))
+    pipe.notes += kept
+    if settle is not None:
+        pipe.on_weights.append(settle)
+    for stage, adapter in wanted.items():
+        _change_weights(pipe, stage, adapter)
+    for tell in pipe.on_weights:
+        tell()
+    with noting_undo(undo):
+        for adapter in _others(recipe).values():
+            adapter.apply(pipe)
+    _STANDING[id(pipeline)] = pipe
     return pipe
+
+
+def _others(recipe: Recipe) -> dict[str, Adapter]:
+    """The stages after the model's that change no weights."""
+    return {
+        stage: recipe.adapters[stage] for stage in STAGES[1:] if stage in recipe.adapters and stage not in OF_WEIGHTS
+    }
+
+
+def _of_weights(recipe: Recipe, pipeline: Any) -> tuple[dict[str, Adapter], list[str]]:
+    """The stages that must change weights now, and what earlier ones did that this recipe says nothing of.
+
+    Raises:
+        BadPipeline: a stage did something else to them.
+    """
+    done = {stage: one for module in transformers_of(pipeline).values() for stage, one in _DONE.get(module, {}).items()}
+    wanted = {stage: recipe.adapters[stage] for stage in OF_WEIGHTS if stage in recipe.adapters}
+    kept = []
+    for stage, adapter in done.items():
+        if wanted.get(stage) == adapter:
+            del wanted[stage]
+        elif stage in wanted:
+            raise BadPipeline(
+                f"the weights were changed by {stage} {adapter.method} with other settings, which cannot be undone; "
+                f"load the pipeline again, or write `{stage}: none` to stack on the weights as they are"
+            )
+        else:
+            kept.append(
+                f"{stage}: none, but the weights stay as {stage} {adapter.method} of an earlier recipe left them"
+            )
+    return wanted, kept
+
+
+def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
+    before = sketch(pipe.transformers)
+    adapter.apply(pipe)
+    if sketch(pipe.transformers) != before:
+        for module in pipe.transformers.values():
+            _DONE.setdefault(module, {})[stage] = adapter
+    elif stage == "quantize":
+        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        pipe.notes.append(note)
+        LOG.warning(note)
+
+
+def _set_scheduler(pipe: Pipe, scheduler: Any) -> None:
+    before, pipeline = pipe.pipeline.scheduler, pipe.pipeline
+    pipeline.scheduler = pipe.scheduler = scheduler
+
+    def undo() -> None:
+        if pipeline.scheduler is pipe.scheduler and before is not pipe.scheduler:
+            pipeline.scheduler = before
+
+    pipe.undo.append(undo)
+
+
+@contextmanager
+def _forgetting_on_failure(pipeline: Any) -> Iterator[None]:
+    """Where what is inside fails, what is known of the pipeline is what was known before."""
+    standing, modules = standing_on(pipeline), list(transformers_of(pipeline).values())
+    done = [dict(_DONE.get(module, {})) for module in modules]
+    try:
+        yield
+    except BaseException:
+        _STANDING.pop(id(pipeline), None)
+        if standing is not None:
+            _STANDING[id(pipeline)] = standing
+        for module, stages in zip(modules, done, strict=True):
+            _DONE[module] = stages
+        raise

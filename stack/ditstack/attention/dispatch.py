@@ -6,10 +6,10 @@ an attention module of the pipe runs, that one function is answered by the kerne
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ditstack.attention.layout import AroundPass, Layout
 from ditstack.attention.opaque import attend, number
-from ditstack.pipeline.hooks import attach, run_original
+from ditstack.pipeline.hooks import InnerHook, attach, run_original, to_undo
 from ditstack.pipeline.macs import Stated, attention_macs, counts_as
 from ditstack.pipeline.pipe import Pipe
 
@@ -77,11 +77,13 @@ class Replacement:
 
     Attributes:
         ran: of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason.
+        awake: whether the present call of the transformer is one of this pipe's own pipeline.
     """
 
     def __init__(self, pipe: Pipe, name: str, kernel: Kernel, closed: bool) -> None:
         self.pipe, self.name, self.kernel, self.closed = pipe, name, kernel, closed
         self.ran: Counter[str] = Counter()
+        self.awake = False
         self.layout = Layout()
 
     def answer(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
@@ -113,15 +115,11 @@ def replace_attention(pipe: Pipe, name: str, kernel: Kernel, closed: bool = Fals
     """
     pipe.attention = replacement = Replacement(pipe, name, kernel, closed)
     for stage, transformer in pipe.transformers.items():
-        _hook(transformer, AroundPass(pipe, replacement.layout))
+        attach(transformer, AroundPass(pipe, replacement), HOOK)
         for block in pipe.blocks[stage]:
             for site, module in _attention_modules(block.name, block.module):
                 _surround(module, Site(replacement, f"{stage}.{site}"))
     return replacement
-
-
-def _hook(module: torch.nn.Module, hook: ModelHook) -> None:
-    attach(module, hook, HOOK)
 
 
 def _attention_modules(name: str, block: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -133,27 +131,38 @@ def _attention_modules(name: str, block: torch.nn.Module) -> Iterator[tuple[str,
 def _surround(module: Any, site: Site) -> None:
     """Let what the module runs be answered at `site`."""
     if not hasattr(module, "processor"):
-        _hook(module, _Surrounded(site))
+        attach(module, _Surrounded(site), HOOK)
         return
     if hasattr(module.processor, "_attention_backend"):
-        # diffusers' own setter would change other pipelines too
-        module.processor._attention_backend = AttentionBackendName.NATIVE
-    module.processor.site = site
-    module.processor.__class__ = _surrounded(type(module.processor))
+        choose_backend(module.processor, AttentionBackendName.NATIVE)
+    _AtAttention(module, site)
 
 
-@functools.cache
-def _surrounded(kind: type) -> type:
-    """A processor class whose calls run inside their object's site; not a hook, so that compiled blocks share code."""
+def choose_backend(processor: Any, backend: AttentionBackendName) -> None:
+    """Set diffusers' backend for one processor; its own setter would change other pipelines too."""
+    before = processor._attention_backend
+    processor._attention_backend = backend
 
-    @functools.wraps(kind.__call__)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+    def undo() -> None:
+        processor._attention_backend = before
+
+    to_undo(undo)
+
+
+class _AtAttention(InnerHook):
+    """An attention module that runs inside its site, whatever processor it carries."""
+
+    def __init__(self, module: torch.nn.Module, site: Site) -> None:
+        super().__init__(module)
+        self.site = site
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.site.replacement.awake:
+            return self.under(*args, **kwargs)
+        given = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
         self.site.given = given.shape[1] if isinstance(given, Tensor) and given.dim() == 3 else 0
         with self.site:
-            return kind.__call__(self, *args, **kwargs)
-
-    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+            return self.under(*args, **kwargs)
 
 
 class _Surrounded(ModelHook):
@@ -164,7 +173,7 @@ class _Surrounded(ModelHook):
         self.site = site
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with self.site:
+        with self.site if self.site.replacement.awake else nullcontext():
             return run_original(self, args, kwargs)
 
 

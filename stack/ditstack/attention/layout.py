@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.hooks.hooks import ModelHook
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ditstack.pipeline.calls import running
 from ditstack.pipeline.hooks import run_original
 from ditstack.pipeline.pipe import Pipe
 
@@ -53,14 +54,30 @@ def _frames(transformer: Any, hidden: Any, said: Any) -> int:
     return hidden.shape[2 if channels_first else 1]
 
 
-class AroundPass(ModelHook):
-    """Tells the layout of every call of a transformer."""
+class Wakes(Protocol):
+    """A kernel that answers attention only while it is awake."""
 
-    def __init__(self, pipe: Pipe, layout: Layout) -> None:
+    awake: bool
+    layout: Layout
+
+
+class AroundPass(ModelHook):
+    """Tells the layout of every call of a transformer, and wakes the kernel for those of the pipe's own pipeline."""
+
+    def __init__(self, pipe: Pipe, kernel: Wakes) -> None:
         super().__init__()
-        self.pipe, self.layout = pipe, layout
+        self.pipe, self.kernel, self.layout = pipe, kernel, kernel.layout
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if running() is not self.pipe.clock:
+            return run_original(self, args, kwargs)
+        self.kernel.awake = True
+        try:
+            return self._watched(module, args, kwargs)
+        finally:
+            self.kernel.awake = False
+
+    def _watched(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs.get("hidden_states")
         frames = _frames(module, hidden, kwargs.get("num_frames"))
         watching = self.layout.enter(frames, kwargs.get("encoder_hidden_states"))

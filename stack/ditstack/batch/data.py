@@ -45,7 +45,7 @@ class PromptData(L.LightningDataModule):
         self.asked_for, self.given, self.exhausted = 0, 0, False
 
     def teardown(self, stage: str) -> None:
-        self.spec.ledger.leave()
+        self.spec.leave()
 
     @property
     def rank(self) -> int:

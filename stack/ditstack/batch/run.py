@@ -114,7 +114,7 @@ class Job:
         finally:
             self.stopping.end_children()
             self.stopping.leave()
-            self.spec.ledger.leave()
+            self.spec.leave()
         return writer.report
 
     def _bar(self, data: PromptData, writer: PictureWriter, console: Console | None) -> Bar | Lines | None:

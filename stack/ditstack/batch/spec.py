@@ -87,6 +87,11 @@ class BatchSpec:
         self.ledger.open(self.terms(), self.resume)
         write(self.folder, "recipe.yaml", self.recipe.to_yaml().encode())
 
+    def leave(self) -> None:
+        """Let go of the folder, however the run ended; the next one looks at the prompts anew."""
+        self.ledger.leave()
+        self._begun, self.source = False, None
+
     def join(self) -> None:
         """In the other processes, after the first one has begun.
 

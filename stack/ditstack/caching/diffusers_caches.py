@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 
 from ditstack.errors import BadPipeline
+from ditstack.pipeline.hooks import tidy, to_undo
 from ditstack.pipeline.passes import PassInputs
 from ditstack.pipeline.pipe import FULL, UNDECIDED, Pipe
 from ditstack.pipeline.policy import StepPolicy
@@ -41,6 +43,7 @@ class DiffusersCache(StepPolicy):
             added = [hook for hook in _hooks(transformer) if id(hook) not in before]
             if not added:
                 raise BadPipeline(f"diffusers' {name} finds nothing to cache in a {type(transformer).__name__}")
+            to_undo(functools.partial(_disable, transformer))
             for hook in added:
                 self._seize(hook)
         pipe.policy = self
@@ -76,6 +79,11 @@ class DiffusersCache(StepPolicy):
 
         reference.forward, reference.original_forward = forward, counted
 
+        def undo() -> None:
+            reference.forward, reference.original_forward = theirs, original
+
+        to_undo(undo)
+
     def _edge(self) -> None:
         """Between generations: forget, and say so if nothing was skipped."""
         for transformer in self.pipe.transformers.values():
@@ -86,6 +94,12 @@ class DiffusersCache(StepPolicy):
         passes = self.pipe.passes
         if not self.pipe.clock.running and passes.cache_on and not passes.kinds[SKIPPED]:
             self.pipe.notes.append(note)
+
+
+def _disable(transformer: Any) -> None:
+    transformer.disable_cache()
+    for module in transformer.modules():
+        tidy(module)
 
 
 def _hooks(transformer: torch.nn.Module) -> list[ModelHook]:

@@ -60,9 +60,10 @@ def leave_calls(pipeline: Any) -> None:
     _ENTERED.pop(id(pipeline), None)
 
 
-def is_entered(pipeline: Any) -> bool:
-    """Whether somebody enters a context around the calls of a pipeline."""
-    return id(pipeline) in _ENTERED
+def entered(pipeline: Any) -> Enter | None:
+    """What is entered around the calls of a pipeline."""
+    found = _ENTERED.get(id(pipeline))
+    return found() if found is not None else None
 
 
 def hear_schedulers(kind: type) -> None:
@@ -85,8 +86,7 @@ def _replace(kind: type, name: str, replacement: Callable[..., Any]) -> None:
 
 
 def _call(original: Any, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    found = _ENTERED.get(id(pipeline))
-    enter = found() if found is not None else None
+    enter = entered(pipeline)
     with running_as(None) if enter is None else enter():
         return original(pipeline, *args, **kwargs)
 

@@ -46,6 +46,8 @@ class Clock:
         """Whether the last call came to its end."""
         self.around: Callable[..., AbstractContextManager[None]] = _alone
         """Entered around every call of a transformer, once step and branch are settled; told of module and inputs."""
+        self.before_call: list[Callable[[], None]] = []
+        """Called before the pipeline's call begins; they may call it themselves, or raise to refuse it."""
         self.on_call: list[Callable[[], None]] = []
         """Called when the pipeline's call begins."""
         self.on_return: list[Callable[[], None]] = []
@@ -95,13 +97,20 @@ class Clock:
         if running() is self:  # a class that overrides __call__ and calls the one above
             yield
             return
-        with self._lock, running_as(self):
-            self._begin_call()
-            try:
+        with self._lock:
+            for prepare in self.before_call:
+                prepare()
+            with running_as(self), self._inside():
                 yield
-                self.whole = True
-            finally:
-                self._end_call()
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        try:
+            self._begin_call()
+            yield
+            self.whole = True
+        finally:
+            self._end_call()
 
     def _begin_call(self) -> None:
         self._scheduler = getattr(self._pipeline, "scheduler", None)

@@ -31,13 +31,33 @@ def to_undo(undo: Undo) -> None:
 
 
 def attach(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
-    """Put a hook on a module, beside those of other stacks that share it."""
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    free = next(
-        one for number in range(1, 1000) if (one := name if number == 1 else f"{name}_{number}") not in registry.hooks
-    )
-    registry.register_hook(hook, free)
+    """Put a hook on a module, beside those of other stacks that share it.
+
+    It lies under diffusers' context-parallel hooks, whenever they came: what lies between a split of the tokens and
+    their gathering sees this rank's tokens only.
+    """
+    registry: Any = HookRegistry.check_if_exists_or_initialize(module)
+    free, number = name, 1
+    while free in registry.hooks:
+        number += 1
+        free = f"{name}_{number}"
+    if any(one.startswith("cp_") for one in registry.hooks):
+        _register_lowest(module, registry, hook, free)
+    else:
+        registry.register_hook(hook, free)
     to_undo(lambda: _detach(module, hook, free))
+
+
+def _register_lowest(module: torch.nn.Module, registry: Any, hook: ModelHook, name: str) -> None:
+    lowest, outer = registry._fn_refs[0], module.forward
+    place = "forward" if lowest.original_forward is None else "original_forward"
+    module.forward = getattr(lowest, place)
+    HookRegistry(module).register_hook(hook, name)
+    setattr(lowest, place, module.forward)
+    module.forward = outer
+    registry.hooks[name] = hook
+    registry._hook_order.insert(0, name)
+    registry._fn_refs.insert(0, hook.fn_ref)
 
 
 def _detach(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
@@ -51,7 +71,7 @@ def _detach(module: torch.nn.Module, hook: ModelHook, name: str) -> None:
     wrapped = getattr(module.forward, "func", None)
     if registry._fn_refs[-1] is reference and _refers_to(wrapped, reference):
         registry.remove_hook(name, recurse=False)
-        _tidy(module)
+        tidy(module)
         return
     place = registry._hook_order.index(name)
     del registry.hooks[name], registry._hook_order[place], registry._fn_refs[place]
@@ -62,7 +82,7 @@ def _refers_to(function: Any, reference: Any) -> bool:
     return any(cell.cell_contents is reference for cell in getattr(function, "__closure__", None) or ())
 
 
-def _tidy(module: torch.nn.Module) -> None:
+def tidy(module: torch.nn.Module) -> None:
     """A module whose forward is its class's own again carries none of its own."""
     forward = vars(module).get("forward")
     if getattr(forward, "__func__", None) is type(module).forward and getattr(forward, "__self__", None) is module:
@@ -91,7 +111,7 @@ def put_beneath(module: torch.nn.Module, wrap: Callable[[Callable[..., Any]], Ca
     def undo() -> None:
         if getattr(holder, name, None) is wrapped:
             setattr(holder, name, below)
-            _tidy(module)
+            tidy(module)
 
     to_undo(undo)
 
@@ -112,7 +132,7 @@ class InnerHook:
         """Take it off; where something else was put around it since, it stays and stands aside."""
         if getattr(vars(self.module).get("forward"), "__self__", None) is self:
             self.module.forward = self.under
-            _tidy(self.module)
+            tidy(self.module)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError

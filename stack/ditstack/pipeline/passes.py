@@ -199,14 +199,14 @@ class Passes:
             ran = self.kind if policy is None else policy.end(self.kind)
         finally:
             self.kind, self.due = OFF, None
-        if self.clock.running:
+        if self.clock.calling:
             self.records.append(self._record(inputs, planned, ran, counter))
 
     @contextmanager
     def _counting(self, inputs: PassInputs, outcomes: tuple[str, ...]) -> Iterator[MacCounter | None]:
         """Count a pass unless one of equal shapes has been counted for each kind that it may turn out to be."""
         shapes = inputs.shapes
-        if not self.clock.running or all((inputs.transformer, kind, shapes) in self._counted for kind in outcomes):
+        if not self.clock.calling or all((inputs.transformer, kind, shapes) in self._counted for kind in outcomes):
             yield None
             return
         with self.counted_as_written(), MacCounter() as counter:

@@ -64,6 +64,8 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
+        scheduler: with which the stack samples.
+        undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
     fitted_under: Mapping[str, str] = MappingProxyType({})
@@ -100,6 +102,8 @@ class Pipe:
         self.attention: AttentionReplacement | None = None
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
+        self.undo: list[Callable[[], None]] = []
+        self.scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,17 @@ def read_layers(name_or_path: str | Path, changes: list[str]) -> Layered:
     layered = Layered(path.stem, path.name)
     for data, file in _chain(path, ()):
         layered.add({key: value for key, value in data.items() if key != "extends"}, file)
+    for change in changes:
+        _set(layered, change)
+    return layered
+
+
+def plain_layers(data: Mapping[str, Any], name: str, changes: Sequence[str] = ()) -> Layered:
+    """Plain data over the recipe that it extends, if it does, and "path=value" changes over both."""
+    above = data.get("extends")
+    layered = read_layers(above, []) if isinstance(above, (str, Path)) else Layered(name, name)
+    layered.name, layered.file = name, name
+    layered.add({key: value for key, value in data.items() if key != "extends"}, name)
     for change in changes:
         _set(layered, change)
     return layered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ditstack.errors import RecipeError
 from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
-from ditstack.recipe.layers import Layered, read_layers
+from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
 
@@ -114,9 +114,9 @@ class Recipe:
         return cls.check(layered)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], name: str = "recipe") -> Recipe:
-        """Make a recipe from plain data, such as `Recipe.resolved()` returns."""
-        return cls.check(Layered.plain(name, data))
+    def parse(cls, data: Mapping[str, Any], name: str = "recipe", changes: Sequence[str] = ()) -> Recipe:
+        """Make a recipe from plain data, such as `Recipe.resolved()` returns; it may extend one on the shelf."""
+        return cls.check(plain_layers(data, name, changes))
 
     @classmethod
     def check(cls, layered: Layered) -> Recipe:

@@ -16,8 +16,9 @@ from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 from ditstack.batch.rows.batches import seed_of
 from ditstack.batch.rows.check import GoodRow
 from ditstack.batch.rows.foreign import rows_in
+from ditstack.batch.run import Job
 from ditstack.batch.spec import BatchSpec
-from ditstack.errors import BadPipeline
+from ditstack.errors import BadFile, BadPipeline
 from stub_batch import RECIPE, files, lines, paint, spec
 
 ROWS: Any = [{"prompt": word, "steps": 2 + place % 2} for place, word in enumerate("abcde")]
@@ -137,3 +138,19 @@ def test_paths_and_recipes_may_be_strings(tmp_path: Path) -> None:
     one = BatchSpec("tiny", str(tmp_path / "p.txt"), str(tmp_path / "out"), 2)
     predict(PromptData(one), DiffusionModule("tiny", paint), callbacks=[PictureWriter()])
     assert len(files(tmp_path)) == 2
+
+
+def test_the_same_spec_serves_a_second_call_and_sees_a_prompts_file_that_changed_between(tmp_path: Path) -> None:
+    one = spec(tmp_path)
+    for _ in range(2):
+        writer = PictureWriter()
+        predict(PromptData(one), callbacks=[writer])
+        assert writer.report is not None
+        assert (writer.report.complete, writer.report.pictures) == (True, 5)
+    (tmp_path / "out" / "pictures" / "000001.png").unlink()
+    job = Job(one, make=paint)
+    reports = [job.run(), job.run()]
+    assert [report.written for report in reports if report] == [1, 0]
+    (tmp_path / "prompts.txt").write_text("another\n")
+    with pytest.raises(BadFile, match="begun with another prompts file"):
+        job.run()

@@ -1,0 +1,77 @@
+"""Expectations: where what really ran differs from what the recipe planned, it is said: in the report and the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from ditstack.pipeline.pipe import FULL, Pipe
+
+LOG = logging.getLogger("ditstack")
+
+
+class Expectations:
+    """What the last call of a pipeline did not do as planned. Each sentence is logged once.
+
+    Attributes:
+        notes: of the last call.
+    """
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.pipe = pipe
+        self.notes: list[str] = []
+        self._logged: set[str] = set()
+        pipe.clock.on_return.append(self._look)
+
+    def _look(self) -> None:
+        """A call has ended; one that was interrupted or failed is held to nothing."""
+        pipe = self.pipe
+        whole = pipe.clock.whole and not getattr(pipe.pipeline, "_interrupt", False)
+        self.notes = [*_of_steps(pipe), *_of_cache(pipe), *_of_attention(pipe)] if whole else []
+        for note in self.notes:
+            if note not in self._logged:
+                LOG.warning(note)
+        self._logged.update(self.notes)
+
+
+def _of_steps(pipe: Pipe) -> Iterator[str]:
+    clock, kind = pipe.clock, type(pipe.pipeline).__name__
+    if clock.passes_before:
+        yield (
+            f"{clock.passes_before} passes of the transformer ran before the scheduler's set_timesteps, uncached: the "
+            f"{kind} keeps its own time; a cache of ditstack cannot follow it"
+        )
+    elif clock.done != clock.planned:
+        yield (
+            f"the scheduler has {clock.planned} steps, and {clock.done} were counted: the {kind} does not step it once "
+            "after each step's passes; steps beyond its own ran in full"
+        )
+
+
+def _of_cache(pipe: Pipe) -> Iterator[str]:
+    policy, clock = pipe.policy, pipe.clock
+    if policy is None or not pipe.passes.cache_on or not clock.planned or clock.passes_before:
+        return
+    if any("skipped nothing" in note for note in pipe.notes):  # diffusers' own caches say so themselves
+        return
+    planned = [kind for kind in policy.plan(clock.steps) if kind != FULL]
+    if planned and set(pipe.passes.kinds) == {FULL}:
+        yield (
+            f"the cache planned to skip blocks on {len(planned)} of {clock.steps} steps, and every block ran on all of "
+            "them: no pass had the name and the batch size of one before it"
+        )
+
+
+def _of_attention(pipe: Pipe) -> Iterator[str]:
+    kernel: Any = pipe.attention
+    if kernel is None or kernel.ran["kernel"] or not pipe.clock.done:
+        return
+    if not kernel.ran:
+        yield (
+            f"attention {kernel.name} was never called: the blocks' attention is not scaled_dot_product_attention, or "
+            "its processors were replaced; PyTorch's own kernels ran"
+        )
+    else:
+        why = max(kernel.ran, key=kernel.ran.get)
+        yield f"attention {kernel.name} took none of {sum(kernel.ran.values())} calls, most because {why}"

@@ -1,0 +1,80 @@
+"""What is changed on a pipeline after apply is noticed at its next call; factors are never served to other weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_pipelines as tiny
+from ditstack import StaleFactors, apply
+from ditstack.stack import Stack
+from loras import writer
+from tiny_pipelines import call
+
+P = ["a red circle"]
+STEPS = 6
+
+
+def stand(pipeline: Any, folder: Path, cache: dict[str, Any]) -> Stack:
+    data = {"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": STEPS, "size": "16x16"}, "cache": cache}
+    kept = {"factors": str(folder / "f.safetensors")} if cache["method"] == "icc" else {}
+    return apply(pipeline, {**data, "cache": {**cache, **kept}, "calibration": ["a red star", "a blue ring"]})
+
+
+SVD: dict[str, Any] = {"method": "svdcache", "interval": 2}
+ICC: dict[str, Any] = {"method": "icc", "interval": 2, "rank": 4, "calibrate": "auto"}
+
+
+def test_another_transformer_is_noted(tmp_path: Path) -> None:
+    stack = stand(tiny.flux(), tmp_path, SVD)
+    call(stack.pipeline, P, STEPS)
+    assert stack.notes == []
+    stack.pipeline.transformer = tiny.flux().transformer
+    call(stack.pipeline, P, STEPS)
+    assert any("transformer is not the one that the stack was put on" in note for note in stack.report().notes)
+    stack.pipeline.transformer = stack.pipe.transformers["transformer"]
+    call(stack.pipeline, P, STEPS)
+    assert stack.notes == []
+
+
+def test_other_attention_processors_are_noted(tmp_path: Path) -> None:
+    stack = stand(tiny.flux(), tmp_path, SVD)
+    kind = type(stack.pipeline.transformer.transformer_blocks[0].attn.processor)
+    stack.pipeline.transformer.set_attn_processor(kind())
+    call(stack.pipeline, P, STEPS)
+    assert any("attention processors were replaced" in note for note in stack.report().notes)
+    assert stack.report().steps == {"full": 3, "forecast": 3}
+
+
+def test_a_lora_loaded_later_moves_the_fingerprint_and_is_noted(tmp_path: Path) -> None:
+    stack = stand(tiny.flux(), tmp_path, SVD)
+    before = stack.report().weights
+    stack.pipeline.load_lora_weights(writer(tmp_path)())
+    call(stack.pipeline, P, STEPS)
+    assert stack.report().weights != before
+    assert any("weights are others" in note for note in stack.report().notes)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_factors_are_stale_or_fitted_anew_as_the_recipe_says(tmp_path: Path, fuse: bool) -> None:
+    for calibrate in ("auto", "never"):
+        pipeline = tiny.flux()
+        stand(tiny.flux(), tmp_path, ICC)
+        stack = stand(pipeline, tmp_path, {**ICC, "calibrate": calibrate})
+        call(pipeline, P, STEPS)
+        pipeline.load_lora_weights(writer(tmp_path)())
+        if fuse:
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+        if calibrate == "never":
+            for _ in range(2):
+                with pytest.raises(StaleFactors, match="the factors belong to those before"):
+                    call(pipeline, P, STEPS)
+            continue
+        assert stack.factors is not None
+        old = stack.factors.conditions["weights"]
+        made = call(pipeline, P, STEPS)
+        assert stack.factors.conditions["weights"] != old
+        assert any("fitted anew" in note for note in stack.notes)
+        assert torch.equal(call(pipeline, P, STEPS), made)
