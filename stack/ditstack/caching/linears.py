@@ -232,9 +232,8 @@ def wrong_corrections(pipe: Pipe, tensors: Mapping[str, Tensor]) -> list[str]:
     downs = [name for name in tensors if name.endswith(".down")]
     members = [member for name in downs for member in name.removesuffix(".down").split("+")]
     wrong += [f"{member}.up: missing" for member in members if f"{member}.up" not in tensors]
-    for name in tensors:
-        if name.endswith(".up") and members.count(name.removesuffix(".up")) != 1:
-            wrong.append(f"{name}: the matrix that goes before it is missing, or there are two")
+    alone = [name for name in tensors if name.endswith(".up") and members.count(name.removesuffix(".up")) != 1]
+    wrong += [f"{name}: the matrix that goes before it is missing, or there are two" for name in alone]
     wrong += [f"{member}: this pipeline has no such linear" for member in members if member not in linears]
     return wrong or [reason for name in downs for reason in _wrong_shapes(name, linears, tensors)]
 
