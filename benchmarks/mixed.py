@@ -38,17 +38,17 @@ class Bench:
 
     def __init__(self, wanted: argparse.Namespace) -> None:
         self.prompts = shapes.unseen_prompts(wanted.prompts, 7)
-        self.base = Recipe.read("tiny", [f"sampler.steps={STEPS}"]).resolved()
-        self.base["calibration"] = shapes.seen_prompts(wanted.calibration, 3)
+        base = Recipe.read("tiny", [f"sampler.steps={STEPS}"])
+        self.base = base.with_("benchmark", calibration=shapes.seen_prompts(wanted.calibration, 3))
         self.rows: list[Row] = kept_rows(wanted.resume)
         self.reference = self.pictures(self.stack({}))
 
     def stack(self, changes: Row) -> Stack:
-        data = {**self.base, "sampler": {**self.base["sampler"], "steps": changes.get("steps", STEPS)}}
+        recipe = self.base.with_(sampler={"steps": changes.get("steps", STEPS)})
         if "cache" in changes:
             file = Path(tempfile.mkdtemp()) / "factors.safetensors"
-            data["cache"] = {"calibrate": "auto", "factors": str(file), **changes["cache"]}
-        return load(Recipe.parse(data, "benchmark"))
+            recipe = recipe.with_(cache={"calibrate": "auto", "factors": str(file), **changes["cache"]})
+        return load(recipe)
 
     def pictures(self, stack: Stack) -> torch.Tensor:
         return sampled(stack, self.prompts)[0]
@@ -77,7 +77,10 @@ def main() -> None:
         if known is None or known.get("cache") != changes.get("cache"):
             bench.rows = [row for row in bench.rows if row is not known]
             bench.measure(group, name, changes)
-            write("mixed", {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base, "rows": bench.rows})
+            write(
+                "mixed",
+                {"prompts": len(bench.prompts), "steps": STEPS, "resolved": bench.base.resolved(), "rows": bench.rows},
+            )
 
 
 def rows() -> Iterator[tuple[str, str, Row]]:

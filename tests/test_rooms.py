@@ -28,7 +28,7 @@ STOREYS = (
     {"stack", "plugin"},
     {"measure"},
     {"tuning"},
-    {"batch", "matrix"},
+    {"batch", "matrix", "testing"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -4,7 +4,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import nn
 
-from tiny_pipelines import FAMILIES, call, flux
+from ditstack.testing.tiny_pipelines import FAMILIES, call, flux
 
 PROMPT = "a red fox in the snow"
 

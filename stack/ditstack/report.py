@@ -87,6 +87,8 @@ class Report(BaseModel):
     recipe: str
     resolved: dict[str, Any]
     versions: dict[str, str]
+    methods: dict[str, str] = {}
+    """Of each stage, the distribution and version that its method is of."""
     machine: str
     device: str
     weights: str

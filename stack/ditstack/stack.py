@@ -18,6 +18,7 @@ from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.origin import origins
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, peak_memory, versions
 
@@ -145,6 +146,7 @@ class Stack:
             recipe=self.recipe.name,
             resolved=self.recipe.resolved(),
             versions=versions(),
+            methods=origins(self.recipe),
             machine=describe_machine(),
             device=str(pipe.device),
             weights=self.weights,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import BadPipeline, Incompatible, Recipe, apply
 from ditstack.errors import BadFile, DitstackError
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from ditstack_adapters.cache.svdcache import SvdCache
 from ditstack_adapters.quantize.torchao import TorchAo
-from tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 6

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import StaleFactors, apply
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from loras import writer
-from tiny_pipelines import call
 
 P = ["a red circle"]
 STEPS = 6

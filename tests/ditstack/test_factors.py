@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-import tiny_pipelines as tiny
 from ditstack.errors import BadFile, StaleFactors
 from ditstack.factors import Factors, checksum, fingerprint, is_factors
+from ditstack.testing import tiny_pipelines as tiny
 
 FITTED = {"weights": "abc", "quantize": "int8", "sampler.steps": "28"}
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import Recipe, apply
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle"]
 STEPS = 6

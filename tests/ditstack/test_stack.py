@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import BadPipeline, Recipe, StaleFactors, apply, load
 from ditstack.caching.features import FeatureCache
 from ditstack.errors import BadFile
 from ditstack.factors import Factors
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from cases import FIGURES, LONG, one_case
 
-import tiny_pipelines as tiny
 from ditstack import Recipe, apply
 from ditstack.calibration.calibrate import calibrate
 from ditstack.errors import BadFile, DitstackError
+from ditstack.testing import tiny_pipelines as tiny
 
 PROMPTS = ["a red star", "a blue ring"]
 

@@ -1,33 +1,12 @@
-"""Counting the blocks that really ran, for tests that must fail where a cache never fires."""
+"""A pipe with SVD-Cache on it, and the counters of blocks that ran."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from ditstack.pipeline.pipe import Pipe
+from ditstack.testing.counting import block_runs, blocks_of
 from ditstack_adapters.cache.svdcache import SvdCache
 
-
-@contextmanager
-def block_runs(pipe: Pipe) -> Iterator[list[str]]:
-    """The names of the blocks in the order in which they ran: a skipped block runs none of its linears."""
-    seen: list[str] = []
-    handles = []
-    for name, blocks in pipe.blocks.items():
-        for block in blocks:
-            # DiT reads the embedder in its first block's norm once more after the blocks: count the attention's linears
-            linears = {path: one for path, one in block.module.named_modules() if isinstance(one, torch.nn.Linear)}
-            inside = next((one for path, one in linears.items() if "att" in path), next(iter(linears.values())))
-            label = f"{name}.{block.name}"
-            handles.append(inside.register_forward_hook(lambda *_, label=label: seen.append(label)))
-    try:
-        with pipe.uncompiled():
-            yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+__all__ = ["block_runs", "blocks_of", "cached"]
 
 
 def cached(pipeline: Any, **fields: Any) -> Pipe:
@@ -35,7 +14,3 @@ def cached(pipeline: Any, **fields: Any) -> Pipe:
     pipe = Pipe(pipeline)
     SvdCache(**{"interval": 2, **fields}).apply(pipe)
     return pipe
-
-
-def blocks_of(pipe: Pipe) -> int:
-    return sum(len(blocks) for blocks in pipe.blocks.values())

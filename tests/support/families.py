@@ -3,11 +3,11 @@
 from typing import Any
 from zlib import crc32
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 
 STEPS, SEED = 6, 5
 PROMPTS = ["a red circle", "a blue star"]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 WIDTH, RANK, STEPS = 128, 4, 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Knob
+from ditstack.plugin import Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -24,6 +24,10 @@ class FirstBlockCache(Cache):
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
     """Relative change of the first block's residual below which the other blocks are skipped."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_TRUNK})  # diffusers finds the blocks by itself
 
     @property
     def knob(self) -> Knob:

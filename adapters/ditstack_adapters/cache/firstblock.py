@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import spell
-from ditstack.plugin import Cache
+from ditstack.plugin import Cache, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,10 @@ class FirstBlock(Cache):
 
     threshold: Annotated[float, Field(ge=0)] = 0.1
     """The largest relative change of the first block's residual at which the other blocks are skipped."""
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.maths import predictors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import BadPipeline, Cache, Knob
+from ditstack.plugin import BadPipeline, Cache, Capability, Knob
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -28,6 +28,10 @@ class MagCache(Cache):
     """The share of first steps that are full."""
     ratios: Annotated[tuple[float, ...], Field(strict=False, min_length=2)] | None = None
     """One for each step of some generation; stretched to others."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        return frozenset({Capability.FREE_TRUNK})  # diffusers finds the blocks by itself
 
     @property
     def knob(self) -> Knob:

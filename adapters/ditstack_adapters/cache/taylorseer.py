@@ -48,12 +48,18 @@ class TaylorSeer(Cache):
         def configure(stage: str, transformer: torch.nn.Module) -> TaylorSeerCacheConfig:
             if self.lite and not hasattr(transformer, "proj_out"):
                 raise BadPipeline(f"taylorseer lite extrapolates proj_out; a {type(transformer).__name__} has none")
+            attentions = [] if self.lite else _attentions(pipe, stage)
+            if not (self.lite or attentions):
+                raise BadPipeline(
+                    f"taylorseer finds no attention by a name that is known in the blocks of a "
+                    f"{type(transformer).__name__}; write lite: true"
+                )
             return TaylorSeerCacheConfig(
                 cache_interval=self.interval,
                 disable_cache_before_step=self.warmup,
                 max_order=self.order,
                 taylor_factors_dtype=transformer.dtype,  # pyright: ignore[reportArgumentType]
-                cache_identifiers=None if self.lite else _attentions(pipe, stage),
+                cache_identifiers=attentions or None,
                 use_lite_mode=self.lite,
             )
 

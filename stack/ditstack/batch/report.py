@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.origin import origins
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, versions
 
@@ -39,6 +40,8 @@ class BatchReport(BaseModel):
     recipe: str
     resolved: dict[str, Any]
     versions: dict[str, str]
+    methods: dict[str, str] = {}
+    """Of each stage, the distribution and version that its method is of."""
     machine: str
     weights: str = ""
     seed: int
@@ -81,6 +84,7 @@ def summarise(recipe: Recipe, totals: list[dict[str, Any]], before: int, size: i
         recipe=recipe.name,
         resolved=recipe.resolved(),
         versions=versions(),
+        methods=origins(recipe),
         machine=describe_machine(),
         seed=recipe.seed,
         complete=not any(one["stopped"] for one in totals),

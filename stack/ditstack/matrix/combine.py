@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ditstack.compat import require
-from ditstack.errors import BadFile, Unfinished
+from ditstack.errors import BadFile, RecipeError, Unfinished
 from ditstack.files import write_atomically
 from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
@@ -25,6 +26,7 @@ from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure.metrics import estimate
 from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.origin import origins
 from ditstack.report import versions
 
 QUADRATURE = (
@@ -82,6 +84,7 @@ class Job:
             model=self.survey.name,
             machine=describe_machine(),
             versions=versions(),
+            methods=self._methods(),
             prompts=self.survey.prompts,
             seed=self.survey.base["seed"],
             gate=self.survey.gate.limits(),
@@ -93,6 +96,16 @@ class Job:
             cells=[record.cell for record in records.values()],
             few_steps=[row for record in few for row in record.rows],
         )
+
+    def _methods(self) -> dict[str, str]:
+        """Where the methods of every cell that can be read come from."""
+        found: dict[str, str] = {}
+        for chosen in self.survey.combinations():
+            with suppress(RecipeError):
+                recipe = self.survey.recipe(chosen)
+                names = {stage: f"{stage} {adapter.method}" for stage, adapter in recipe.stages()}
+                found |= {names[stage]: origin for stage, origin in origins(recipe).items()}
+        return found
 
     def _settle(self) -> None:
         """Begin, or go on; cells that failed are tried again."""

@@ -107,6 +107,8 @@ class Matrix(_Row):
     model: str
     machine: str
     versions: dict[str, str]
+    methods: dict[str, str] = {}
+    """Of each stage and method that occurs, as "cache svdcache", its distribution and version."""
     prompts: list[str]
     seed: int
     gate: dict[str, float]

@@ -97,6 +97,7 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.passes = Passes(self.clock, self.transformers)
         self.passes.counted_as_written = self.uncompiled
+        self.passes.is_compiled = lambda: self.compiled is not None
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-import tiny_pipelines as tiny
 from ditstack import BadPipeline
 from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.recipe.recipe import Sampler
+from ditstack.testing import tiny_pipelines as tiny
 
 
 def test_a_pipeline_keeps_its_own_scheduler_where_the_recipe_says_nothing() -> None:

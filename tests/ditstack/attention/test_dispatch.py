@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-import tiny_pipelines as tiny
 from ditstack.attention.dispatch import Call, Declined, Layout, replace_attention
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.macs import MacCounter
 from ditstack.pipeline.pipe import Pipe
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a cat", "a dog"]
 

@@ -21,8 +21,8 @@ from ditstack.batch.store.disk import Disk
 from ditstack.errors import BadFile, BadPipeline, Unfinished
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
+from ditstack.testing.tiny_pipelines import flux
 from stub_batch import RECIPE, files, lines, paint, spec
-from tiny_pipelines import flux
 
 
 def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_video_of_a_model_that_makes_pictures_is_refused_before_anything_is_wr
 
 def test_a_changed_recipe_or_prompts_file_is_refused(tmp_path: Path) -> None:
     Job(spec(tmp_path), make=paint).run()
-    other = Recipe.parse({**RECIPE.resolved(), "seed": 1}, "other")
+    other = RECIPE.with_("other", seed=1)
     with pytest.raises(BadFile, match="begun with another recipe"):
         Job(spec(tmp_path, recipe=other), make=paint).run()
     with pytest.raises(BadFile, match="begun with another prompts file"):
@@ -260,7 +260,7 @@ def test_factors_are_fitted_once_and_shared_by_file(
 ) -> None:
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "home"))
     cache = {"method": "svdcache", "interval": 2, "predictor": "fitted", "calibrate": "auto"}
-    recipe = Recipe.parse({**model.resolved(), "cache": cache, "calibration": ["a", "b"]}, "cached")
+    recipe = model.with_("cached", cache=cache, calibration=["a", "b"])
     report = Job(spec(tmp_path, recipe=recipe)).run()
     assert report is not None
     assert set(report.steps) > {"full"}, "steps were forecast too"

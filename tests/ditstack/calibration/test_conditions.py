@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.calibration.calibrate import calibrate, factors_file
 from ditstack.errors import BadFile, DitstackError, StaleFactors
 from ditstack.factors import Factors
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 
 PROMPTS = ["a red star", "a blue ring"]
 

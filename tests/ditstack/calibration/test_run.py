@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import loras
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.assembly.build import build
 from ditstack.calibration.calibrate import calibrate, conditions, provide_factors
@@ -20,6 +19,7 @@ from ditstack.calibration.run import Partial
 from ditstack.errors import StaleFactors
 from ditstack.factors import Factors
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 PROMPTS = ["a red star", "a blue ring"]
 
@@ -82,7 +82,7 @@ def test_a_killed_calibration_leaves_the_old_factors_whole_and_goes_on_to_the_sa
 
 ELSEWHERE = """
 import json, sys
-import tiny_pipelines as tiny
+from ditstack.testing import tiny_pipelines as tiny
 import torch
 from ditstack import Recipe, apply
 recipe, prompts, threads, file = json.loads(sys.argv[1])

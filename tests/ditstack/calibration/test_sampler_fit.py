@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish, loss_of
 from ditstack.calibration.trajectories import differentiable
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star", "a green square", "a white ring"]
 

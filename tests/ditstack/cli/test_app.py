@@ -11,9 +11,9 @@ import torch
 import yaml
 from PIL import Image
 
-import tiny_pipelines as tiny
 from ditstack.cli import app
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 
 @pytest.fixture(scope="module")

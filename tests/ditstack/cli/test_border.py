@@ -147,7 +147,7 @@ def test_a_recipe_that_is_no_plain_file_is_one_sentence(call: Call, tmp_path: Pa
 
 
 def test_a_torn_model_is_one_sentence(call: Call, tmp_path: Path) -> None:
-    import tiny_pipelines as tiny
+    from ditstack.testing import tiny_pipelines as tiny
 
     tiny.flux().save_pretrained(tmp_path / "model")
     recipe = tmp_path / "r.yaml"

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-import tiny_pipelines as tiny
 from ditstack.maths.fidelity import ssim
 from ditstack.measure.pictures import grid, image, save_all, strip
 from ditstack.measure.run import Job
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 VIDEOS = torch.linspace(0, 1, 2 * 9 * 3 * 16 * 32).reshape(2, 9, 3, 16, 32)
 

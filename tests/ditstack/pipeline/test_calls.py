@@ -9,10 +9,10 @@ import diffusers
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from counting import block_runs, blocks_of, cached
 from ditstack.pipeline.calls import running
-from tiny_pipelines import PICTURE, TEXT_LENGTH, call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import PICTURE, TEXT_LENGTH, call
 
 P = ["a red circle", "a blue star"]
 STEPS = 6

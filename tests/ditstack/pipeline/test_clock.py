@@ -10,11 +10,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler  # pyright: ignore[reportPrivateImportUsage]
 
-import tiny_pipelines as tiny
 from counting import block_runs, blocks_of, cached
 from ditstack.pipeline.clock import noise_shares
 from ditstack.pipeline.pipe import Pipe
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 

@@ -8,18 +8,17 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-import tiny_pipelines as tiny
 from ditstack.errors import BadPipeline
 from ditstack.maths.multistep import Method, adams_bashforth
 from ditstack.pipeline.fitted_scheduler import FLOW, FittedMultistepScheduler, process_of
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star"]
 
 
 def euler(scheduler: FlowMatchEulerDiscreteScheduler) -> FittedMultistepScheduler:
     """Euler's coefficients on a scheduler's present grid."""
-    sigmas = torch.as_tensor(scheduler.sigmas)
-    times = torch.as_tensor(scheduler.timesteps)
+    sigmas, times = torch.as_tensor(scheduler.sigmas), torch.as_tensor(scheduler.timesteps)
     return FittedMultistepScheduler.of(Method(times, sigmas, adams_bashforth(sigmas, 1)), FLOW)
 
 
@@ -40,7 +39,7 @@ def test_a_diffusion_process_with_eulers_coefficients_is_ddim() -> None:
     x = y = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     for t, at in zip(ddim.timesteps, own.timesteps, strict=True):
         out = torch.sin(3 * x)
-        (x, *_), (y, *_) = ddim.step(out, int(t), x, return_dict=False), own.step(out, at, y, return_dict=False)
+        x, y = ddim.step(out, int(t), x, return_dict=False)[0], own.step(out, at, y, return_dict=False)[0]
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
         y = x
 

@@ -14,8 +14,9 @@ HOUSE = Path(ditstack.__file__).parent
 ANYWHERE = {"steps", "guidance", "frames", "scheduler", "settings", "attention"}
 """Fields of the recipe's own sampler, and a stage."""
 ELSEWHERE = {
-    "image": ("batch", "weights"),  # a column of a batch's rows; an argument of diffusers' pipelines
-    "strength": ("batch", "weights"),
+    "batch": ("batch/",),  # the noun itself
+    "image": ("batch", "weights", "testing"),  # a column of a batch's rows; an argument of diffusers' pipelines
+    "strength": ("batch", "weights", "testing"),
     "rank": ("batch",),  # a process's number, in its records
     "macs": ("batch", "matrix", "tuning/evaluation.py"),  # a figure of reports; the unit of a search's costs
     "factors": ("batch/", "calibration/calibrate.py"),  # the folder of factors files

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.attention.dispatch import Call
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.attention import int8qk
 
 

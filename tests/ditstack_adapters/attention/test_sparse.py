@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.attention.dispatch import Call, Declined
 from ditstack.attention.sparse import SparseKernel
@@ -19,6 +18,7 @@ from ditstack.maths.blocksparse import Kept
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.attention.sparse import Sparse
 
 TOKENS, TEXT = 212, (0, 20)

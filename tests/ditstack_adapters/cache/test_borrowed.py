@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import find
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 RATIOS = (1.0, 1.01, 1.0, 0.99, 1.0)

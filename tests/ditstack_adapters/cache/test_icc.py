@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.caching.linears import LowRankLinears, find_linears
 from ditstack.errors import BadFile, BadPipeline, RecipeError, StaleFactors
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 6

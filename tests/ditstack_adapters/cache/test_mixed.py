@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline, RecipeError
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
-from tiny_pipelines import call
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 7

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import BadPipeline
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from ditstack.weights.dense import dense
 from loras import MODULES, STEPS, P, Write, change, recipe, run
-from tiny_pipelines import call
 
 QUANTIZED = [
     None,
@@ -70,9 +70,9 @@ def test_one_beside_rounded_weights_can_be_changed_while_the_stack_stands(write:
 
 
 def test_caches_and_compensation_stand_on_one_that_runs_beside(write: Write) -> None:
-    data = recipe(write(), {"method": "torchao", "scheme": "int4", "compensate": 4}, fuse=False).resolved()
-    data |= {"cache": {"method": "icc", "calibrate": "auto", "interval": 2}, "calibration": P}
-    stack = apply(tiny.flux(), Recipe.parse(data))
+    rounded = recipe(write(), {"method": "torchao", "scheme": "int4", "compensate": 4}, fuse=False)
+    cache = {"method": "icc", "calibrate": "auto", "interval": 2}
+    stack = apply(tiny.flux(), rounded.with_(cache=cache, calibration=P))
     assert torch.isfinite(run(stack)).all()
     assert stack.pipe.passes.steps == {"full": 2, "calibrated": 1}
 
@@ -80,13 +80,13 @@ def test_caches_and_compensation_stand_on_one_that_runs_beside(write: Write) -> 
 def test_switching_off_leaves_the_lora_and_another_pipeline_is_untouched(write: Write) -> None:
     plain = call(tiny.flux(), P, STEPS, output_type="latent")
     want = run(apply(tiny.flux(), recipe(write())))
-    data = {**recipe(write()).resolved(), "cache": {"method": "reuse", "interval": 3}}
-    stack = apply(tiny.flux(), Recipe.parse(data))
+    cached = recipe(write()).with_(cache={"method": "reuse", "interval": 3})
+    stack = apply(tiny.flux(), cached)
     assert not torch.equal(run(stack), want)
     with stack.off():
         assert torch.equal(run(stack), want)
     assert torch.equal(call(tiny.flux(), P, STEPS, output_type="latent"), plain)
-    assert Recipe.parse(data).plain().adapters.keys() == {"model", "distill"}
+    assert cached.plain().adapters.keys() == {"model", "distill"}
 
 
 def test_each_transformer_takes_its_own(write: Write) -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.errors import BadFile, BadPipeline, Incompatible, RecipeError
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines import call
 from loras import MODULES, STEPS, P, Write, recipe
-from tiny_pipelines import call
 
 
 def test_one_of_zeros_is_refused_before_the_model_is_loaded(write: Write) -> None:
@@ -92,9 +92,9 @@ def test_a_pipeline_that_carries_loras_already_is_refused(write: Write) -> None:
 
 
 def test_a_family_without_a_loader_is_refused_by_a_fact(write: Write) -> None:
-    data = {**recipe(write()).resolved(), "model": {"method": "pixart"}}
+    other = recipe(write()).with_(model={"method": "pixart"})
     with pytest.raises(Incompatible, match="distill lora needs that the pipeline can load a LoRA"):
-        apply(tiny.pixart(), Recipe.parse(data))
+        apply(tiny.pixart(), other)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import StaleFactors, apply
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 P = ["a red circle", "a blue star", "a green square", "a white ring"]
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
 
-import tiny_pipelines as tiny
 from ditstack import apply, load
 from ditstack.assembly.sample import sample
 from ditstack.errors import BadFile, BadPipeline, RecipeError
 from ditstack.measure.pictures import image
 from ditstack.recipe.recipe import Recipe, Sampler
+from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.model.auto import Auto
 from ditstack_adapters.model.dit import DiT
 from ditstack_adapters.model.flux import Flux

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack.pipeline.hooks import put_beneath
 from ditstack.pipeline.pipe import Pipe
+from ditstack.testing import tiny_pipelines as tiny
 from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
 TRUNKS = {

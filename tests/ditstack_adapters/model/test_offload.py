@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import load
 from ditstack.recipe.capabilities import Capability
 from ditstack.recipe.model import Model
 from ditstack.recipe.plan import plan
 from ditstack.recipe.recipe import Recipe
+from ditstack.testing import tiny_pipelines as tiny
 
 CPU = torch.device("cpu")
 WAYS: dict[str, Callable[[Any], None]] = {

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_pipelines as tiny
 from ditstack import apply
 from ditstack.errors import RecipeError
 from ditstack.factors import fingerprint
 from ditstack.pipeline.macs import MacCounter
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 from ditstack.weights.dense import dense
 
 SCHEMES: list[dict[str, Any]] = [

@@ -1,0 +1,47 @@
+"""Origin: which installed distribution brought a method, and in which version."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import json
+from importlib.metadata import Distribution
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from ditstack.recipe.adapter import NAMESPACE, Adapter
+from ditstack.recipe.recipe import Recipe
+
+UNPACKAGED = "no installed distribution"
+
+
+def origins(recipe: Recipe) -> dict[str, str]:
+    """Of each stage, the distribution and version that its method is of: "ditstack-late 0.1.0"."""
+    found = {stage: distribution_of(type(adapter)) for stage, adapter in recipe.stages()}
+    return {
+        stage: UNPACKAGED if one is None else f"{one.metadata['Name']} {one.version}" for stage, one in found.items()
+    }
+
+
+@functools.cache
+def distribution_of(kind: type[Adapter]) -> Distribution | None:
+    """The distribution whose files, or whose editable folder, hold a method's file; None where it is of none."""
+    file = Path(str(importlib.import_module(kind.__module__).__file__)).resolve()
+    inside = Path(*kind.__module__.split(".")).with_suffix(".py")
+    for one in importlib.metadata.distributions():
+        if (folder := _editable_folder(one)) is not None and file.is_relative_to(folder):
+            return one
+        listed = (entry for entry in one.files or () if entry.parts[:1] == (NAMESPACE,) and Path(entry) == inside)
+        if any(Path(str(one.locate_file(entry))).resolve() == file for entry in listed):
+            return one
+    return None
+
+
+def _editable_folder(distribution: Distribution) -> Path | None:
+    """The folder that an editable install points to."""
+    text = distribution.read_text("direct_url.json")
+    told = json.loads(text) if text else {}
+    if not told.get("dir_info", {}).get("editable"):
+        return None
+    return Path(unquote(urlparse(told["url"]).path)).resolve()
