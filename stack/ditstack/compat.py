@@ -53,8 +53,8 @@ def require(package: str, task: str, extra: str) -> None:
 def usage_error() -> type[Exception]:
     """What typer raises for a command line that it cannot read.
 
-    Typer (seen in 0.29) brings a private copy of click and gives this class no public name; earlier ones (seen in 0.20)
-    take click's. Either way it stands above `typer.BadParameter`.
+    Typer (seen in 0.26 and 0.29) keeps a private copy of click and gives this class no public name; it stands above
+    `typer.BadParameter`.
     """
     import typer
 

@@ -13,7 +13,7 @@ from ditstack.assembly.build import build, check, standing_on, take_down, unchan
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Tell, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, provide_factors, wanting
 from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
@@ -180,7 +180,7 @@ class _Off:
 def apply(
     pipeline: Any,
     recipe: str | Path | Mapping[str, Any] | Recipe,
-    tell: Tell = lambda text: None,
+    tell: Tell = LOG.info,
     changes: Sequence[str] = (),
 ) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
@@ -204,10 +204,18 @@ def apply(
 
 
 def load(
-    recipe: str | Path | Mapping[str, Any] | Recipe, tell: Tell = lambda text: None, changes: Sequence[str] = ()
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    tell: Tell = LOG.info,
+    changes: Sequence[str] = (),
+    bar: Bar = lambda part, done, count: None,
 ) -> Stack:
-    """Load the recipe's own model and stack on it."""
-    return _stand(_read(recipe, changes), None, tell)
+    """Load the recipe's own model and stack on it.
+
+    Args:
+        tell: told in a sentence what long work is being done, such as calibration.
+        bar: told what is being gathered for it, how many prompts are done, and of how many.
+    """
+    return _stand(_read(recipe, changes), None, tell, bar)
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:
@@ -219,11 +227,12 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
     return Recipe.parse(data, name, list(changes))
 
 
-def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
+def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell)
+    provided = provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
+    LOG.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     seconds = {"build": built - started, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

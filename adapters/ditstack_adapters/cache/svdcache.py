@@ -3,8 +3,8 @@
 F_hat = F_last + (Z_hat - Z_last) V^T with Z = F V   (Chen et al., arXiv 2601.07396)
 
 The default is what wins on the embedded model: full steps with graded gaps, and a first-order forecast of the
-whole space in the step's index (on a shifted schedule that is the time before the shift). The paper's own setting is
-`schedule: paper, predictor: ema, energy: 0.85, granularity: block, coordinate: step`.
+whole space in the step's index (on a shifted schedule that is the time before the shift). The paper's own setting, as
+we read it, is the recipe `tiny-none-native-svdcache-paper`; docs/svdcache.md measures what else it may mean.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ class Provided:
     weights: str = ""
 
 
-def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) -> Provided:
+def provide_factors(
+    recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None, bar: Bar = lambda part, done, count: None
+) -> Provided:
     """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`, and put them to use.
 
     Raises:
@@ -64,7 +66,7 @@ def provide_factors(recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None) 
     current, before = conditions(recipe, pipe), _names(pipe)
     factors = _loaded(recipe, pipe, file, auto, current)
     if factors is None:
-        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell)
+        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
 
 
@@ -125,6 +127,7 @@ def _fit(
     for stage, adapter in wanting(recipe):
         fitted = partial.fitted(stage)
         if not fitted:
+            tell(f"{stage}: fitting to {len(prompts)} prompts")
             with pipe.uncompiled():
                 found = adapter.fit(pipe, calibration)
             # laid out as a file gives them back, so that pictures are equal to the last bit

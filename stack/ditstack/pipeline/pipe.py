@@ -47,6 +47,14 @@ class AttentionReplacement(Protocol):
     answer: Callable[..., Any]
     ran: Counter[str]
     """Of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason."""
+    asked: float | torch.Tensor
+    made: float | torch.Tensor
+    """Multiply-accumulates of all calls so far, dense and as they were made."""
+
+    @property
+    def thins(self) -> bool:
+        """Whether the kernel is there to make fewer products, rather than faster ones."""
+        ...
 
 
 class Pipe:

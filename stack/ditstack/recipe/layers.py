@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,13 @@ def locate(name_or_path: str, beside: Path) -> Path:
         return shelf() / f"{name_or_path}.yaml"
     hint = suggest(name_or_path[:80], shelf_names())
     raise RecipeError(f"no recipe {name_or_path[:80]!r}", [f"neither a .yaml file nor a name on the shelf; {hint}"])
+
+
+def about(name: str) -> str:
+    """What a recipe on the shelf says of itself: the comment at its head."""
+    lines = (shelf() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in head)
 
 
 def is_recipe(name_or_path: str) -> bool:

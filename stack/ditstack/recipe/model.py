@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -144,7 +145,7 @@ class Model(Adapter):
                 str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
             )
         except LOADING as error:
-            raise BadFile(f"model.source: {self.source} cannot be loaded: {_first_line(error)}") from error
+            raise BadFile(f"model.source: {self.source} cannot be loaded: {self._told(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
             pipeline.to(self.place())
         elif self.offload == "model":
@@ -165,6 +166,18 @@ class Model(Adapter):
             raise BadFile(
                 f"model.device: found {self.device}, and torch sees {count} GPUs; write cpu, auto, or one of them"
             )
+
+    def _told(self, error: Exception) -> str:
+        """The first line of a library's error; of the hub's, what to log in to and what to download."""
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+        if Path(self.source).expanduser().is_dir():
+            return first
+        page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"
+        return (
+            f"it is not whole on this computer, and the hub did not give it. Where there is a network: {named}; "
+            f"if its licence asks for it, accept that on {page} and `hf auth login` first. "
+            f"The hub said: {textwrap.shorten(first, 160, placeholder=' ...')}"
+        )
 
     def settle(self, pipeline: Any) -> None:
         """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
@@ -216,7 +229,3 @@ class Model(Adapter):
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """The arguments of the pipeline's call that carry the prompts."""
         return {"prompt": prompts}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]

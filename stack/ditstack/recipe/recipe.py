@@ -51,6 +51,8 @@ class Sampler(_Section):
     """A scheduler class of diffusers; None keeps the one that the model came with."""
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
+    grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
     steps: Annotated[int, Field(ge=1, le=1_000)] = 28
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
@@ -69,10 +71,16 @@ class Sampler(_Section):
 
 
 class Gate(_Section):
-    """The quality that a stack must keep, against its unaccelerated baseline."""
+    """The quality that a stack must keep, against its unaccelerated baseline; judged by the interval's worse end."""
 
     psnr_min: float | None = None
-    """Peak signal-to-noise ratio to the baseline's pictures, in dB."""
+    """Peak signal-to-noise ratio to the baseline's pictures in dB, the mean, which hides broken ones; see the next."""
+    psnr_p5_min: float | None = None
+    """Of the 5th percentile: one picture in twenty is below it."""
+    psnr_mse_min: float | None = None
+    """Of the mean squared error of all pictures."""
+    psnr_worst_min: float | None = None
+    """Of the worst picture."""
     ssim_min: float | None = None
     """Structural similarity to the baseline's pictures, at most 1."""
     ms_ssim_min: float | None = None

@@ -57,7 +57,7 @@ def test_weights_are_read_once_for_a_load_and_its_report(tmp_path: Path, monkeyp
         read.clear()
         stack = stand(tmp_path / "f")
         assert [stack.report().weights] == read
-    assert read == [fingerprint(stack.pipe.transformers)]
+        assert read == [fingerprint(stack.pipe.transformers)]
 
 
 def test_compensated_weights_are_those_that_a_report_names(tmp_path: Path) -> None:
