@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ditstack.assembly.anatomy import check_parallel
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
@@ -36,6 +37,7 @@ class Stack:
         self._expectations, self._drift = Expectations(pipe), Drift(pipe)
         self._refitting = False
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
+        check_parallel(pipe)
         pipe.clock.before_call.append(self._look_for_drift)
 
     def __repr__(self) -> str:
@@ -64,6 +66,7 @@ class Stack:
         """
         if self._refitting:
             return
+        check_parallel(self.pipe)
         changed = self._drift.look()
         for note in self._drift.notes:
             LOG.warning(note)
