@@ -47,6 +47,14 @@ class AttentionReplacement(Protocol):
     answer: Callable[..., Any]
     ran: Counter[str]
     """Of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason."""
+    asked: float | torch.Tensor
+    made: float | torch.Tensor
+    """Multiply-accumulates of all calls so far, dense and as they were made."""
+
+    @property
+    def thins(self) -> bool:
+        """Whether the kernel is there to make fewer products, rather than faster ones."""
+        ...
 
 
 class Pipe:
@@ -67,6 +75,13 @@ class Pipe:
         scheduler: with which the stack samples.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
+
+    fitted_under: Mapping[str, str] = MappingProxyType({})
+    """The conditions that its stages' factors were fitted under."""
+    fitted_for: frozenset[str] = frozenset()
+    """Fields of the sampler that those factors cannot leave."""
+    departures: tuple[str, ...] = ()
+    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,

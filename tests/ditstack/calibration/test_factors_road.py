@@ -9,12 +9,12 @@ import torch
 
 import ditstack.calibration.calibrate as calibrating
 import ditstack.stack as standing
-import tiny_pipelines as tiny
 from ditstack import Recipe, apply
 from ditstack.caching.features import FeatureCache
 from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration import fits
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 
 
 def stand(file: Path, **cache: Any) -> Stack:
@@ -57,7 +57,7 @@ def test_weights_are_read_once_for_a_load_and_its_report(tmp_path: Path, monkeyp
         read.clear()
         stack = stand(tmp_path / "f")
         assert [stack.report().weights] == read
-    assert read == [fingerprint(stack.pipe.transformers)]
+        assert read == [fingerprint(stack.pipe.transformers)]
 
 
 def test_compensated_weights_are_those_that_a_report_names(tmp_path: Path) -> None:

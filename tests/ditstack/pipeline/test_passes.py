@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import families
-import tiny_pipelines as tiny
 from counting import block_runs, blocks_of
 from ditstack import apply
 from ditstack.caching.linears import find_linears
@@ -19,6 +18,7 @@ from ditstack.calibration.statistics import seeing
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 from tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
