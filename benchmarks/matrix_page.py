@@ -17,14 +17,16 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from ditstack.files import write_atomically
+from ditstack.maths.fidelity import bootstrap
 from ditstack.matrix import page
 from ditstack.matrix.schema import Estimate, Peer, read
-from peers_rows import gain, ours
+from peers_rows import UNCACHED, gain, ours
 from results import latest
 
 PICTURE = Path(__file__).parents[1] / "docs" / "matrix.png"
 SIZE: Any = {"width": 1180, "height": 900}
 """In pixels of a page."""
+MEASURED = (UNCACHED, "ssim_each")
 
 
 def main() -> None:
@@ -43,15 +45,15 @@ def peers(data: dict[str, Any]) -> list[Peer]:
     rows = []
     for row in sorted(data["rows"], key=lambda row: -row["asked"]):
         default = ours(data["rows"], row["asked"])
-        gains = [None if row is default else _estimate(gain(default, row, measure)) for measure in ("psnr", "ssim")]
+        gains = [None if row is default else _estimate(gain(default, row, each, "mean")) for each in MEASURED]
         rows.append(
             Peer(
                 name=row["name"],
                 kind=row["kind"],
                 full_steps=row["asked"],
                 steps=data["steps"],
-                psnr=_estimate(row["psnr"]),
-                ssim=_estimate(row["ssim"]),
+                psnr=_estimate(bootstrap(row[UNCACHED])),
+                ssim=_estimate(bootstrap(row["ssim_each"])),
                 gain_psnr=gains[0],
                 gain_ssim=gains[1],
                 macs_ratio=row["macs_ratio"],
@@ -63,7 +65,8 @@ def peers(data: dict[str, Any]) -> list[Peer]:
     return rows
 
 
-def _estimate(given: Sequence[float]) -> Estimate:
+def _estimate(given: Sequence[float] | None) -> Estimate:
+    assert given is not None
     mean, low, high = given
     return Estimate(mean=mean, low=low, high=high)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 from collections.abc import Sequence
@@ -19,12 +20,28 @@ AGAIN = "rows of --resume whose name holds one of these words are measured again
 
 def write(case: str, data: dict[str, Any]) -> Path:
     """Write one case's figures, with the machine and the versions that they were measured on."""
-    machine = re.sub(r"[^a-z0-9]+", "-", describe_machine().lower()).strip("-")
-    path = RESULTS / f"{machine}_{date.today().isoformat()}" / f"{case}.json"
+    path = place_of(case)
     full = {"case": case, "machine": describe_machine(), "versions": versions(), **data}
     write_atomically(path, (json.dumps(full, indent=1) + "\n").encode())
     print(f"wrote {path}")
     return path
+
+
+def add_row(case: str, told: dict[str, Any], row: dict[str, Any], key: Sequence[str]) -> None:
+    """Write one more row of a case at once, in the place of one that has the same `key`; several processes may."""
+    path = place_of(case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{case}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = json.loads(path.read_text())["rows"] if path.is_file() else []
+        others = [one for one in known if any(one[name] != row[name] for name in key)]
+        write(case, {**told, "rows": [*others, row]})
+
+
+def place_of(case: str) -> Path:
+    """Where the figures of a case measured today on this machine lie."""
+    machine = re.sub(r"[^a-z0-9]+", "-", describe_machine().lower()).strip("-")
+    return RESULTS / f"{machine}_{date.today().isoformat()}" / f"{case}.json"
 
 
 def kept_rows(file: Path | None, again: Sequence[str] = ()) -> list[dict[str, Any]]:

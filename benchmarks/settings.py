@@ -69,6 +69,15 @@ def magcache(
     yield from ((label, setting) for away, label, setting in found if away == nearest)
 
 
+def decided(method: str, label: str, steps: int) -> Setting:
+    """The stage that a label of `fbcache` or `magcache` names, without MagCache's ratios."""
+    found = dict(re.findall(r"(threshold|max_skip|first) ([\d.]+)", label))
+    stage: Setting = {"method": method, "threshold": float(found["threshold"])}
+    if method == "magcache":
+        stage |= {"max_skip": int(found["max_skip"]), "retention": int(found["first"]) / steps}
+    return stage
+
+
 def magnitudes(generate: Callable[[Any], None], steps: int) -> list[float]:
     """MagCache's ratios of this model: `generate` runs a generation with the given configuration of diffusers."""
     from diffusers.hooks.mag_cache import MagCacheConfig

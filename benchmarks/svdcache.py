@@ -1,38 +1,35 @@
-"""SVD-Cache on the embedded model: every predictor and schedule beside "the same number of full steps, no cache".
+"""SVD-Cache on the embedded model: every predictor and schedule beside every control, to two references.
 
-    python benchmarks/svdcache.py [--prompts 64] [--steps 50] [--full 12 9 7]
+    python benchmarks/svdcache.py [--prompts 64] [--steps 50] [--full 12 9 7] [--read] [--later]
 
-Pictures are compared with the uncached run of the same prompts and seeds. Calibration uses other prompts. Writes
-benchmarks/results/<machine>_<date>/svdcache.json; every row has a paired 95 % interval against the control.
+Pictures are compared with the uncached run of the same prompts and seeds, and with the converged one (see sampled.py).
+Calibration uses other prompts. Each row is added to benchmarks/results/<machine>_<date>/svdcache.json at once. With
+--read, what equation 11 of the paper may mean: both readings of its moving average, a basis from the first step of each
+picture or from calibration, one site for the whole trunk or one for every branch; into svdcache_read.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
+import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ditstack.compat import hush_loading
-from ditstack.maths import fidelity
+from ditstack.compat import hush, hush_loading
 from ditstack.maths.schedule import even, graded, paper
+from ditstack.measure.controls import controls
 from ditstack.recipe.recipe import Recipe
-from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
-from results import AGAIN, kept_rows, write
-from sampled import sampled
+from results import add_row, place_of
+from sampled import References, painted
 
-SOLVER = {
-    "scheduler": "DPMSolverMultistepScheduler",
-    "settings": {
-        "use_flow_sigmas": True,
-        "prediction_type": "flow_prediction",
-        "use_dynamic_shifting": True,
-        "time_shift_type": "exponential",
-    },
-}
+TRIALS = 16
+"""Prompts of training on which the best control is chosen."""
+Case = tuple[str, str, Recipe]
+"""A name, its kind ("control", "ours" or "paper"), and what is run."""
 
 
 def main() -> None:
@@ -40,93 +37,97 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
-    parser.add_argument("--resume", type=Path, help="a results file whose rows are kept")
-    parser.add_argument("--again", nargs="+", default=[], help=AGAIN)
-    parser.add_argument("--set", dest="changes", nargs="*", default=[])
+    parser.add_argument("--read", action="store_true", help="measure the readings of the paper")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these words")
+    parser.add_argument("--later", action="store_true", help="do without the converged pictures while they are made")
+    parser.add_argument("--again", action="store_true", help="take the figures of kept pictures again")
     wanted = parser.parse_args()
+    hush()
     hush_loading()
-    prompts = shapes.unseen_prompts(wanted.prompts, 7)
-    base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}", *wanted.changes]).resolved()
-    reference = sampled(load(Recipe.parse(base, "reference")), prompts)
-    rows = kept_rows(wanted.resume, wanted.again)
+    base = Recipe.read("tiny", [f"sampler.steps={wanted.steps}"]).resolved()
+    references = References.of(base, shapes.unseen_prompts(wanted.prompts, 7), later=wanted.later)
+    seen = References.of(base, shapes.seen_prompts(TRIALS, 5), 500, later=True)
+    told = {"prompts": wanted.prompts, "steps": wanted.steps, "resolved": base}
+    title = "svdcache_read" if wanted.read else "svdcache"
     for count in wanted.full:
-        for name, changes in cases(wanted.steps, count):
-            known = {row["name"]: row for row in rows if row["full"] == count}
-            if name not in known:
-                control = next(iter(known.values()))["psnr_each"] if known else []
-                rows.append(measure(name, count, {**base, **changes}, prompts, reference, control))
-                print(f"{count:3d} {name:52s} {rows[-1]['psnr'][0]:6.2f} dB  {rows[-1]['gain'][0]:+.2f}", flush=True)
-        write("svdcache", {"prompts": len(prompts), "steps": wanted.steps, "resolved": base, "rows": rows})
+        for name, kind, recipe in (readings if wanted.read else cases)(base, count):
+            if any(word in name for word in wanted.only) and (wanted.again or (name, count) not in _there(title)):
+                row = {"name": name, "kind": kind, "full": count, **measure(recipe, references)}
+                if kind == "control":
+                    row["psnr_on_seen"] = statistics.fmean(seen.figures(painted(recipe, seen).images)["psnr_each"])
+                add_row(title, told, row, ("name", "full"))
+                print(f"{count:3d} {name:60s} {statistics.fmean(row['psnr_each']):6.2f} dB", flush=True)
 
 
-def cases(steps: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row at one number of full steps; the first is the control."""
-    yield "control: fewer Euler steps", {"sampler.steps": count}
-    yield "control: fewer DPM-Solver++ 2M steps", {"sampler.steps": count, "sampler.solver": True}
-    interval = next(n for n in range(2, steps) if len(paper(steps, n, 3)) <= count)
-    on_paper = {"schedule": list(paper(steps, interval, 3)), "coordinate": "step"}
-    on_even = {"schedule": list(even(steps, count)), "coordinate": "step"}
-    on_graded = {"schedule": list(graded(steps, count)), "coordinate": "step"}
-    yield "graded: order 1 in steps (default)", on_graded
+def _there(case: str) -> set[tuple[str, int]]:
+    file = place_of(case)
+    return {(row["name"], row["full"]) for row in json.loads(file.read_text())["rows"]} if file.is_file() else set()
+
+
+def cases(base: dict[str, Any], count: int) -> Iterator[Case]:
+    """Every row at one number of full steps."""
+    steps = base["sampler"]["steps"]
+    on_even = {"schedule": list(even(steps, count))}
+    on_graded = {"schedule": list(graded(steps, count))}
+    yield "graded: order 1 in steps (default)", "ours", stacked(base, on_graded)
+    for control in controls(Recipe.parse(base, "control"), count, flow=True):
+        yield f"control: {control.title}", "control", control.recipe
+    on_paper = {"schedule": list(papers(steps, count))}
     for schedule, label in ((on_paper, "paper's schedule"), (on_even, "even")):
-        yield f"{label}: reuse", {**schedule, "predictor": "reuse"}
-        yield f"{label}: ema, energy 0.85 (eq. 11)", {**schedule, "predictor": "ema", "energy": 0.85}
-        yield f"{label}: holt", {**schedule, "predictor": "holt"}
-        yield f"{label}: order 1 in steps", schedule
-        yield f"{label}: order 2 in steps", {**schedule, "order": 2}
+        yield f"{label}: reuse", "ours", stacked(base, {**schedule, "predictor": "reuse"})
+        yield f"{label}: ema, energy 0.85", "ours", stacked(base, {**schedule, "predictor": "ema", "energy": 0.85})
+        yield f"{label}: holt", "ours", stacked(base, {**schedule, "predictor": "holt"})
+        yield f"{label}: order 1 in steps", "ours", stacked(base, schedule)
+        yield f"{label}: order 2 in steps", "ours", stacked(base, {**schedule, "order": 2})
     for schedule, label in ((on_even, "even"), (on_graded, "graded")):
         in_sigma = {**schedule, "coordinate": "sigma"}
-        yield f"{label}: order 1 in sigma", in_sigma
-        yield f"{label}: order 2 in sigma", {**in_sigma, "order": 2}
-    yield "graded: reuse", {**on_graded, "predictor": "reuse"}
+        yield f"{label}: order 1 in sigma", "ours", stacked(base, in_sigma)
+        yield f"{label}: order 2 in sigma", "ours", stacked(base, {**in_sigma, "order": 2})
+    yield "graded: reuse", "ours", stacked(base, {**on_graded, "predictor": "reuse"})
     for rank in (16, 64):
-        yield f"graded: order 1 in steps, rank {rank}", {**on_graded, "rank": rank}
-    yield "graded: order 1 in steps, every branch of every block", {**on_graded, "granularity": "block"}
-    yield "graded: fitted gains", {**on_graded, "predictor": "fitted"}
-    yield "graded: fitted gains, rank 16", {**on_graded, "predictor": "fitted", "rank": 16}
+        yield f"graded: order 1 in steps, rank {rank}", "ours", stacked(base, {**on_graded, "rank": rank})
+    by_block = {**on_graded, "granularity": "block"}
+    yield "graded: order 1 in steps, every branch of every block", "ours", stacked(base, by_block)
+    yield "graded: fitted gains", "ours", stacked(base, {**on_graded, "predictor": "fitted"})
+    yield "graded: fitted gains, rank 16", "ours", stacked(base, {**on_graded, "predictor": "fitted", "rank": 16})
 
 
-def measure(
-    name: str, count: int, base: dict[str, Any], prompts: list[str], reference: list[Any], control: list[float]
-) -> dict[str, Any]:
-    """One row: fidelity to the uncached run, and the paired gain over the control."""
-    told: list[str] = []
-    stack = load(stacked(name, base), told.append)
-    made = sampled(stack, prompts)
-    psnr, ssim = fidelity.psnr(made[0], reference[0]), fidelity.ssim(made[0], reference[0])
-    steps = stack.pipe.passes.steps
-    gain = fidelity.paired(psnr, control) if control else (0.0, 0.0, 0.0)
-    row = {
-        "name": name,
-        "full": count,
-        "steps": steps,
-        "psnr": fidelity.bootstrap(psnr),
-        "gain": gain,
-        "ssim": fidelity.bootstrap(ssim),
-        "relative_l2": fidelity.bootstrap(fidelity.relative_l2(made[1], reference[1])),
-        "psnr_each": psnr,
-        "told": told,
-    }
-    assert steps["full"] == count or name.startswith("paper"), (name, steps)
-    return row
+def readings(base: dict[str, Any], count: int) -> Iterator[Case]:
+    """What equation 11 may mean, on the paper's schedule and its energy."""
+    steps = base["sampler"]["steps"]
+    on_paper = {"schedule": list(papers(steps, count))}
+    subspace = {**on_paper, "energy": 0.85}
+    sites = {"one site for the trunk": "trunk", "every branch of every block": "block"}
+    averages = {"old": {"predictor": "ema", "beta": 0.9}, "new": {"predictor": "ema", "beta": 0.1}, "line": {}}
+    titles = {"old": "average, .9 on the old value", "new": "average, .1 on the old value", "line": "first order"}
+    bases = {"basis of each picture's first step": {}, "basis from calibration": {"calibrate": "auto"}}
+    for site, granularity in sites.items():
+        yield f"reuse; {site}", "paper", stacked(base, {**on_paper, "predictor": "reuse", "granularity": granularity})
+        for reading, fields in averages.items():
+            for where, more in bases.items():
+                recipe = stacked(base, {**subspace, **fields, **more, "granularity": granularity})
+                yield f"{titles[reading]}; {where}; {site}", "paper", recipe
 
 
-def stacked(name: str, base: dict[str, Any]) -> Recipe:
-    """The recipe of a case."""
-    data = {key: value for key, value in base.items() if key in Recipe.read("tiny").resolved()}
-    changes = {key: value for key, value in base.items() if key not in data}
-    sampler = dict(data["sampler"])
-    if "sampler.steps" in changes:
-        sampler["steps"] = changes.pop("sampler.steps")
-        if changes.pop("sampler.solver", False):
-            shift = math.log(sampler.get("settings", {}).get("shift", 3.0))
-            sampler |= {**SOLVER, "settings": {**SOLVER["settings"], "base_shift": shift, "max_shift": shift}}
-        return Recipe.parse({**data, "sampler": sampler}, name)
-    if changes.get("predictor") == "fitted":
+def papers(steps: int, count: int) -> tuple[int, ...]:
+    """The paper's schedule with the shortest interval that takes at most `count` full steps."""
+    return next(full for n in range(2, steps) if len(full := paper(steps, n, 3)) <= count)
+
+
+def measure(recipe: Recipe, references: References) -> dict[str, Any]:
+    """One row: fidelity to both references, and what ran."""
+    made = painted(recipe, references)
+    return {"steps": made.kinds, "macs_ratio": made.macs_ratio, **references.figures(made.images)}
+
+
+def stacked(base: dict[str, Any], cache: dict[str, Any]) -> Recipe:
+    """The embedded model with SVD-Cache; what is fitted is fitted to other prompts, at once."""
+    data = {**base, "cache": {"method": "svdcache", "coordinate": "step", **cache}}
+    if cache.get("predictor") == "fitted" or "calibrate" in cache:
         file = Path(tempfile.mkdtemp()) / "factors.safetensors"
-        changes |= {"calibrate": "auto", "factors": str(file)}
+        data["cache"] |= {"calibrate": "auto", "factors": str(file)}
         data["calibration"] = shapes.seen_prompts(16, 3)
-    return Recipe.parse({**data, "cache": {"method": "svdcache", **changes}}, name)
+    return Recipe.parse(data, "benchmark")
 
 
 if __name__ == "__main__":

@@ -35,31 +35,53 @@ def test_a_threshold_is_found_that_comes_nearest(curve: Callable[[float], float]
     assert abs(curve(found["threshold"]) - asked) < 2.5
 
 
-def row(name: str, kind: str, psnr: list[float]) -> dict[str, Any]:
+def row(name: str, kind: str, psnr: list[float], seen: float = 0.0) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
         "asked": 7,
-        "psnr": [sum(psnr) / len(psnr)] * 3,
+        "full": [7.0, 7.0, 7.0],
+        "macs_ratio": 0.14,
+        "setting": "",
+        "psnr_on_seen": seen,
         "psnr_each": psnr,
-        "ssim": [0.5] * 3,
+        "converged_each": [one - 1 for one in psnr],
         "ssim_each": [one / 100 for one in psnr],
     }
 
 
-def test_the_table_names_who_is_not_beaten_and_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [
-        row("worse", "peer", [30.0, 31.0, 32.0]),
-        row("better", "control", [41.0, 42.0, 43.0]),
-        row("svdcache, even", "ours", [45.0, 45.0, 45.0]),
-        row("svdcache (default)", "ours", [40.0, 41.0, 42.0]),
-    ]
+def text_of(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> str:
     sampler = {"sampler": {"guidance": 3.0}}
     data = {"rows": rows, "steps": 28, "prompts": 3, "machine": "here", "resolved": sampler, "not_run": {}}
     monkeypatch.setattr(peers, "latest", lambda case: data)
-    text = peers.peers_short()
-    assert "| svdcache (default) | **41.0** |" in text, "what ships is compared, not the best of ours"
-    assert "| worse | 31.0 (+10.0; +10.0 to +10.0) |" in text
-    assert "does not clearly beat: at 7 full steps better in PSNR (-1.0; -1.0 to -1.0), better in SSIM" in text
-    rows.remove(rows[1])
-    assert "Our default beats every peer and control" in peers.peers_short()
+    return peers.peers_short()
+
+
+def test_the_table_names_every_row_that_is_not_beaten_ours_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        row("worse", "peer", [30.0, 31.0, 32.0]),
+        row("better", "control", [41.0, 42.0, 43.0], seen=2.0),
+        row("other control", "control", [31.0, 32.0, 33.0], seen=1.0),
+        row("mixed, searched", "ours", [45.0, 45.0, 45.0]),
+        row("svdcache (default)", "ours", [40.0, 41.0, 42.0]),
+    ]
+    text = text_of(rows, monkeypatch)
+    assert "| svdcache (default) | **41.0 / 40.1** | **40.0 / 39.1** |" in text, "what ships is compared"
+    assert "| better | **42.0 / 41.1** | **41.0 / 40.1** |" in text, "the control that was best on other prompts"
+    assert "| mean, to converged | -1.00 (-1.00 to -1.00) |" in text
+    said = text.partition("Where another row")[2]
+    assert "not clearly below its mean at 7, to uncached: mixed, searched -4.00 (-5.00 to -3.00); better -1.00" in said
+    assert "worse" not in said
+    assert "No other row, ours or theirs" in text_of([rows[0], rows[2], rows[4]], monkeypatch)
+    full = peers.peers_full()
+    assert "above every other row in mean, low end" in full
+
+
+def test_a_row_with_broken_pictures_is_behind_in_the_low_end_though_not_in_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = row("svdcache (default)", "ours", [60.0] * 9 + [10.0])
+    control = row("steady", "control", [40.0] * 10, seen=1.0)
+    said = text_of([ours, control], monkeypatch).partition("Where another row")[2]
+    assert "above its PSNR of the mean squared error at 7, to uncached: steady -20.00" in said
+    assert "MSE to uncached -20.00" in peers.peers_full()

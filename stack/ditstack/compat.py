@@ -24,6 +24,7 @@ def hush() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
+    logging.raiseExceptions = False  # a library that trips over its own log is no news to our users
 
 
 def hush_loading() -> None:
@@ -52,8 +53,8 @@ def require(package: str, task: str, extra: str) -> None:
 def usage_error() -> type[Exception]:
     """What typer raises for a command line that it cannot read.
 
-    Typer (seen in 0.29) brings a private copy of click and gives this class no public name; earlier ones (seen in 0.20)
-    take click's. Either way it stands above `typer.BadParameter`.
+    Typer (seen in 0.26 and 0.29) keeps a private copy of click and gives this class no public name; it stands above
+    `typer.BadParameter`.
     """
     import typer
 

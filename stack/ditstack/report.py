@@ -72,7 +72,9 @@ class Comparison(BaseModel):
 
     plain_seconds: dict[str, float]
     speedup: float
-    """Of denoising."""
+    """Of denoising: the median of interleaved pairs, or of one pass each where there was no room for both."""
+    speedup_range: tuple[float, float] | None = None
+    """Its 95 % interval, where there were pairs."""
     psnr: Measure
     ssim: Measure
     relative_l2: Measure

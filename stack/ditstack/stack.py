@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ditstack.assembly.anatomy import check_parallel
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Tell, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, provide_factors, wanting
 from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
@@ -36,6 +37,7 @@ class Stack:
         self._expectations, self._drift = Expectations(pipe), Drift(pipe)
         self._refitting = False
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
+        check_parallel(pipe)
         pipe.clock.before_call.append(self._look_for_drift)
 
     def __repr__(self) -> str:
@@ -54,7 +56,7 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
-        return [*self.pipe.notes, *self._drift.notes, *self._expectations.notes]
+        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes]
 
     def _look_for_drift(self) -> None:
         """The pipeline is about to be called: notice what was changed on it since.
@@ -64,6 +66,7 @@ class Stack:
         """
         if self._refitting:
             return
+        check_parallel(self.pipe)
         changed = self._drift.look()
         for note in self._drift.notes:
             LOG.warning(note)
@@ -180,7 +183,7 @@ class _Off:
 def apply(
     pipeline: Any,
     recipe: str | Path | Mapping[str, Any] | Recipe,
-    tell: Tell = lambda text: None,
+    tell: Tell = LOG.info,
     changes: Sequence[str] = (),
 ) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
@@ -204,10 +207,18 @@ def apply(
 
 
 def load(
-    recipe: str | Path | Mapping[str, Any] | Recipe, tell: Tell = lambda text: None, changes: Sequence[str] = ()
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    tell: Tell = LOG.info,
+    changes: Sequence[str] = (),
+    bar: Bar = lambda part, done, count: None,
 ) -> Stack:
-    """Load the recipe's own model and stack on it."""
-    return _stand(_read(recipe, changes), None, tell)
+    """Load the recipe's own model and stack on it.
+
+    Args:
+        tell: told in a sentence what long work is being done, such as calibration.
+        bar: told what is being gathered for it, how many prompts are done, and of how many.
+    """
+    return _stand(_read(recipe, changes), None, tell, bar)
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:
@@ -219,11 +230,12 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
     return Recipe.parse(data, name, list(changes))
 
 
-def _stand(recipe: Recipe, pipeline: Any, tell: Tell) -> Stack:
+def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     started = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell)
+    provided = provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
+    LOG.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     seconds = {"build": built - started, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

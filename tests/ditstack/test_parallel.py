@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ditstack import Recipe, apply
+from ditstack import BadPipeline, Recipe, apply
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack.testing.tiny_pipelines import call
 
@@ -59,6 +59,24 @@ def one_of_two(port: int, folder: str, rank: int) -> None:
                 found[f"{family} {name} {first} first"] = [error, stack.report().steps, stack.notes]
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("first", ["parallel", "apply"])
+def test_a_cache_that_looks_at_the_picture_is_refused_where_ranks_hold_parts_of_it(first: str) -> None:
+    from diffusers import ContextParallelConfig, ParallelConfig  # pyright: ignore[reportPrivateImportUsage]
+
+    pipeline = tiny.flux()
+    config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=2))
+    data = {"model": {"method": "flux", "device": "cpu"}, "cache": {"method": "fbcache"}}
+    if first == "parallel":
+        pipeline.transformer._parallel_config = config
+        with pytest.raises(BadPipeline, match="ranks would not agree"):
+            apply(pipeline, data)
+        return
+    apply(pipeline, data)
+    pipeline.transformer._parallel_config = config
+    with pytest.raises(BadPipeline, match="ranks would not agree"):
+        call(pipeline, P, STEPS)
 
 
 @pytest.mark.slow

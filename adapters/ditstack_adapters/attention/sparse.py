@@ -3,7 +3,9 @@
 p_ij = softmax_j (mean(Q_i) mean(K_j)^T / sqrt(D) + log |K_j|) says how much query block i looks at key block j (as in
 SpargeAttn, arXiv 2502.18137). Each query block keeps the key blocks with the largest p; text tokens see and are seen
 by everything. The kept blocks run on FlexAttention (arXiv 2412.05496), or on a masked product where there is no GPU.
-How many blocks a head keeps is calibrated: the fewest with which it lost at most `tolerance` of its output.
+How many blocks a head keeps is calibrated for a bound on pictures yet unseen (split conformal): half of the
+calibration prompts say with how few blocks each head loses at most `tolerance` of its output, the other half by how
+much that must be raised for all heads and calls of a picture at once. n pictures that vouch give n / (n + 1).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.maths.blocksparse import Kept
+    from ditstack.maths.conformal import Bound
     from ditstack.plugin import CalibrationRun, Call, Declined, Pipe, SparseKernel
 
 TOLERANCE = 0.05
@@ -38,7 +41,8 @@ class Sparse(Attention):
     mass: Annotated[float, Field(gt=0, le=1)] | None = None
     """The share of attention that the kept key blocks hold, by the estimate p."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """What each head may lose of its output, relative; `ditstack calibrate` finds what it must keep for that."""
+    """What each head may lose of its output in any call of an unseen picture, relative; `ditstack calibrate` finds what
+    it must keep for that, and says with what probability it holds."""
     pattern: Literal["scores", "window"] = "scores"
     """`window` is for video: tokens see the frames near their own, whatever the scores."""
     frames: Annotated[int, Field(ge=0)] | None = None
@@ -69,17 +73,46 @@ class Sparse(Attention):
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
         replace_attention(pipe, "sparse", SparseKernel(pipe, self.choose), closed=True)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        return [
+            f"{site}: found the shape {tuple(one.shape)}; wanted a share from 0 to 1 for each head"
+            for site, one in tensors.items()
+            if one.ndim != 1 or not one.is_floating_point() or bool(((one < 0) | (one > 1)).any())
+        ]
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
-        """The share of key blocks that each head of each site keeps, (H,): the most that any step and prompt asked."""
+        """The share of key blocks that each head of each site keeps, (H,), bounded for pictures yet unseen."""
         import torch
 
+        from ditstack.maths.conformal import bound
+
         allowed = TOLERANCE if self.tolerance is None else self.tolerance
-        with _thinning(pipe).measuring(allowed, self.tokens) as shares:
-            calibration.uncached_latents()
-        heads = torch.cat([torch.zeros(0), *(share.cpu() for share in shares.values())])
-        kept, dense = f"{heads.mean():.0%}", f"{int((heads == 1).sum())} of {len(heads)}"
-        calibration.tell(f"attention sparse: heads keep {kept} of the blocks on average, {dense} heads all of them")
-        return shares
+        needs: dict[str, Tensor] = {}
+
+        def run(places: range) -> None:
+            with _thinning(pipe).measuring(allowed, self.tokens) as shares:
+                calibration.uncached_latents(places)
+            needs.update({f"{places[0]} {site}": share.cpu() for site, share in shares.items()})
+
+        calibration.gather("needs", needs, run)
+        needs.pop("done", None)
+        sites = [key.partition(" ")[2] for key in needs if key.startswith("0 ")]
+        if not sites:
+            return {}
+        each = [torch.cat([needs[f"{place} {site}"] for site in sites]) for place in range(len(calibration.prompts))]
+        found = bound(torch.stack(each))
+        self._say(found, allowed, calibration)
+        widths = [len(needs[f"0 {site}"]) for site in sites]
+        return dict(zip(sites, found.limits.split(widths), strict=True))
+
+    def _say(self, found: Bound, allowed: float, calibration: CalibrationRun) -> None:
+        heads, dense = found.limits, int((found.limits == 1).sum())
+        calibration.tell(
+            f"attention sparse: heads keep {heads.mean():.0%} of the blocks on average, {dense} of {len(heads)} heads "
+            f"all of them. A further picture has no call of any head that loses more than {allowed:g} with probability "
+            f"{found.coverage:.0%}; that 90 % of pictures have none is {found.confidence(0.9):.0%} sure, from "
+            f"{found.witnesses} pictures that vouch"
+        )
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
         spare = {site: share for site, share in tensors.items() if (share < 1).any()}

@@ -3,8 +3,8 @@
 F_hat = F_last + (Z_hat - Z_last) V^T with Z = F V   (Chen et al., arXiv 2601.07396)
 
 The default is what wins on the embedded model: full steps with graded gaps, and a first-order forecast of the
-whole space in the step's index (on a shifted schedule that is the time before the shift). The paper's own setting is
-`schedule: paper, predictor: ema, energy: 0.85, granularity: block, coordinate: step`.
+whole space in the step's index (on a shifted schedule that is the time before the shift). The paper's own setting, as
+we read it, is the recipe `tiny-none-native-svdcache-paper`; docs/svdcache.md measures what else it may mean.
 """
 
 from __future__ import annotations
@@ -120,6 +120,21 @@ class SvdCache(Cache):
             spread = schedule.graded if self.schedule == "graded" else schedule.even
             full = spread(steps, math.ceil(steps / self.interval))
         return schedule.ending(full, steps, self.last_full)
+
+    @property
+    def fitted_for(self) -> frozenset[str]:
+        """There is a row of gains for every full step."""
+        return frozenset({"steps"}) if self.predictor == "fitted" else frozenset()
+
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        flat = {name: tuple(one.shape) for name, one in tensors.items() if one.ndim != 2 or not one.is_floating_point()}
+        wrong = [f"{name}: found the shape {shape}; wanted a matrix" for name, shape in flat.items()]
+        wrong += [f"{name}: unknown" for name in tensors if name != "gains" and not name.endswith(".basis")]
+        if self.predictor == "fitted" and ("gains" not in tensors or tensors["gains"].shape[1:] != (4,)):
+            wrong.append("gains: missing, or not four for each full step")
+        if (self.rank or self.energy) and not any(name.endswith(".basis") for name in tensors):
+            wrong.append("there is no basis")
+        return wrong
 
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""

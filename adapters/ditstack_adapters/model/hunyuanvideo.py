@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from ditstack.plugin import Model
 
@@ -19,3 +21,8 @@ class HunyuanVideo(Model):
 
     source: str = "hunyuanvideo-community/HunyuanVideo"
     """A hub id, or a folder that `save_pretrained` wrote."""
+    text_tokens: Annotated[int, Field(ge=1)] | None = None
+    """How many tokens a prompt is padded to; the pipeline's own number if not given."""
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        return {"prompt": prompts} | ({"max_sequence_length": self.text_tokens} if self.text_tokens else {})

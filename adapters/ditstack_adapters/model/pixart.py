@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from ditstack.plugin import Capability, Model
 
+BINNED = (32, 64, 128, 256)  # sample sizes for which diffusers knows bins of resolutions
+
 
 class PixArt(Model):
     """The files say which of the two it is; blocks return a bare tensor."""
@@ -21,3 +23,7 @@ class PixArt(Model):
     @property
     def gives(self) -> frozenset[Capability]:
         return super().gives - {Capability.LORAS}
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        binned = pipeline.transformer.config.sample_size in BINNED
+        return {"prompt": prompts} if binned else {"prompt": prompts, "use_resolution_binning": False}

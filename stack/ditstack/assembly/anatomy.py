@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ditstack.errors import BadPipeline, Incompatible
-from ditstack.pipeline.pipe import transformers_of
+from ditstack.pipeline.pipe import UNDECIDED, Pipe, transformers_of
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.capabilities import Capability
 from ditstack.recipe.recipe import Recipe
@@ -34,6 +34,22 @@ def refuse_compiled(pipeline: Any) -> None:
                 f"{name} was compiled in place, by compile() or compile_repeated_blocks(); load it again without, and "
                 "write `compile: inductor` in the recipe"
             )
+
+
+def check_parallel(pipe: Pipe) -> None:
+    """Refuse a cache that decides from what a picture shows where each rank holds a part of the picture.
+
+    Raises:
+        BadPipeline: ranks would come to different answers, and wait for one another for ever.
+    """
+    configs = [getattr(one, "_parallel_config", None) for one in pipe.transformers.values()]
+    if pipe.policy is None or not any(getattr(one, "context_parallel_config", None) for one in configs):
+        return
+    if UNDECIDED in pipe.policy.plan(pipe.policy.steps or 8):
+        raise BadPipeline(
+            "the cache decides from the features of a picture, and each rank of a context-parallel transformer holds a "
+            "part of them: ranks would not agree; take a cache that follows a schedule"
+        )
 
 
 def check_stages(recipe: Recipe, stages: Mapping[str, Adapter], pipeline: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from ditstack.assembly.solvers import solver
 from ditstack.errors import BadPipeline
 from ditstack.recipe.adapter import suggest
 from ditstack.recipe.recipe import Sampler
@@ -45,18 +46,19 @@ def named_class(name: str) -> type:
 def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
     """The scheduler to sample with: the pipeline's own where the recipe says nothing, else a new one.
 
-    It has the settings of the pipeline's own where the recipe names none. The pipeline is not changed.
+    It has the settings of the pipeline's own where the recipe names none, and its sigmas unless the recipe asks for a
+    noise schedule (see `solvers`). The pipeline is not changed.
 
     Raises:
         BadPipeline: the class does not take a setting, or not this value of it.
     """
-    if sampler.scheduler is None and not sampler.settings:
+    if sampler.scheduler is None and sampler.grid is None and not sampler.settings:
         return pipeline.scheduler
     kind: Any = named_class(sampler.scheduler) if sampler.scheduler else type(pipeline.scheduler)
     _check_settings(kind, sampler.settings)
     own = {name: value for name, value in sampler.settings.items() if name in _parameters(kind)}
     try:
-        made = kind.from_config(pipeline.scheduler.config, **own)
+        made = solver(kind, pipeline.scheduler, own, sampler.grid)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be made of {own}: {error}") from error
     made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})

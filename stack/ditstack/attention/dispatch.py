@@ -77,26 +77,39 @@ class Replacement:
 
     Attributes:
         ran: of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason.
+        asked, made: multiply-accumulates of all calls so far, dense and as they were made.
         awake: whether the present call of the transformer is one of this pipe's own pipeline.
     """
 
     def __init__(self, pipe: Pipe, name: str, kernel: Kernel, closed: bool) -> None:
         self.pipe, self.name, self.kernel, self.closed = pipe, name, kernel, closed
         self.ran: Counter[str] = Counter()
+        self.asked: float | Tensor = 0.0
+        self.made: float | Tensor = 0.0
         self.awake = False
         self.layout = Layout()
 
     def answer(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if torch.compiler.is_compiling():
             return self.kernel(q, k, v, call)
-        with counts_as(lambda: Stated(attention_macs(q, k, v), call.share).macs):
+        dense = attention_macs(q, k, v)
+        with counts_as(lambda: Stated(dense, call.share).macs):
             out = self.kernel(q, k, v, call)
+            self.asked, self.made = (
+                self.asked + dense,
+                self.made + dense * (1 if isinstance(out, Declined) else call.share),
+            )
             if isinstance(out, Declined):
                 call.share = 0.0
         if self.closed:  # seen at every call, compiled or not
-            self.pipe.passes.state(Stated(attention_macs(q, k, v), call.share))
+            self.pipe.passes.state(Stated(dense, call.share))
         self.ran[out.reason if isinstance(out, Declined) else "kernel"] += 1
         return out
+
+    @property
+    def thins(self) -> bool:
+        """Whether the kernel is there to make fewer products, rather than faster ones."""
+        return getattr(self.kernel, "thins", False)
 
     def tell(self, reason: str) -> None:
         """Let the report say that calls were declined."""

@@ -26,6 +26,8 @@ class SparseKernel:
         shares: by site, the share of key blocks without text that each head keeps, (H,), where that was calibrated.
     """
 
+    thins = True
+
     def __init__(self, pipe: Pipe, choose: Choose) -> None:
         self.pipe, self.choose = pipe, choose
         self.shares: dict[str, Tensor] = {}
@@ -43,6 +45,9 @@ class SparseKernel:
         if isinstance(kept, Declined):
             return kept
         call.share = kept.kept.float().mean()
+        return self.attend(q, k, v, kept, call)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, kept: Kept, call: Call) -> Tensor:
         return attend(q, k, v, kept, call.scale)
 
     def _now(self, q: Tensor, k: Tensor, call: Call) -> Kept | Declined:
@@ -74,6 +79,29 @@ class SparseKernel:
             yield found
         finally:
             self._measure = None
+
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, Tensor]]:
+        """Inside, attention is as sparse as ever, and what each head loses is noted: by site, each call's (B, H)."""
+        found: dict[str, Tensor] = {}
+        kernel = self.attend
+
+        def attend_and_note(q: Tensor, k: Tensor, v: Tensor, kept: Kept, call: Call) -> Tensor:
+            out = kernel(q, k, v, kept, call)
+            dense = scaled_dot_product_attention(q, k, v, attn_mask=call.mask, scale=call.scale)
+            first, end = call.text or (0, 0)
+            rows = torch.ones(q.shape[-2], dtype=torch.bool, device=q.device)
+            rows[first:end] = False
+            lost = (out - dense)[..., rows, :].float().flatten(2).norm(dim=2)
+            share = lost / dense[..., rows, :].float().flatten(2).norm(dim=2).clamp_min(1e-30)
+            found[call.site.name] = torch.cat([found.get(call.site.name, share[:0]), share])
+            return out
+
+        self.attend = attend_and_note
+        try:
+            yield found
+        finally:
+            self.attend = kernel
 
 
 def refusal(call: Call) -> str | None:

@@ -18,18 +18,20 @@ from pydantic import BaseModel
 
 from ditstack.errors import DitstackError
 from ditstack.files import write_atomically
-from ditstack.maths.fidelity import relative_l2
+from ditstack.maths.fidelity import psnr, relative_l2
 from ditstack.matrix.schema import Cell, FewSteps
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure import metrics
-from ditstack.measure.bench import Trial, trial
+from ditstack.measure.bench import Trial, single, trial
 from ditstack.measure.check import verdicts
+from ditstack.measure.controls import Controls, evaluations_of, to_choose_on
+from ditstack.measure.idle import idle
 from ditstack.measure.pictures import image, strip
 from ditstack.recipe import axes, plan
 from ditstack.recipe.recipe import Recipe
-from ditstack.report import FILED, Estimate, Unit
+from ditstack.report import FILED, Unit
 
-SURVEY, NOW = "survey.json", "now"
+SURVEY, NOW, CONTROL = "survey.json", "now", "control"
 LOSSLESS_SIDE = 256
 """Smaller pictures are kept without loss."""
 
@@ -40,8 +42,6 @@ class Record(BaseModel):
     model_config = FILED
 
     cell: Cell
-    errors: list[float] = []
-    """Relative L2 of each prompt's final latent, against the baseline."""
     units: list[Unit] = []
     left_out: list[str] = []
 
@@ -60,15 +60,16 @@ class Bench:
 
     folder: Path
     kept: dict[str, tuple[Recipe, Trial]] = field(default_factory=dict)
+    _controls: Controls | None = None
 
     @cached_property
     def survey(self) -> Survey:
         return Survey.model_validate_json((self.folder / SURVEY).read_text(encoding="utf-8"))
 
-    def reference(self, role: str, recipe: Recipe) -> Trial:
+    def reference(self, role: str, recipe: Recipe, against: Recipe | None = None) -> Trial:
         """What a recipe makes; the last one of each role is kept."""
         if role not in self.kept or self.kept[role][0] != recipe:
-            self.kept[role] = (recipe, trial(recipe, self.survey.prompts))
+            self.kept[role] = (recipe, trial(recipe, self.survey.prompts, against=against))
         return self.kept[role][1]
 
     def record(self, chosen: dict[str, str]) -> Record:
@@ -95,28 +96,74 @@ class Bench:
     def _made(self, chosen: dict[str, str], recipe: Recipe) -> Trial:
         """A cell that is the reference of others is made once."""
         if chosen.get("quantize", "") == axes.NONE:
-            return self.reference("unquantized", recipe)
-        return trial(recipe, self.survey.prompts)
+            return self.reference("unquantized", recipe, against=recipe.plain())
+        return trial(recipe, self.survey.prompts, against=recipe.plain())
 
     def _measured(self, cell: Cell, recipe: Recipe, made: Trial) -> Record:
-        pictures, baseline = made.pictures, self.reference("baseline", recipe.plain())
-        usable, left_out = metrics.metrics_for(recipe.model.judge(), pictures.images.ndim == 5)
-        cell.to_baseline = metrics.measure(usable, pictures, baseline.pictures)
+        baseline = self.reference("baseline", recipe.plain())
+        record = self._figures(cell, recipe, made, baseline)
         if "quantize" in recipe.adapters:
             whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
-            cell.to_unquantized = metrics.measure(usable, pictures, whole.pictures)
+            usable, _ = self._metrics(recipe, made)
+            cell.to_unquantized = metrics.measure(usable, made.pictures, whole.pictures)
+        asleep, beaten = idle(recipe, made, baseline), self._beside(cell, recipe)
+        pace = made.pace or single(cell.speedup or 1.0)
+        found = {**cell.to_baseline, "speedup": pace}
+        missed = [str(one) for one in verdicts(self.survey.gate, found, record.left_out) if not one.ok]
+        cell.status = "idle" if asleep else "degraded" if missed or beaten else "ok"
+        cell.reasons = [*asleep, *missed, *beaten, *made.notes]
+        return record
+
+    def _figures(self, cell: Cell, recipe: Recipe, made: Trial, baseline: Trial) -> Record:
+        """Fill in what is measured of any cell, a control's too."""
+        pictures = made.pictures
+        usable, left_out = self._metrics(recipe, made)
+        cell.to_baseline = metrics.measure(usable, pictures, baseline.pictures)
         cell.own = metrics.measure(usable, pictures, None)
-        cell.steps, cell.macs_ratio = pictures.steps, made.macs_ratio
-        cell.seconds, cell.speedup = made.seconds, baseline.seconds / made.seconds
+        cell.psnr_each = psnr(pictures.images, baseline.pictures.images)
+        cell.errors = relative_l2(pictures.latents, baseline.pictures.latents)
+        cell.steps, cell.macs_ratio = pictures.steps, pictures.macs / max(1, baseline.pictures.macs)
+        pace = made.pace or single(baseline.seconds / made.seconds)
+        cell.seconds, cell.speedup, cell.speedup_range = made.seconds, pace.mean, (pace.low, pace.high)
         cell.peak_memory, cell.weight_bytes = made.peak_memory, made.weight_bytes
-        found = {**cell.to_baseline, "speedup": Estimate(mean=cell.speedup, low=cell.speedup, high=cell.speedup)}
-        missed = [str(one) for one in verdicts(self.survey.gate, found, left_out) if not one.ok]
-        cell.status, cell.reasons = ("degraded" if missed else "ok"), [*missed, *made.notes]
         cell.pictures = self._keep_pictures(cell.name, made)
-        units = [unit for metric in usable for unit in metric.units]
-        return Record(
-            cell=cell, errors=relative_l2(pictures.latents, baseline.pictures.latents), units=units, left_out=left_out
-        )
+        return Record(cell=cell, units=[unit for metric in usable for unit in metric.units], left_out=left_out)
+
+    def _metrics(self, recipe: Recipe, made: Trial) -> tuple[list[metrics.Metric], list[str]]:
+        return metrics.metrics_for(recipe.model.judge(), made.pictures.images.ndim == 5)
+
+    def _beside(self, cell: Cell, recipe: Recipe) -> list[str]:
+        """Set a cell beside the control of its multiply-accumulates; a sentence where it is not surely above it."""
+        steps = recipe.sampler.steps
+        evaluations = evaluations_of(cell.macs_ratio or 1.0, steps)
+        if evaluations >= steps:
+            return []
+        control = self.control(cell.words, recipe, evaluations).cell
+        gains = [0.0 if a == b else a - b for a, b in zip(cell.psnr_each, control.psnr_each, strict=True)]
+        cell.control, cell.above_control = control.name, metrics.estimate(gains)
+        found = cell.above_control
+        if found.low > 0:
+            return []
+        return [f"not surely above {control.name}: {found.mean:+.2f} dB ({found.low:+.2f} to {found.high:+.2f})"]
+
+    def control(self, words: dict[str, str], recipe: Recipe, evaluations: int) -> Record:
+        """The best control of a recipe at a budget, measured once as a cell is, in a file of its own."""
+        distill = words.get("distill", axes.NONE)
+        file = self.folder / f"{CONTROL}-{distill}-{evaluations}.json"
+        if file.is_file():
+            return Record.model_validate_json(file.read_text(encoding="utf-8"))
+        plain = recipe.plain()
+        if self._controls is None or self._controls.recipe != plain:
+            self._controls = Controls(plain, to_choose_on(recipe, self.survey.prompts))
+        best = self._controls.best(evaluations)
+        prefix = "" if distill == axes.NONE else f"{distill}, "
+        kept = {stage: distill if stage == "distill" else axes.NONE for stage in self.survey.axes}
+        cell = Cell(name=f"{prefix}{evaluations} evaluations, {best.title}", words=kept, status="control")
+        cell.recipe = best.recipe.to_yaml()
+        made = trial(best.recipe, self.survey.prompts, against=plain)
+        record = self._figures(cell, best.recipe, made, self.reference("baseline", plain))
+        write_atomically(file, record.model_dump_json(indent=1).encode())
+        return record
 
     def _works_though_refused(self, recipe: Recipe) -> str:
         """What a refusal by facts alone is worth: empty if the stack really cannot stand."""

@@ -21,7 +21,7 @@ from ditstack.errors import BadFile, RecipeError, Unfinished
 from ditstack.files import write_atomically
 from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
-from ditstack.matrix.cell import NOW, SURVEY, FewRecord, Record, tasks
+from ditstack.matrix.cell import CONTROL, NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure.metrics import estimate
@@ -93,9 +93,14 @@ class Job:
             left_out=list(dict.fromkeys(text for record in records.values() for text in record.left_out)),
             pictured=self.survey.prompts[: self.survey.pictured],
             interaction_model=QUADRATURE,
-            cells=[record.cell for record in records.values()],
+            cells=[record.cell for record in records.values()] + self._controls(),
             few_steps=[row for record in few for row in record.rows],
         )
+
+    def _controls(self) -> list[Cell]:
+        """Those that cells were set beside, of the least work first."""
+        found = [Record.model_validate_json(file.read_text()).cell for file in self.work.glob(f"{CONTROL}-*.json")]
+        return sorted(found, key=lambda cell: (cell.macs_ratio or 0.0, cell.name))
 
     def _methods(self) -> dict[str, str]:
         """Where the methods of every cell that can be read come from."""
@@ -169,12 +174,12 @@ def _begun(folder: Path) -> bool:
 
 def _interact(records: dict[str, Record], record: Record, parts: list[str]) -> None:
     """Error beyond that which the parts alone predict; nothing where one of them was not measured."""
-    errors = [records[name].errors for name in parts if name in records]
-    if not record.errors or len(parts) < 2 or len(errors) < len(parts) or not all(errors):
+    errors = [records[name].cell.errors for name in parts if name in records]
+    if not record.cell.errors or len(parts) < 2 or len(errors) < len(parts) or not all(errors):
         return
     predicted = [math.hypot(*each) for each in zip(*errors, strict=True)]
     record.cell.parts = parts
-    record.cell.interaction = estimate([a - b for a, b in zip(record.errors, predicted, strict=True)])
+    record.cell.interaction = estimate([a - b for a, b in zip(record.cell.errors, predicted, strict=True)])
 
 
 def _measures(cell: Cell, name: str) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from ditstack.errors import DitstackError, RecipeError
 from ditstack.maths import fidelity
 from ditstack.matrix.schema import FewSteps
 from ditstack.measure.bench import Trial
+from ditstack.measure.controls import SLACK, Controls, evaluations_of, to_choose_on
 from ditstack.measure.metrics import estimate
 from ditstack.recipe import axes
 from ditstack.recipe.adapter import find
@@ -17,22 +17,20 @@ from ditstack.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from ditstack.matrix.cell import Bench
 
-SLACK = 0.01
-"""Of all multiply-accumulates: what a skipped step may cost and still count as skipped."""
-
 
 class Schedule:
     """One LoRA, or none, at so many steps: what caches on it are compared with."""
 
     def __init__(self, bench: Bench, distill: str, steps: int) -> None:
         self.bench, self.distill, self.steps = bench, distill, steps
+        self.controls: Controls | None = None
         self.chosen = {"distill": distill} if "distill" in bench.survey.axes else {}
 
     def row(self, word: str) -> FewSteps:
         """A cache, as gently as it can be set, beside one step fewer and beside as much work without a cache."""
         made = self.bench.reference("cached", self.gentlest(word))
         psnr, fewer = self._psnr(made), self._psnr(self._uncached(self.steps - 1))
-        as_dear = max(1, min(self.steps - 1, math.ceil((made.macs_ratio - SLACK) * self.steps)))
+        as_dear = max(1, min(self.steps - 1, evaluations_of(made.macs_ratio, self.steps)))
         equal = self._psnr(self._uncached(as_dear))
         gain, share = estimate(_minus(psnr, fewer)), (self.steps - 1) / self.steps
         return FewSteps(
@@ -66,8 +64,11 @@ class Schedule:
         return self.bench.survey.recipe({**self.chosen, "cache": word}, changes)
 
     def _uncached(self, steps: int) -> Trial:
-        recipe = self.bench.survey.recipe({**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": steps}})
-        return self.bench.reference(f"{steps} steps", recipe)
+        """The whole schedule without a cache, or the best control with fewer evaluations."""
+        recipe = self.bench.survey.recipe({**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": self.steps}})
+        if self.controls is None:
+            self.controls = Controls(recipe, to_choose_on(recipe, self.bench.survey.prompts))
+        return self.bench.reference(f"{steps} steps", self.controls.best(steps).recipe)
 
     def _psnr(self, made: Trial) -> list[float]:
         """To the whole schedule without a cache."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ditstack.matrix.schema import STATUSES, Cell, Estimate, Matrix
 
-LEAD = ("psnr", "ssim", "frechet", "agreement.all")
+LEAD = ("psnr", "psnr_p5", "ssim", "frechet", "agreement.all")
 """Measures that have a column; matrix.json has them all."""
 
 
@@ -17,11 +18,14 @@ def render(matrix: Matrix) -> str:
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     gate = ", ".join(f"{name} {limit:g}" for name, limit in matrix.gate.items())
     lines = [
-        f"# {matrix.model}: {' x '.join(matrix.axes)}",
+        f"# {_plain(matrix.model)}: {' x '.join(matrix.axes)}",
         "",
-        f"{len(matrix.cells)} cells on {len(matrix.prompts)} prompts, {matrix.machine}: {told}. Gate: {gate}.",
+        f"{len(matrix.cells) - counts['control']} cells on {len(matrix.prompts)} prompts, {matrix.machine}: {told}. "
+        f"Gate: {gate}.",
         "Fidelity is to the unaccelerated baseline at the same seeds, and to the same stack unquantized; in brackets "
-        "the 95 % interval over prompts.",
+        "the 95 % interval over prompts. A cell is ok if it keeps the gate and is surely above its control: the plain "
+        "model with as many multiply-accumulates in fewer evaluations, by the solver that was best on other prompts. "
+        "It is idle if a stage of it did nothing. MACs and speed-ups are against the plain model with all its steps.",
         "",
         f"Interaction: {matrix.interaction_model}.",
         "",
@@ -37,7 +41,17 @@ def render(matrix: Matrix) -> str:
 def _cells(matrix: Matrix) -> Iterator[str]:
     shown = [unit for name in LEAD for unit in matrix.units if unit.name == name]
     titles = [f"{unit.title}{f' ({unit.unit})' if unit.unit else ''}" for unit in shown]
-    heads = [*matrix.axes, "status", "speed-up", "MACs", "weights", *titles, "PSNR to unquantized", "interaction"]
+    heads = [
+        *matrix.axes,
+        "status",
+        "speed-up",
+        "MACs",
+        "weights",
+        *titles,
+        "over the control",
+        "PSNR to unquantized",
+        "interaction",
+    ]
     yield from _table(heads, [_row(cell, [unit.name for unit in shown]) for cell in matrix.cells])
 
 
@@ -48,7 +62,9 @@ def _row(cell: Cell, names: list[str]) -> list[str]:
     measures = [_figure(cell.to_baseline.get(name) or cell.own.get(name)) for name in names]
     status = f"**{cell.status}**" if cell.contradiction else cell.status
     unquantized = _figure(cell.to_unquantized.get("psnr"))
-    return [*cell.words.values(), status, speed, macs, weights, *measures, unquantized, _figure(cell.interaction)]
+    words = [cell.name, *[""] * (len(cell.words) - 1)] if cell.status == "control" else cell.words.values()
+    above = f"{_figure(cell.above_control)} {cell.control}".strip()
+    return [*words, status, speed, macs, weights, *measures, above, unquantized, _figure(cell.interaction)]
 
 
 def _red(matrix: Matrix) -> list[str]:
@@ -89,12 +105,20 @@ def _figure(found: Estimate | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
+    yield f"| {' | '.join(map(_plain, heads))} |"
     yield f"|{' --- |' * len(heads)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield from (f"| {' | '.join(map(_plain, row))} |" for row in rows)
     yield ""
 
 
 def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
-        yield from (f"## {title}", "", *(f"- {line}" for line in lines), "")
+        yield from (f"## {title}", "", *(f"- {_plain(line)}" for line in lines), "")
+
+
+def _plain(text: str) -> str:
+    """Words that stay words: no tag, link, cell or line of their own; what is bold here is bold."""
+    inner = text.removeprefix("**").removesuffix("**")
+    bold = "**" if text == f"**{inner}**" else ""
+    inner = " ".join(inner.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return bold + re.sub(r"([\\|\[\]`])", r"\\\1", inner) + bold

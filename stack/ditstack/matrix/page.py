@@ -104,12 +104,13 @@ class View:
         """What was measured in at least one cell."""
         given = [
             Column("speedup", "speed-up", "x", True, "of denoising"),
-            Column("macs", "multiply-accumulates", "% of all steps in full", False),
+            Column("macs", "multiply-accumulates", "% of the plain model's", False),
             Column("weights", "weights", "MB", False),
             Column("memory", "peak memory", "MB", False),
         ]
         for group, note in (("to_baseline", _TO_BASELINE), ("own", ""), ("to_unquantized", _TO_UNQUANTIZED)):
             given += [_column(group, unit, note) for unit in self.matrix.units]
+        given.append(Column("control", "PSNR over the control", "dB", True, "of as many multiply-accumulates"))
         given.append(Column("interaction", "interaction", "relative L2", False))
         return [one for one in given if any(self.figure(cell, one.key).value for cell in self.matrix.cells)]
 
@@ -118,6 +119,8 @@ class View:
         group, _, measure = key.partition(".")
         if measure:
             return Figure.of(getattr(cell, group).get(measure))
+        if key == "control":
+            return Figure.of(cell.above_control, sign=True)
         if key == "interaction":
             return Figure.of(cell.interaction, sign=True)
         simple = {
@@ -165,7 +168,9 @@ class View:
         }
 
     def title(self, cell: Cell) -> str:
-        """The words of a cell that do something."""
+        """The words of a cell that do something; of a control its name."""
+        if cell.status == "control":
+            return cell.name
         baseline = self.baselines.get(cell.words.get("distill", PLAIN))
         idle = {stage: word for stage, word in baseline.words.items() if stage != "distill"} if baseline else {}
         acting = [word for stage, word in cell.words.items() if word not in (PLAIN, idle.get(stage))]
@@ -176,7 +181,12 @@ class View:
         """The plain cell of each LoRA: the first whose pictures equal the unaccelerated baseline's."""
         found: dict[str, Cell] = {}
         for cell in self.matrix.cells:
-            if cell.pictures and "psnr" in cell.to_baseline and cell.to_baseline["psnr"].mean == math.inf:
+            if (
+                cell.status != "control"
+                and cell.pictures
+                and "psnr" in cell.to_baseline
+                and cell.to_baseline["psnr"].mean == math.inf
+            ):
                 found.setdefault(cell.words.get("distill", PLAIN), cell)
         return found
 

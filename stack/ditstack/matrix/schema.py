@@ -12,7 +12,9 @@ from pydantic import BaseModel
 
 from ditstack.report import FILED, Estimate, Unit
 
-Status = Literal["ok", "degraded", "refused", "failed"]
+Status = Literal["ok", "degraded", "idle", "refused", "failed", "control"]
+"""ok: it keeps the gate, and is surely above the control of as many multiply-accumulates, where it saves any. idle: a
+stage of it did nothing. control: no combination, but the plain model in fewer evaluations by the best solver."""
 STATUSES: tuple[Status, ...] = get_args(Status)
 PLAIN = "none"
 """The word for a stage that is left out."""
@@ -30,7 +32,7 @@ class Cell(_Row):
     """Stage to word, every varied stage in the one order; "none" where it is left out."""
     status: Status
     reasons: list[str] = []
-    """Why it is refused, failed or degraded: whole sentences."""
+    """Why it is refused, failed, degraded or idle: whole sentences."""
     contradiction: str = ""
     """Where what is declared and what was measured disagree: the cell is red. Empty is good."""
     recipe: str = ""
@@ -40,13 +42,15 @@ class Cell(_Row):
     seconds: float | None = None
     """Of denoising one picture, median of several runs."""
     speedup: float | None = None
-    """Of denoising, against the unaccelerated baseline."""
+    """Of denoising, against the unaccelerated baseline: the median of interleaved pairs."""
+    speedup_range: tuple[float, float] | None = None
+    """Its 95 % interval."""
     peak_memory: int | None = None
     """Bytes."""
     weight_bytes: int | None = None
     """Of the transformers' weights as they run."""
     macs_ratio: float | None = None
-    """Multiply-accumulates as a share of running every step in full."""
+    """Multiply-accumulates as a share of the unaccelerated baseline's."""
     to_baseline: dict[str, Estimate] = {}
     """Fidelity to the unaccelerated baseline: same model, LoRA, sampler and seeds, nothing else."""
     to_unquantized: dict[str, Estimate] = {}
@@ -57,6 +61,14 @@ class Cell(_Row):
     """Relative L2 error beyond what the parts alone predict in quadrature; None for plain cells and single parts."""
     parts: list[str] = []
     """Names of the cells whose errors predict this one's: each accelerating stage alone, on the same LoRA."""
+    control: str = ""
+    """Name of the control of as many multiply-accumulates; empty where it saves none."""
+    above_control: Estimate | None = None
+    """Paired difference of PSNR to that control."""
+    psnr_each: list[float] = []
+    """PSNR of every prompt to the baseline."""
+    errors: list[float] = []
+    """Relative L2 of every prompt's final latent to the baseline: what interactions are made of."""
     pictures: list[str] = []
     """Files below the matrix's folder, one for each of `Matrix.pictured`."""
 

@@ -10,19 +10,28 @@ import torch
 from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, warm_up
+from ditstack.assembly.solvers import is_flow
 from ditstack.maths import fidelity
 from ditstack.recipe.recipe import Recipe
-from ditstack.report import Comparison, Measure, peak_memory, reset_peak_memory
+from ditstack.report import Comparison, Estimate, Measure, peak_memory, reset_peak_memory
 from ditstack.stack import Stack, load
 
 BATCH = 8
+PAIRS = 6
+"""The fewest of which the least and the greatest hold the median with 95 %."""
 
 
-def compare(stacked: Pictures, plain: Pictures) -> Comparison:
-    """Speed and fidelity of one batch against the baseline's."""
+def compare(stacked: Pictures, plain: Pictures, pace: Estimate | None = None) -> Comparison:
+    """Speed and fidelity of one batch against the baseline's.
+
+    Args:
+        pace: the speed-up of interleaved pairs; None takes the one pass that made the pictures.
+    """
+    found = pace or single(plain.seconds["denoise"] / stacked.seconds["denoise"])
     return Comparison(
         plain_seconds=plain.seconds,
-        speedup=plain.seconds["denoise"] / stacked.seconds["denoise"],
+        speedup=found.mean,
+        speedup_range=(found.low, found.high) if pace else None,
         psnr=Measure.of(fidelity.psnr(stacked.images, plain.images)),
         ssim=Measure.of(fidelity.ssim(stacked.images, plain.images)),
         relative_l2=Measure.of(fidelity.relative_l2(stacked.latents, plain.latents)),
@@ -35,6 +44,30 @@ def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | No
     return stack.sample(prompts, negative_prompt=negative_prompt)
 
 
+def race(
+    stack: Stack, plain: Stack, prompts: Sequence[str], negative_prompt: str | None = None, pairs: int = PAIRS
+) -> Estimate:
+    """How many times faster `stack` denoises one picture than `plain`: the median of interleaved pairs.
+
+    A machine that slows down between two measurements then slows both of a pair. The interval is that of the median
+    from its order: of six pairs it lies between the least and the greatest with 97 %.
+    """
+    ratios = []
+    for place in range(pairs):
+        one = [prompts[place % len(prompts)]]
+        first, second = (stack, plain) if place % 2 else (plain, stack)
+        seconds = {
+            id(runner): runner.sample(one, None, negative_prompt).seconds["denoise"] for runner in (first, second)
+        }
+        ratios.append(seconds[id(plain)] / seconds[id(stack)])
+    return Estimate(mean=statistics.median(ratios), low=min(ratios), high=max(ratios))
+
+
+def single(value: float) -> Estimate:
+    """One measurement, which has no interval."""
+    return Estimate(mean=value, low=value, high=value)
+
+
 @dataclass
 class Trial:
     """What a recipe made of some prompts, in batches, and what it cost.
@@ -44,6 +77,10 @@ class Trial:
         macs_ratio: multiply-accumulates as a share of running every step in full.
         peak_memory: bytes, from loading on.
         weight_bytes: of the transformers' weights as they run.
+        flow: whether the scheduler integrates a flow.
+        pace: how many times faster it denoises than what it was raced against, if it was.
+        attended: of attention's products, the share that its kernel made or left to PyTorch's own, where there is one;
+            a kernel that is there to make the same products faster has left all of them, or none.
     """
 
     pictures: Pictures
@@ -51,6 +88,9 @@ class Trial:
     peak_memory: int
     weight_bytes: int
     notes: list[str]
+    flow: bool = True
+    pace: Estimate | None = None
+    attended: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -59,12 +99,17 @@ class Trial:
 
 
 def trial(
-    recipe: Recipe, prompts: Sequence[str], batch: int = BATCH, told: Callable[[int], None] = lambda done: None
+    recipe: Recipe,
+    prompts: Sequence[str],
+    batch: int = BATCH,
+    told: Callable[[int], None] = lambda done: None,
+    against: Recipe | None = None,
 ) -> Trial:
     """Load a recipe, warm up, and sample every prompt; the seeds count up from the recipe's.
 
     Args:
         told: of how many pictures are done.
+        against: a recipe to race, with both in memory.
     """
     reset_peak_memory()
     stack = load(recipe)
@@ -80,9 +125,31 @@ def trial(
         for transformer in stack.pipe.transformers.values()
         for one in (*transformer.parameters(), *transformer.buffers())
     )
-    return Trial(
-        _joined(parts), spent / would_spend if would_spend else 1.0, peak_memory(), weights, list(stack.pipe.notes)
-    )
+    ratio = spent / would_spend if would_spend else 1.0
+    flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
+    pace = None if against is None else _raced(stack, against, prompts)
+    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, _attended(stack))
+
+
+def _attended(stack: Stack) -> float | None:
+    kernel = stack.pipe.attention
+    if kernel is None or not float(kernel.asked):
+        return None
+    return float(kernel.made) / float(kernel.asked) if kernel.thins else float(not kernel.ran["kernel"])
+
+
+def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Estimate | None:
+    """The race with a recipe; None where both do not fit into the memory of the GPU."""
+    if not room_for_another():
+        return None
+    plain = load(against)
+    warm_up(plain.pipe, prompts[:1], against.sampler)
+    return race(stack, plain, prompts)
+
+
+def room_for_another() -> bool:
+    """Whether a stack like the one that stands fits beside it: always without a GPU."""
+    return not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > 1.5 * torch.cuda.memory_allocated()
 
 
 def bytes_of(weight: Tensor) -> int:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ditstack.errors import BadFile
-from ditstack.files import home, write_atomically
+from ditstack.files import home, is_there, read_text, write_atomically
 from ditstack.maths.fidelity import paired
 from ditstack.measure import metrics
-from ditstack.measure.bench import Trial, trial
+from ditstack.measure.bench import Trial, single, trial
+from ditstack.measure.controls import Beside, Controls, beside, to_choose_on
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import FILED, Estimate, versions
@@ -38,14 +39,16 @@ class Verdict(BaseModel):
 
     @property
     def short(self) -> float:
-        """By how much the mean misses; 0 or less where it does not."""
-        gap = self.wanted - self.found.mean
-        return -gap if self.gate.endswith("_max") else gap
+        """By how much the worse end of the interval misses; 0 or less where it does not."""
+        if self.gate.endswith("_max"):
+            return self.found.high - self.wanted
+        return self.wanted - self.found.low
 
     def __str__(self) -> str:
         found = f"{self.found.mean:.4g} ({self.found.low:.4g} to {self.found.high:.4g})"
+        end = "high" if self.gate.endswith("_max") else "low"
         verdict = "kept" if self.ok else f"missed by {self.short:.4g}"
-        return f"{self.gate} {self.wanted:g}: found {found}; {verdict}"
+        return f"{self.gate} {self.wanted:g}: found {found}; by the {end} end {verdict}"
 
 
 class Outcome(BaseModel):
@@ -61,9 +64,14 @@ class Outcome(BaseModel):
     to_baseline: dict[str, Estimate]
     own: dict[str, Estimate]
     speedup: float
+    """Of denoising: the median of interleaved pairs where both were raced, else of one pass each."""
+    speedup_range: tuple[float, float] | None = None
+    """Its 95 % interval, where there were pairs."""
     seconds: float
     """Of denoising one picture."""
     left_out: list[str]
+    control: Beside | None = None
+    """The plain model with as much work, where that was measured."""
 
     @property
     def ok(self) -> bool:
@@ -87,8 +95,8 @@ class Pair:
         made, baseline = self.made.pictures, self.baseline.pictures
         usable, left_out = metrics.metrics_for(self.recipe.model.judge(), made.images.ndim == 5)
         to_baseline, own = metrics.measure(usable, made, baseline), metrics.measure(usable, made, None)
-        speedup = self.baseline.seconds / self.made.seconds
-        found = {**to_baseline, "speedup": Estimate(mean=speedup, low=speedup, high=speedup)}
+        pace = self.made.pace or single(self.baseline.seconds / self.made.seconds)
+        found = {**to_baseline, "speedup": pace}
         if "agreement.all" in own:
             found[DROP] = _drop(self)
         return Outcome(
@@ -99,7 +107,8 @@ class Pair:
             verdicts=verdicts(gate, found, left_out),
             to_baseline=to_baseline,
             own=own,
-            speedup=speedup,
+            speedup=pace.mean,
+            speedup_range=(pace.low, pace.high) if self.made.pace else None,
             seconds=self.made.seconds,
             left_out=left_out,
         )
@@ -118,7 +127,10 @@ def check(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]) -
     tell(f"{len(prompts)} pictures of the plain baseline")
     baseline = trial(recipe.plain(), prompts)
     tell(f"{len(prompts)} pictures of {recipe.name}")
-    outcome = Pair(recipe, trial(recipe, prompts), baseline).outcome(recipe.quality)
+    made = trial(recipe, prompts, against=recipe.plain())
+    outcome = Pair(recipe, made, baseline).outcome(recipe.quality)
+    tell("the same work without a cache, by the best of several solvers")
+    outcome.control = beside(Controls(recipe, to_choose_on(recipe, prompts)), made, baseline)
     remember(recipe, outcome)
     return outcome
 
@@ -151,9 +163,13 @@ def unchecked(recipe: Recipe) -> str:
     if recipe.adapters.keys() <= set(PLAIN_STAGES):
         return ""
     path, advice = file_of(recipe), f"ditstack check {recipe.name}"
-    if not path.is_file():
-        return f"the quality of {recipe.name} was never checked on {describe_machine()}: {advice}"
-    outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+    never = f"the quality of {recipe.name} was never checked on {describe_machine()}: {advice}"
+    if not is_there(path):
+        return never
+    try:
+        outcome = Outcome.model_validate_json(read_text(path))
+    except (BadFile, ValidationError):
+        return f"{never} (what was remembered of a check, {path}, is torn)"
     missed = "; ".join(str(verdict) for verdict in outcome.verdicts if not verdict.ok)
     return f"{recipe.name} failed its last check on {describe_machine()}: {missed}" if missed else ""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from ditstack.maths import fidelity
+from ditstack.maths.fidelity import Statistic
 from ditstack.measure import networks
 from ditstack.report import Estimate, Unit
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 DRAWS = 200
 """Resamples for the interval of a distance between sets, each of which costs a decomposition."""
+
+LOW_END: dict[str, tuple[str, Statistic]] = {
+    "psnr_p5": ("PSNR, 5th percentile", fidelity.low_end),
+    "psnr_mse": ("PSNR of the mean squared error", fidelity.of_mean_square),
+    "psnr_worst": ("PSNR of the worst picture", fidelity.worst),
+}
+"""What a mean of dB hides: broken pictures."""
 
 
 class Metric(Protocol):
@@ -51,13 +59,15 @@ class Fidelity:
     each: Callable[[Pictures, Pictures], list[float]]
     missing: Callable[[], str] = str
     against_baseline: bool = True
+    of: Statistic = fidelity.mean
+    """What is told of all of them."""
 
     @property
     def units(self) -> tuple[Unit, ...]:
         return (self.unit,)
 
     def measure(self, made: Pictures, baseline: Pictures) -> dict[str, Estimate]:
-        return {self.unit.name: estimate(self.each(made, baseline))}
+        return {self.unit.name: estimate(self.each(made, baseline), self.of)}
 
 
 @dataclass(frozen=True)
@@ -108,9 +118,9 @@ class Agreement:
         return {name: estimate(values) for name, values in shares.items() if values}
 
 
-def estimate(values: list[float]) -> Estimate:
-    """The mean over prompts with its interval."""
-    mean, low, high = fidelity.bootstrap(values)
+def estimate(values: list[float], of: Statistic = fidelity.mean) -> Estimate:
+    """A statistic over prompts, the mean by default, with its interval."""
+    mean, low, high = fidelity.bootstrap(values, of=of)
     return Estimate(mean=mean, low=low, high=high)
 
 
@@ -138,6 +148,10 @@ def _of_images(function: Callable[[Tensor, Tensor], list[float]]) -> Callable[[P
 def _fidelities() -> list[Metric]:
     return [
         Fidelity(_unit("psnr", "PSNR", "dB", higher_is_better=True), _of_images(fidelity.psnr)),
+        *(
+            Fidelity(_unit(name, title, "dB", higher_is_better=True), _of_images(fidelity.psnr), of=of)
+            for name, (title, of) in LOW_END.items()
+        ),
         Fidelity(_unit("ssim", "SSIM", higher_is_better=True), _of_images(fidelity.ssim)),
         Fidelity(
             _unit("ms_ssim", "MS-SSIM", higher_is_better=True), _of_images(fidelity.ms_ssim), networks.no_torchmetrics

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from ditstack.assembly.sample import Pictures
 from ditstack.compat import hush_loading, require
 from ditstack.files import write_atomically
 from ditstack.folders import folder_atomically
 from ditstack.measure import pictures as paper
-from ditstack.measure.bench import compare, timed_sample
+from ditstack.measure.bench import compare, race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
+from ditstack.measure.told import Told
 from ditstack.recipe import plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report
@@ -43,24 +42,29 @@ class Job:
         """
         plan.check(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
-            plain = self._sample(self.recipe.plain(), "plain baseline", console)[1] if self.compare else None
+            baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
+            runner, plain = baseline or (None, None)
+            del baseline
+            runner = runner if room_for_another() else None
             stack, made = self._sample(self.recipe, self.recipe.name, console)
             report = stack.report(made)
             report.notes += [note] if (note := unchecked(self.recipe)) else []
             self._write(folder, report, made, plain)
         if plain is not None:  # only now, so that no figure that fails takes the pictures with it
-            report.compare = compare(made, plain)
+            pace = race(stack, runner, self.prompts, self.negative_prompt) if runner else None
+            report.compare = compare(made, plain, pace)
             write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
         return report
 
     def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
-        with console.status(Text(f"loading {title}")):
-            hush_loading()
-            stack = load(recipe)
-        if stack.pipe.fps:
-            require("imageio_ffmpeg", "a run that makes videos", "video")
-        with _progress(stack, title, console):
-            made = timed_sample(stack, self.prompts, self.negative_prompt)
+        hush_loading()
+        with Told(console).shown() as told:
+            told.tell(f"loading {title}")
+            stack = load(recipe, told.tell, bar=told.count)
+            if stack.pipe.fps:
+                require("imageio_ffmpeg", "a run that makes videos", "video")
+            with _ticking(stack, lambda done, steps: told.count(title, done, steps)):
+                made = timed_sample(stack, self.prompts, self.negative_prompt)
         return stack, made
 
     def _write(self, folder: Path, report: Report, made: Pictures, plain: Pictures | None) -> None:
@@ -74,10 +78,7 @@ class Job:
 
 
 @contextmanager
-def _progress(stack: Stack, title: str, console: Console) -> Iterator[None]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title)
-        stack.pipe.clock.on_tick.append(lambda done, steps: bar.update(task, completed=done, total=steps))
-        yield
-        stack.pipe.clock.on_tick.pop()
+def _ticking(stack: Stack, tick: Callable[[int, int], None]) -> Iterator[None]:
+    stack.pipe.clock.on_tick.append(tick)
+    yield
+    stack.pipe.clock.on_tick.remove(tick)

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ditstack.errors import DitstackError
-from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
+from ditstack.recipe.layers import about
 from ditstack.recipe.manual import Manual
 from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
@@ -31,26 +31,38 @@ BACKENDS = {
 
 
 def shelf_rows(names: list[str]) -> list[dict[str, Any]]:
-    """Each recipe with its stages, and why it cannot run here, if it cannot."""
-    rows = []
-    for name in names:
-        row: dict[str, Any] = {"recipe": name, "stages": {}, "cannot": []}
-        try:
-            steps = plan(Recipe.read(name))
-            row["stages"] = {step.stage: step.method for step in steps}
-            row["cannot"] = [reason for step in steps for reason in step.reasons]
-        except DitstackError as error:
-            row["cannot"] = [str(error)]
-        rows.append(row)
-    return rows
+    """Each recipe: what it is for, its stages, what they need of a machine, and why it cannot run here if so."""
+    return [_shelf_row(name) for name in names]
 
 
-def shelf_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("recipe", *STAGES, "runs here")
-    for row in rows:
-        stages = [row["stages"].get(stage, "") for stage in STAGES]
-        table.add_row(row["recipe"], *stages, "yes" if not row["cannot"] else "no: " + "; ".join(row["cannot"]))
-    return table
+def _shelf_row(name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"recipe": name, "about": about(name), "stages": {}, "needs": [], "cannot": []}
+    try:
+        steps = plan(Recipe.read(name))
+    except DitstackError as error:
+        return {**row, "cannot": [str(error)]}
+    row["stages"] = {step.stage: step.method for step in steps}
+    row["needs"] = list(dict.fromkeys(word for step in steps for word in _needs(step)))
+    row["cannot"] = [reason for step in steps for reason in step.reasons]
+    return row
+
+
+def _needs(step: Step) -> list[str]:
+    """What a stage needs of the machine, in single words: capabilities, and packages that an extra brings."""
+    words = {one: name.lower() for name, one in vars(Capability).items() if isinstance(one, Capability)}
+    of_machine = [words.get(one, one.sentence) for one in _ordered(step.adapter.needs) if one.probe is not None]
+    return [*of_machine, *(step.adapter.packages if step.adapter.extra else ())]
+
+
+def shelf_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """One line for each recipe: its name, whether it runs here, what it needs, what it is for."""
+    named = max((len(row["recipe"]) for row in rows), default=0)
+    needs = {row["recipe"]: ", ".join(row["needs"]) or "-" for row in rows}
+    widest = max(map(len, needs.values()), default=0)
+    return [
+        f"{row['recipe']:{named}}  {'no ' if row['cannot'] else 'yes'}  {needs[row['recipe']]:{widest}}  {row['about']}"
+        for row in rows
+    ]
 
 
 def manual_text(manual: Manual) -> str:
@@ -101,8 +113,9 @@ def run_summary(report: Report, folder: Path) -> str:
         f"{report.macs_ratio:.2f} of the multiplications",
     ]
     if (found := report.compare) is not None:
+        between = "" if (ends := found.speedup_range) is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
         lines.append(
-            f"speed-up {found.speedup:.2f}x against the plain baseline; PSNR {found.psnr.mean:.1f} dB, "
+            f"speed-up {found.speedup:.2f}x{between} against the plain baseline; PSNR {found.psnr.mean:.1f} dB, "
             f"SSIM {found.ssim.mean:.4f}, relative L2 of the latents {found.relative_l2.mean:.4f}"
         )
         lines.append(f"side by side: {folder / 'grid.png'}")

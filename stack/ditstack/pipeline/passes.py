@@ -89,7 +89,9 @@ class Passes:
             "calibrated"), "undecided" until the pass itself has told, or "off" (run as if there were no cache).
         due: which rows of the present pass must run in full, (B,); None where all rows are treated alike.
         on_begin: called when a pass begins, its branch and kind being settled.
-        counted_as_written: entered around a pass that is counted; compiled code hides its products.
+        is_compiled: whether compiled code runs, which hides its products. A pass is then counted once and for all for
+            each kind and for equal shapes of what it is given; else once in each call and guidance branch.
+        counted_as_written: entered around a pass that is counted: inside, compiled code runs as it was written.
     """
 
     def __init__(self, clock: Clock, transformers: dict[str, torch.nn.Module]) -> None:
@@ -99,6 +101,7 @@ class Passes:
         self.due: Tensor | None = None
         self.on_begin: list[Callable[[], None]] = []
         self.records: list[PassRecord] = []
+        self.is_compiled: Callable[[], bool] = lambda: False
         self.counted_as_written: Callable[[], AbstractContextManager[None]] = nullcontext
         self._names = {id(one): name for name, one in transformers.items()}
         self._stated: list[Stated] = []
@@ -176,6 +179,8 @@ class Passes:
 
     def _begin_call(self) -> None:
         self.records = []
+        if not self.is_compiled():
+            self.recount()
 
     def _edge(self) -> None:
         """A generation begins or has ended."""
@@ -189,40 +194,51 @@ class Passes:
         inputs = PassInputs(self._names[id(module)], args, kwargs)
         policy = self.policy if self.clock.running and self.cache_on else None
         planned = self.kind = OFF if policy is None else policy.begin(inputs)
+        alike = self._alike(inputs, policy)
         self.due, self._stated = None, []
         for begin in self.on_begin:
             begin()
         outcomes = (planned,) if policy is None else policy.outcomes(planned)
         try:
-            with self._counting(inputs, outcomes) as counter:
+            with self._counting(alike, outcomes) as counter:
                 yield
             ran = self.kind if policy is None else policy.end(self.kind)
         finally:
             self.kind, self.due = OFF, None
         if self.clock.calling:
-            self.records.append(self._record(inputs, planned, ran, counter))
+            self._remember(alike, ran, counter)
+            self.records.append(self._record(inputs, alike, planned, ran))
 
     @contextmanager
-    def _counting(self, inputs: PassInputs, outcomes: tuple[str, ...]) -> Iterator[MacCounter | None]:
-        """Count a pass unless one of equal shapes has been counted for each kind that it may turn out to be."""
-        shapes = inputs.shapes
-        if not self.clock.calling or all((inputs.transformer, kind, shapes) in self._counted for kind in outcomes):
+    def _counting(self, alike: Hashable, outcomes: tuple[str, ...]) -> Iterator[MacCounter | None]:
+        """Count a pass unless one alike has been counted for each kind that it may turn out to be."""
+        if not self.clock.calling or all((alike, kind) in self._counted for kind in outcomes):
             yield None
             return
         with self.counted_as_written(), MacCounter() as counter:
             yield counter
 
-    def _record(self, inputs: PassInputs, planned: str, ran: str, counter: MacCounter | None) -> PassRecord:
-        name, shapes, branch, stated = inputs.transformer, inputs.shapes, self.clock.branch, tuple(self._stated)
-        if counter is not None:
-            products = counter.total - sum(one.macs for one in stated)
-            self._counted[name, ran, shapes] = products
-            if ran in (FULL, OFF):
-                self._counted[name, OFF, shapes] = products - counter.kept_for_later
+    def _alike(self, inputs: PassInputs, policy: StepPolicy | None) -> tuple[Hashable, bool]:
+        """What passes have in common whose kinds cost the same, and whether it is the first full one of its branch."""
+        if self.is_compiled():
+            return (inputs.transformer, inputs.shapes), False
+        return (inputs.transformer, inputs.shapes, self.clock.branch), policy is not None and policy.first
+
+    def _remember(self, alike: tuple[Hashable, bool], ran: str, counter: MacCounter | None) -> None:
+        """What passes like the one that has ended cost, and what they would cost without a cache."""
         if ran in (FULL, OFF):
-            self._full_stated[branch] = stated
-        cost = self._counted[name, ran, shapes]
-        full = Cost(self._counted.get((name, OFF, shapes), cost), self._full_stated.get(branch, stated))
+            self._full_stated[self.clock.branch] = tuple(self._stated)
+        if counter is None:
+            return
+        products = counter.total - sum(one.macs for one in self._stated)
+        self._counted[alike, ran] = products
+        if ran in (FULL, OFF):
+            self._counted[(alike[0], False), OFF] = products - counter.kept_for_later
+
+    def _record(self, inputs: PassInputs, alike: tuple[Hashable, bool], planned: str, ran: str) -> PassRecord:
+        branch, stated = self.clock.branch, tuple(self._stated)
+        cost = self._counted[alike, ran]
+        full = Cost(self._counted.get(((alike[0], False), OFF), cost), self._full_stated.get(branch, stated))
         planned, ran = (FULL if kind == OFF else kind for kind in (planned, ran))
         rows = len(inputs.hidden_states)
-        return PassRecord(self.clock.done, name, branch, rows, planned, ran, Cost(cost, stated), full)
+        return PassRecord(self.clock.done, inputs.transformer, branch, rows, planned, ran, Cost(cost, stated), full)

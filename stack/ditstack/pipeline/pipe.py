@@ -47,6 +47,14 @@ class AttentionReplacement(Protocol):
     answer: Callable[..., Any]
     ran: Counter[str]
     """Of the present or last generation, how many calls the kernel took ("kernel") and declined, by reason."""
+    asked: float | torch.Tensor
+    made: float | torch.Tensor
+    """Multiply-accumulates of all calls so far, dense and as they were made."""
+
+    @property
+    def thins(self) -> bool:
+        """Whether the kernel is there to make fewer products, rather than faster ones."""
+        ...
 
 
 class Pipe:
@@ -67,6 +75,13 @@ class Pipe:
         scheduler: with which the stack samples.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
+
+    fitted_under: Mapping[str, str] = MappingProxyType({})
+    """The conditions that its stages' factors were fitted under."""
+    fitted_for: frozenset[str] = frozenset()
+    """Fields of the sampler that those factors cannot leave."""
+    departures: tuple[str, ...] = ()
+    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,
@@ -90,6 +105,7 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.passes = Passes(self.clock, self.transformers)
         self.passes.counted_as_written = self.uncompiled
+        self.passes.is_compiled = lambda: self.compiled is not None
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None

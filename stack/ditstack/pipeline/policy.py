@@ -37,6 +37,11 @@ class StepPolicy:
         """The kind of a pass that begins; a policy of another kind may look at what the transformer is given."""
         return self.kind()
 
+    @property
+    def first(self) -> bool:
+        """Whether the present branch has not run in full yet: a cache may make more of its first full pass."""
+        return self.clock.branch not in self._ran
+
     def outcomes(self, planned: str) -> tuple[str, ...]:
         """The kinds that a pass planned like this may turn out to be."""
         return (FULL, REUSED) if planned == UNDECIDED else (planned,)

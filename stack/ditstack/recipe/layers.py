@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,13 @@ def locate(name_or_path: str, beside: Path) -> Path:
     raise RecipeError(f"no recipe {name_or_path[:80]!r}", [f"neither a .yaml file nor a name on the shelf; {hint}"])
 
 
+def about(name: str) -> str:
+    """What a recipe on the shelf says of itself: the comment at its head."""
+    lines = (shelf() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return " ".join(line.lstrip("# ") for line in head)
+
+
 def is_recipe(name_or_path: str) -> bool:
     """Whether a recipe can be read under this name or path."""
     path = Path(name_or_path).expanduser()
@@ -149,7 +157,7 @@ def _load(path: Path) -> Data:
 def _set(layered: Layered, change: str) -> None:
     path, equals, value = change.partition("=")
     keys, shown = path.strip().split("."), change if len(change) <= 80 else f"{change[:77]}..."
-    if not equals or not all(keys) or len(keys) > DEEPEST_SET:
+    if not equals or not all(keys) or len(keys) > DEEPEST_SET or len(path) > documents.LONGEST_KEY:
         layered.reasons.append(f"--set {shown}: write it as path=value, such as cache.interval=7")
         return
     try:

@@ -14,6 +14,7 @@ from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
+from ditstack.recipe.places import without_places
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
@@ -50,6 +51,8 @@ class Sampler(_Section):
     """A scheduler class of diffusers; None keeps the one that the model came with."""
     settings: dict[str, Any] = {}
     """Settings of that scheduler that differ from the model's own."""
+    grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
     steps: Annotated[int, Field(ge=1, le=1_000)] = 28
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
@@ -68,10 +71,16 @@ class Sampler(_Section):
 
 
 class Gate(_Section):
-    """The quality that a stack must keep, against its unaccelerated baseline."""
+    """The quality that a stack must keep, against its unaccelerated baseline; judged by the interval's worse end."""
 
     psnr_min: float | None = None
-    """Peak signal-to-noise ratio to the baseline's pictures, in dB."""
+    """Peak signal-to-noise ratio to the baseline's pictures in dB, the mean, which hides broken ones; see the next."""
+    psnr_p5_min: float | None = None
+    """Of the 5th percentile: one picture in twenty is below it."""
+    psnr_mse_min: float | None = None
+    """Of the mean squared error of all pictures."""
+    psnr_worst_min: float | None = None
+    """Of the worst picture."""
     ssim_min: float | None = None
     """Structural similarity to the baseline's pictures, at most 1."""
     ms_ssim_min: float | None = None
@@ -174,6 +183,11 @@ class Recipe:
         out["sampler"] = self.sampler.model_dump(mode="json", exclude_none=True)
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
+
+    def public(self) -> dict[str, Any]:
+        """`resolved`, as it may travel inside a picture: hub ids and names stay, of a path only its last name."""
+        texts = ("prompts", "calibration")
+        return {key: one if key in texts else without_places(one) for key, one in self.resolved().items()}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)

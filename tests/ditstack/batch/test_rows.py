@@ -179,7 +179,13 @@ def test_a_seed_comes_from_the_run_and_the_id_unless_the_row_brings_one(tmp_path
     items = list(items_of(rows, 5))
     assert [item.seed for item in items] == [seed_of(5, "x"), seed_of(5, "x", 1), 7, 8]
     assert [item.name for item in items] == ["x", "x~2", "y", "y~2"]
-    assert seed_of(5, "x") != seed_of(6, "x")
+    assert len({seed_of(5, "x"), seed_of(6, "x"), seed_of(5, "y"), seed_of(5, "x", 1)}) == 4
+
+
+def test_the_pictures_of_one_row_have_seeds_of_their_own(tmp_path: Path) -> None:
+    rows = good(tmp_path / "a.csv", "id,prompt,seed,num_images\nx,a,,40\ny,b,7,40\n")
+    for name in ("x", "y"):
+        assert len({item.seed for item in items_of(rows, 5) if item.row.id == name}) == 40
 
 
 def test_batches_hold_one_kind_and_are_shared_by_all_processes_once(tmp_path: Path) -> None:

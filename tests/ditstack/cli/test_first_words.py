@@ -12,6 +12,8 @@ import pytest
 
 import ditstack
 from ditstack.cli import logs
+from ditstack.measure.show import shelf_rows
+from ditstack.recipe.layers import shelf_names
 
 HEAVY = ("torch", "diffusers", "transformers", "lightning", "numpy")
 
@@ -113,3 +115,15 @@ def test_show_takes_a_method_for_its_manual_and_a_recipe_for_its_plan() -> None:
     assert "energy: number > 0, <= 1, or none; default none" in told
     assert told.endswith("[] 0\n")
     assert '"const": "svdcache"' in ask(ASKS, "schema").stdout
+
+
+def test_the_shelf_is_a_line_for_each_recipe_that_can_be_searched() -> None:
+    asked = {"COLUMNS": "60"}
+    lines = execute(
+        [sys.executable, "-m", "ditstack", "recipes"], capture_output=True, text=True, env={**os.environ, **asked}
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == shelf_names()
+    told = dict(line.split(maxsplit=1) for line in lines)
+    assert re.match(r"yes +- +The first thing to try", told["tiny-int8-native-svdcache"])
+    assert "sageattention" in told["flux-int8-sage-icc"]
+    assert all(len(row["about"].split()) > 3 for row in shelf_rows(shelf_names()))

@@ -7,6 +7,7 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from ditstack.errors import BadPipeline
+from ditstack.maths import fidelity
 from ditstack.maths.fidelity import bootstrap, psnr, relative_l2, ssim
 
 
@@ -65,3 +66,26 @@ def test_the_interval_of_a_clear_gain_excludes_zero_and_that_of_noise_does_not()
 def test_intervals_of_infinite_values_are_ordered() -> None:
     assert bootstrap([math.inf] * 4) == (math.inf,) * 3
     assert bootstrap([math.inf, 30.0, 30.0, 30.0])[1] == 30.0
+
+
+def test_what_a_mean_of_decibels_hides_the_other_statistics_show() -> None:
+    values = [40.0] * 39 + [10.0]
+    found = {of.__name__: fidelity.bootstrap(values, of=of)[0] for of in STATISTICS}
+    assert found["mean"] == pytest.approx(39.25)
+    # -10 log10((39 * 1e-4 + 1e-1) / 40)
+    assert found["of_mean_square"] == pytest.approx(25.854, abs=1e-3)
+    assert found["low_end"] == 40
+    assert found["worst"] == 10
+    assert fidelity.bootstrap([*values[2:], 10.0, 10.0], of=fidelity.low_end)[0] < 40
+
+
+def test_statistics_of_two_methods_are_compared_on_the_same_prompts() -> None:
+    one = [40.0, 30.0, 20.0, 35.0] * 8
+    for of in STATISTICS:
+        value, low, high = fidelity.paired([value + 1 for value in one], one, of)
+        assert (value, low, high) == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    infinite = [math.inf] * 4
+    assert fidelity.paired(infinite, infinite) == (0, 0, 0)
+
+
+STATISTICS = (fidelity.mean, fidelity.of_mean_square, fidelity.low_end, fidelity.worst)

@@ -1,5 +1,6 @@
 """The matrix: killed and continued it is the same; a crash is a failed cell; what is declared must agree with it."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def survey(axes: dict[str, list[str]] = AXES, steps: int = 4) -> Survey:
 def timeless(matrix: Matrix) -> Matrix:
     """Without what differs from run to run."""
     for one in matrix.cells:
-        one.seconds = one.speedup = one.peak_memory = None
+        one.seconds = one.speedup = one.speedup_range = one.peak_memory = None
     return matrix
 
 
@@ -58,8 +59,15 @@ def test_a_matrix_killed_on_its_way_and_continued_is_the_same(tmp_path: Path) ->
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "what was finished is kept"
     matrix = timeless(cut.matrix())
     assert matrix == timeless(whole.matrix())
-    assert [one.status for one in matrix.cells] == ["ok", "ok", "degraded", "degraded"]
-    both = matrix.cells[-1]
+    assert [one.status for one in matrix.cells] == ["ok", "ok", "degraded", "degraded", "control"]
+    both, control = matrix.cells[-2:]
+    assert (control.steps, both.control) == ({"full": 1}, control.name)
+    assert both.above_control is not None
+    assert len(both.psnr_each) == len(both.errors) == len(matrix.prompts), "every prompt's own figures are kept"
+    alone = [next(one for one in matrix.cells if one.name == part).errors for part in ("int8-none", "none-reuse")]
+    beyond = [error - math.hypot(a, b) for error, a, b in zip(both.errors, *alone, strict=True)]
+    assert both.interaction is not None
+    assert both.interaction.mean == pytest.approx(sum(beyond) / len(beyond)), "interactions can be made again"
     assert (both.name, both.parts, both.interaction is not None) == ("int8-reuse", ["int8-none", "none-reuse"], True)
     assert all((cut.folder / picture).is_file() for one in matrix.cells for picture in one.pictures)
     assert {(row.steps, row.cache, row.equal_steps) for row in matrix.few_steps} == {(4, "reuse", 2)}
@@ -143,3 +151,28 @@ def test_a_folder_with_another_survey_is_refused(tmp_path: Path) -> None:
     write_atomically(tmp_path / "work" / "survey.json", b"{}")
     with pytest.raises(BadFile, match="holds another matrix"):
         Job(survey(), tmp_path).run(QUIET)
+
+
+def test_stages_that_did_nothing_are_idle_and_never_ok(tmp_path: Path) -> None:
+    asked = survey({"attention": ["native", "sparse"], "cache": ["none", "fbcache"]}, steps=2)
+    asked = asked.model_copy(update={"base": {**asked.base, "quality": {"psnr_min": 1.0}}})
+    records = [bench(tmp_path / "work", asked).record(chosen).cell for chosen in asked.combinations()]
+    found = {one.name: (one.status, [said for said in one.reasons if said.startswith("idle")]) for one in records}
+    assert found["native-none"] == ("ok", [])
+    assert found["native-fbcache"] == ("idle", ["idle: cache skipped nothing; every step ran in full"])
+    status, said = found["sparse-fbcache"]
+    assert status == "idle"
+    assert said[0].startswith("idle: attention made 9") or said[0].startswith("idle: attention made 100")
+
+
+def test_a_cache_below_its_control_is_not_ok_though_it_keeps_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = survey({"cache": ["none", "reuse"]})
+    asked = asked.model_copy(update={"base": {**asked.base, "quality": {"psnr_min": 1.0}}})
+    here = bench(tmp_path / "work", asked)
+    reused = here.record({"cache": "reuse"}).cell
+    assert reused.above_control is not None
+    assert (reused.status == "ok") == (reused.above_control.low > 0)
+    monkeypatch.setattr(Bench, "_beside", lambda *_: ["not surely above 2 evaluations, Euler"])
+    assert here.record({"cache": "reuse"}).cell.status == "degraded"

@@ -2,7 +2,8 @@
 
 import torch
 
-from ditstack.measure.bench import bytes_of, trial
+from ditstack.assembly.sample import Pictures
+from ditstack.measure.bench import PAIRS, bytes_of, race, trial
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, reset_peak_memory
 
@@ -35,3 +36,23 @@ def test_peak_memory_starts_afresh() -> None:
     del block
     reset_peak_memory()
     assert peak_memory() - before < 100_000_000
+
+
+class Runner:
+    """Takes a known time, on a machine that slows down."""
+
+    def __init__(self, seconds: float, order: list[float]) -> None:
+        self.seconds, self.order = seconds, order
+
+    def sample(self, *_: object) -> Pictures:
+        self.order.append(self.seconds)
+        slower = 1 + (len(self.order) - 1) // 2  # the same for both of a pair
+        return Pictures(torch.zeros(1), torch.zeros(1), {"denoise": self.seconds * slower}, {}, 0)
+
+
+def test_pairs_are_interleaved_so_that_a_machine_that_slows_down_slows_both() -> None:
+    order: list[float] = []
+    pace = race(Runner(1.0, order), Runner(3.0, order), ["a"])  # pyright: ignore[reportArgumentType]
+    assert pace.mean == pace.low == pace.high == 3
+    assert len(order) == 2 * PAIRS
+    assert order[:4] == [3.0, 1.0, 1.0, 3.0], "each leads in turn"

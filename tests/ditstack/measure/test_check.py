@@ -1,10 +1,12 @@
 """Gates: one that should fail fails and says by how much; a run says whether its recipe was ever checked."""
 
 import pytest
+import torch
 
+from ditstack.assembly.sample import Pictures
 from ditstack.errors import BadFile
 from ditstack.measure.check import Verdict, check, file_of, unchecked, verdicts
-from ditstack.measure.metrics import estimate
+from ditstack.measure.metrics import estimate, measure, metrics_for
 from ditstack.recipe.recipe import Gate, Recipe
 
 FEW = ["sampler.steps=8"]
@@ -20,10 +22,15 @@ def test_a_cache_with_interval_25_misses_its_gate_and_a_plain_one_keeps_any() ->
     outcome = check(wide, wide.prompts[:2], told)
     assert not outcome.ok
     psnr = outcome.verdicts[0]
-    assert psnr.short == 30 - outcome.to_baseline["psnr"].mean
+    assert psnr.short == 30 - outcome.to_baseline["psnr"].low
     assert psnr.short > 3
     assert f"psnr_min 30: found {psnr.found.mean:.4g}" in str(psnr)
-    assert "missed by" in str(psnr)
+    assert "by the low end missed by" in str(psnr)
+    assert outcome.control is not None
+    assert outcome.control.evaluations == 2
+    assert "beside the same work in 2 full evaluations" in str(outcome.control)
+    assert outcome.speedup_range is not None
+    assert outcome.speedup_range[0] <= outcome.speedup <= outcome.speedup_range[1]
     assert "failed its last check" in unchecked(wide)
 
 
@@ -55,3 +62,27 @@ def test_limits_from_above_and_below_tell_by_how_much_they_are_missed() -> None:
     assert Verdict(gate="psnr_min", wanted=0.75, found=found).short == 0.25
     assert Verdict(gate="lpips_max", wanted=0.25, found=found).short == 0.25
     assert Verdict(gate="lpips_max", wanted=0.5, found=found).ok
+
+
+def test_a_gate_is_judged_by_the_worse_end_of_the_interval_and_says_so() -> None:
+    found = estimate([30.0, 30.0, 40.0, 40.0])
+    verdict = Verdict(gate="psnr_min", wanted=34, found=found)
+    assert found.mean > 34 > found.low
+    assert not verdict.ok
+    assert "by the low end missed by" in str(verdict)
+    above = Verdict(gate="lpips_max", wanted=36, found=found)
+    assert found.mean < 36 < found.high
+    assert not above.ok
+    assert "by the high end" in str(above)
+
+
+def test_a_broken_picture_misses_a_gate_on_the_low_end_that_the_mean_keeps() -> None:
+    images = torch.full((40, 3, 8, 8), 0.5)
+    made = images + 0.003
+    made[:3] += 0.2
+    usable = [one for one in metrics_for(None, video=False)[0] if one.units[0].name.startswith("psnr")]
+    pictures, baseline = (Pictures(one, one, {}, {}, 0, ["a"] * 40, [0] * 40) for one in (made, images))
+    found = measure(usable, pictures, baseline)
+    gate = Gate(psnr_min=42, psnr_p5_min=30, psnr_mse_min=30, psnr_worst_min=30)
+    kept = {one.gate: one.ok for one in verdicts(gate, found, [])}
+    assert kept == {"psnr_min": True, "psnr_p5_min": False, "psnr_mse_min": False, "psnr_worst_min": False}

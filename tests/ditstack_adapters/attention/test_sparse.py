@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ditstack import apply
+from ditstack import apply, load
 from ditstack.attention.dispatch import Call, Declined
 from ditstack.attention.sparse import SparseKernel
 from ditstack.calibration.run import SEED
@@ -20,6 +20,7 @@ from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.attention.sparse import Sparse
+from ditstack_adapters.model.embedded import shapes
 
 TOKENS, TEXT = 212, (0, 20)
 FLUX: dict[str, Any] = {"model": {"method": "flux", "device": "cpu"}}
@@ -141,6 +142,23 @@ def test_a_calibrated_head_loses_at_most_its_tolerance_and_others_stay_dense(tol
     lost = torch.cat([*measured(stack, prompts).values()])
     assert 0 < lost.max() <= tolerance
     assert "of the blocks on average" in told[-1]
+
+
+def test_a_tolerance_holds_on_pictures_that_it_was_not_calibrated_on() -> None:
+    told: list[str] = []
+    attention = {"method": "sparse", "tolerance": 0.2, "block_size": 4, "calibrate": "auto"}
+    data = Recipe.read("tiny", ["sampler.steps=4"]).resolved()
+    calibration = shapes.seen_prompts(8, 3)
+    stack = load(Recipe.parse({**data, "attention": attention, "calibration": calibration}), told.append)
+    prompts = shapes.unseen_prompts(6, 7)
+    kernel = stack.pipe.attention.kernel if stack.pipe.attention is not None else None
+    assert isinstance(kernel, SparseKernel)
+    with kernel.watching() as lost:
+        stack.sample(prompts)
+    each = torch.cat([call.flatten() for call in lost.values()])
+    assert len(each) > 500, "something was thinned"
+    assert 0.01 < float(each.max()) <= 0.2
+    assert "with probability 80%; that 90 % of pictures have none is 34% sure, from 4 pictures" in told[-1]
 
 
 def test_where_no_head_can_spare_a_block_attention_stays_dense() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskID
 
 from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
 from ditstack.files import read_prompts
@@ -25,14 +24,8 @@ def calibrate(
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     from ditstack.calibration.calibrate import calibrate as fit
+    from ditstack.measure.told import Told
 
-    with Progress(console=err) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def bar(part: str, done: int, count: int) -> None:
-            if part not in tasks:
-                tasks[part] = progress.add_task(part, total=count)
-            progress.update(tasks[part], completed=done)
-
-        written = fit(read, wanted, factors, lambda line: out.print(line, soft_wrap=True), bar)
+    with Told(err).shown() as told:
+        written = fit(read, wanted, factors, told.tell, told.count)
     out.print(f"wrote {written}", soft_wrap=True)

@@ -28,5 +28,6 @@ def check(
         print(outcome.model_dump_json(indent=2))
     else:
         err.print("\n".join(outcome.left_out), soft_wrap=True, markup=False, style="dim")
-        out.print("\n".join(map(str, outcome.verdicts)), soft_wrap=True, markup=False)
+        lines = [*outcome.verdicts, *([] if outcome.control is None else [outcome.control])]
+        out.print("\n".join(map(str, lines)), soft_wrap=True, markup=False)
     sys.exit(0 if outcome.ok else 3)

@@ -1,0 +1,205 @@
+"""Trains a twin until a time of day, on one thread; killed at any moment, the same command goes on.
+
+    PYTHONPATH=benchmarks nice -n 19 python -m twinning.train dit .train/dit --end 2026-01-01T12:00
+
+A run that was stopped goes on with its weights, averages, optimizers and counts as they were when last saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from twinning.muon import Muon
+from twinning.parts import use_plain_attention
+from twinning.twin import NAMES, Learner, find
+
+SAVE_EVERY = 120.0  # seconds
+LOG_EVERY = 50  # steps
+WARMUP = 60  # steps, also after a restart
+ADAM_RATE = 2e-3
+AVERAGE = 0.997  # decay of the weights' running average: a few hundred steps, since a run has a few thousand
+DECAY = 0.3  # share of the time that a run trains in all, over which the rate falls to 0
+
+
+@dataclass
+class Run:
+    """All that a kill must not lose."""
+
+    painter: Any
+    average: dict[str, Tensor]
+    optimizers: list[torch.optim.Optimizer]
+    steps: int = 0
+    samples: int = 0
+    trained: float = 0.0  # seconds
+    seed: int = 0
+
+    def save(self, folder: Path) -> None:
+        """Writes to a neighbour first, so that a kill leaves the old file whole."""
+        state: dict[str, Any] = {
+            "painter": self.painter.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "steps": self.steps,
+            "samples": self.samples,
+            "trained": self.trained,
+            "seed": self.seed,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state, folder / "state.new")
+        os.replace(folder / "state.new", folder / "state.pt")
+
+    def resume(self, folder: Path) -> None:
+        """Takes up what was saved there, if anything was."""
+        if not (folder / "state.pt").exists():
+            return
+        state = torch.load(folder / "state.pt", weights_only=True)
+        self.painter.load_state_dict(state["painter"])
+        self.average = state["average"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for name in ("steps", "samples", "trained", "seed"):
+            setattr(self, name, state[name])
+
+    def average_in(self) -> None:
+        """Moves the averaged weights towards the present ones."""
+        weight = 1 - min(AVERAGE, (1 + self.steps) / (10 + self.steps))
+        now = self.painter.state_dict()
+        for name, value in self.average.items():
+            value.lerp_(now[name], weight)
+
+
+def begin(twin: Learner, folder: Path, seed: int) -> Run:
+    """A fresh run, or the one that the folder keeps."""
+    torch.manual_seed(seed)
+    painter = twin.painter()
+    average = {name: value.clone() for name, value in painter.state_dict().items()}
+    run = Run(painter, average, optimizers(painter, twin.muon_rate), seed=seed)
+    run.resume(folder)
+    return run
+
+
+def stacks(painter: Any) -> list[Any]:
+    """The transformer's lists of blocks."""
+    return [part for name, part in painter.transformer.named_children() if name.endswith("transformer_blocks")]
+
+
+def optimizers(painter: Any, muon_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks' layers, AdamW for all else."""
+    matrices = [
+        layer.weight
+        for part in stacks(painter)
+        for name, layer in part.named_modules()
+        if isinstance(layer, nn.Linear) and ".emb." not in name
+    ]
+    chosen = {id(weight) for weight in matrices}
+    rest = [weight for weight in painter.parameters() if id(weight) not in chosen]
+    found: list[torch.optim.Optimizer] = [
+        Muon(matrices, lr=muon_rate),
+        torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+    for optimizer in found:
+        optimizer.param_groups[0]["full"] = optimizer.param_groups[0]["lr"]
+    return found
+
+
+def step(run: Run, twin: Learner, rng: np.random.Generator, factor: float) -> tuple[Tensor, Tensor]:
+    """One step of all optimizers; noise levels and losses of its samples."""
+    for optimizer in run.optimizers:
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["full"] * factor
+    t, each = twin.loss(run.painter, rng, twin.batch(run.samples), run.samples)
+    each.mean().backward()
+    torch.nn.utils.clip_grad_norm_(run.painter.parameters(), 1.0)
+    for optimizer in run.optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    run.steps += 1
+    run.samples += len(each)
+    run.average_in()
+    return t.detach(), each.detach()
+
+
+def train(twin: Learner, folder: Path, end: float, seed: int, compiled: bool = True) -> Run:
+    """Until `end`, in seconds since 1970, or SIGTERM; either way the state is saved."""
+    run, asked = begin(twin, folder, seed), []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    if compiled:
+        torch._dynamo.config.automatic_dynamic_shapes = False  # another resolution is compiled anew, and faster
+        for block in (one for stack in stacks(run.painter) for one in stack):
+            block.compile()
+    rng = np.random.default_rng((seed, run.steps))
+    torch.manual_seed(int(rng.integers(2**31)))
+    first, diary, last = run.steps, Diary(), time.time()
+    while not asked and (now := time.time()) < end:
+        run.trained, last = run.trained + now - last, now
+        factor = min(1.0, (run.steps - first + 1) / WARMUP, (end - now) / (run.trained + end - now) / DECAY)
+        diary.add(*step(run, twin, rng, factor))
+        if run.steps % LOG_EVERY == 0:
+            diary.write(run, factor)
+        if diary.due():
+            run.save(folder)
+    run.save(folder)
+    return run
+
+
+class Diary:
+    """Prints a line now and then: counts, speed, learning rate, loss by noise level."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.written = self.saved = time.monotonic()
+
+    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
+        """One step's noise levels and losses."""
+        self.seen.append((t_B, loss_B))
+
+    def due(self) -> bool:
+        """Whether it is time to save; asking counts as saving."""
+        if time.monotonic() - self.saved < SAVE_EVERY:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+    def write(self, run: Run, factor: float) -> None:
+        """Prints and forgets."""
+        t, each = (torch.cat(part) for part in zip(*self.seen, strict=True))
+        speed = len(each) / (time.monotonic() - self.written)
+        edges = (0.0, 0.3, 0.6, 0.85, 1.01)
+        parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
+        print(
+            f"{datetime.now(timezone.utc):%H:%M:%S} step {run.steps} samples {run.samples} {speed:.0f}/s"
+            f" rate {factor:.2f} loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
+            flush=True,
+        )
+        self.seen.clear()
+        self.written = time.monotonic()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("twin", choices=NAMES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--end", type=datetime.fromisoformat, required=True, help="UTC")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eager", action="store_true", help="no torch.compile")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    use_plain_attention()
+    end = given.end.replace(tzinfo=timezone.utc).timestamp()
+    train(find(given.twin), given.folder, end, given.seed, compiled=not given.eager)
+
+
+if __name__ == "__main__":
+    main()
