@@ -24,6 +24,7 @@ def hush() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
+    logging.raiseExceptions = False  # a library that trips over its own log is no news to our users
 
 
 def hush_loading() -> None:

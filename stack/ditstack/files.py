@@ -63,7 +63,7 @@ def why(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | bytearray) -> None:
     """Write a file under a temporary name beside it, flush it to the disk, and rename it.
 
     Raises:

@@ -34,10 +34,12 @@ def place(path: Path) -> Path:
         BadFile: it is the working folder, the home folder, a root, or above one of these; or no path at all.
     """
     try:
-        real = expand(path).resolve()
+        path = expand(path)
+        real = path.resolve()
     except (OSError, RuntimeError) as error:
         raise BadFile(f"{path} cannot be written: {error}") from None
-    is_there(real, "the folder")
+    if not is_there(real, "the folder") and is_there(path) and path.is_symlink():
+        raise BadFile(f"{path} is a link to nothing; name a folder of its own with --out")
     for name, kept in _kept():
         if any(_same(real, one) for one in (kept, *kept.parents)):
             whose = name if _same(real, kept) else f"above {name}"

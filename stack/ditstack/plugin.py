@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
-    from ditstack.caching.linears import LowRankLinears
+    from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
@@ -38,7 +38,7 @@ _ROOMS = {
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
-    "caching.linears": ("LowRankLinears",),
+    "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
     "calibration.run": ("CalibrationRun",),
@@ -67,7 +67,7 @@ __all__ = [
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
     "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
     "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
-    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
+    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

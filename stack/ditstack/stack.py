@@ -56,7 +56,7 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
-        return [*self.pipe.notes, *self._drift.notes, *self._expectations.notes]
+        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes]
 
     def _look_for_drift(self) -> None:
         """The pipeline is about to be called: notice what was changed on it since.

@@ -1,13 +1,15 @@
 """Factors: what they were fitted to is noticed, and files are whole or refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from ditstack.errors import BadFile, StaleFactors
-from ditstack.factors import Factors, fingerprint
+from ditstack.factors import Factors, checksum, fingerprint, is_factors
 from ditstack.testing import tiny_pipelines as tiny
 
 FITTED = {"weights": "abc", "quantize": "int8", "sampler.steps": "28"}
@@ -50,6 +52,64 @@ def test_a_truncated_file_and_a_missing_one_are_one_sentence(tmp_path: Path) -> 
         Factors.load(path)
     with pytest.raises(BadFile, match="there is no factors file"):
         Factors.load(tmp_path / "none.safetensors")
+
+
+def test_every_flipped_bit_of_data_and_header_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    Factors({"gains": torch.randn(5, 4), "half": torch.randn(40).half()}, FITTED).save(path)
+    whole = path.read_bytes()
+    Factors.load(path)
+    for place in range(len(whole)):
+        torn = bytearray(whole)
+        torn[place] ^= 1 << place % 8
+        path.write_bytes(torn)
+        with pytest.raises(BadFile, match="is not a whole factors file"):
+            Factors.load(path)
+
+
+def test_a_file_without_a_checksum_or_with_numbers_that_are_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    save_file({"gains": torch.ones(2)}, path, {"ditstack": json.dumps(FITTED)})
+    with pytest.raises(BadFile, match="carries no checksum; write it again with `ditstack calibrate`"):
+        Factors.load(path)
+    Factors({"gains": torch.tensor([1.0, float("nan")])}, FITTED).save(path)
+    with pytest.raises(BadFile, match="gains holds NaN or infinity"):
+        Factors.load(path)
+
+
+def test_words_and_pages_that_changed_places_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    Factors({"basis": torch.randn(300, 1000)}, FITTED).save(path)
+    whole = bytearray(path.read_bytes())
+    start = len(whole) - 1_200_000
+    for size in (8, 512, 4096, 65536):
+        moved = whole.copy()
+        moved[start : start + size], moved[start + size : start + 2 * size] = (
+            whole[start + size : start + 2 * size],
+            whole[start : start + size],
+        )
+        assert checksum(moved) != checksum(whole)
+
+
+def test_a_refusal_says_what_was_and_what_is() -> None:
+    was = {**FITTED, "quantize": json.dumps({"method": "torchao", "scheme": "int8"})}
+    now = {**FITTED, "quantize": json.dumps({"method": "torchao", "scheme": "int4"}), "weights": "abd"}
+    with pytest.raises(StaleFactors) as refused:
+        Factors({}, was).check(now)
+    assert "another quantize, weights;" in str(refused.value)
+    assert "quantize: scheme was int8, is int4" in str(refused.value)
+    assert "weights: was abc, is abd" in str(refused.value)
+
+
+def test_what_calls_itself_a_factors_file_is_known_though_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    Factors({"gains": torch.ones(100)}, FITTED).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert is_factors(path)
+    save_file({"gains": torch.ones(2)}, path)
+    assert not is_factors(path)
+    path.write_bytes(b"my own notes")
+    assert not is_factors(path)
 
 
 def test_one_flipped_bit_another_place_and_another_shape_change_the_fingerprint() -> None:

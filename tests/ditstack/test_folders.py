@@ -67,6 +67,13 @@ def test_what_ditstack_did_not_write_is_refused_before_the_work_whatever_is_aske
     assert everything(tmp_path) == before
 
 
+def test_a_link_to_nothing_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(BadFile, match="is a link to nothing"):
+        write(tmp_path / "link", x="1")
+    assert everything(tmp_path) == {"link": str(tmp_path / "nowhere")}
+
+
 def test_the_working_folder_home_a_root_and_all_above_them_are_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +121,7 @@ def test_files_that_appear_during_the_work_are_left_alone(tmp_path: Path) -> Non
 
 
 def test_the_second_writer_of_a_folder_is_refused_at_its_start(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     with folder_atomically(tmp_path / "a") as folder:
         (folder / "x").write_text("1")

@@ -73,6 +73,13 @@ class Sparse(Attention):
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
         replace_attention(pipe, "sparse", SparseKernel(pipe, self.choose), closed=True)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        return [
+            f"{site}: found the shape {tuple(one.shape)}; wanted a share from 0 to 1 for each head"
+            for site, one in tensors.items()
+            if one.ndim != 1 or not one.is_floating_point() or bool(((one < 0) | (one > 1)).any())
+        ]
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The share of key blocks that each head of each site keeps, (H,), bounded for pictures yet unseen."""
         import torch

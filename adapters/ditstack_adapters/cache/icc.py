@@ -85,6 +85,11 @@ class Icc(Cache):
         """As published: every `interval`-th step from the first on."""
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        from ditstack.plugin import wrong_corrections
+
+        return wrong_corrections(pipe, tensors)
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish

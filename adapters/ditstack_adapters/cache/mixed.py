@@ -110,6 +110,11 @@ class Mixed(Cache):
             )
         return self.word.kinds(steps)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        from ditstack.plugin import wrong_corrections
+
+        return wrong_corrections(pipe, tensors)
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish

@@ -121,6 +121,21 @@ class SvdCache(Cache):
             full = spread(steps, math.ceil(steps / self.interval))
         return schedule.ending(full, steps, self.last_full)
 
+    @property
+    def fitted_for(self) -> frozenset[str]:
+        """There is a row of gains for every full step."""
+        return frozenset({"steps"}) if self.predictor == "fitted" else frozenset()
+
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        flat = {name: tuple(one.shape) for name, one in tensors.items() if one.ndim != 2 or not one.is_floating_point()}
+        wrong = [f"{name}: found the shape {shape}; wanted a matrix" for name, shape in flat.items()]
+        wrong += [f"{name}: unknown" for name in tensors if name != "gains" and not name.endswith(".basis")]
+        if self.predictor == "fitted" and ("gains" not in tensors or tensors["gains"].shape[1:] != (4,)):
+            wrong.append("gains: missing, or not four for each full step")
+        if (self.rank or self.energy) and not any(name.endswith(".basis") for name in tensors):
+            wrong.append("there is no basis")
+        return wrong
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
         from ditstack.plugin import FeatureCache, principal_bases, tune_gains

@@ -60,6 +60,11 @@ class BitsAndBytes(Quantizer):
                 for block in blocks:
                     self._swap_linears(block.module)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        from ditstack.plugin import wrong_corrections
+
+        return wrong_corrections(pipe, tensors)
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
         from ditstack.plugin import compensation

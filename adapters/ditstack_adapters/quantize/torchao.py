@@ -51,6 +51,11 @@ class TorchAo(Quantizer):
                 for block in blocks:
                     quantize_(block.module, self._config(), self.takes)
 
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        from ditstack.plugin import wrong_corrections
+
+        return wrong_corrections(pipe, tensors)
+
     def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
         from ditstack.plugin import compensation

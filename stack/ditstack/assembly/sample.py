@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ditstack.errors import BadPipeline
+from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
+
+CALLED = ("steps", "guidance", "size", "frames")
+"""Fields of the sampler that a call may change."""
 
 
 @dataclass
@@ -58,6 +61,7 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
+    pipe.departures = departures(pipe, sampler)
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
@@ -66,8 +70,7 @@ def sample(
     with torch.inference_mode():
         out = pipe.pipeline(**arguments, output_type="pt")
     ended = now()
-    images = out.images if hasattr(out, "images") else out.frames
-    images = torch.as_tensor(images).float().cpu()
+    images = torch.as_tensor(out.images if hasattr(out, "images") else out.frames).float().cpu()
     if not torch.isfinite(images).all():
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
@@ -85,6 +88,7 @@ def sample(
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
     """The arguments of the pipeline's call, in its family's own words."""
+    _require_size(pipe.pipeline, sampler)
     arguments: dict[str, Any] = {**pipe.call, "num_inference_steps": sampler.steps}
     arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:
@@ -98,6 +102,39 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
     if sampler.frames is not None:
         arguments["num_frames"] = sampler.frames
     return arguments
+
+
+def departures(pipe: Pipe, sampler: Sampler) -> tuple[str, ...]:
+    """Where a call leaves what the factors were fitted at, a sentence each.
+
+    Raises:
+        StaleFactors: a stage says that it matters.
+    """
+    stated = {key: pipe.fitted_under.get(f"sampler.{key}", "") for key in CALLED}
+    now = {key: "" if (value := getattr(sampler, key)) is None else str(value) for key in CALLED}
+    left = [key for key in CALLED if stated["steps"] and stated[key] != now[key]]
+    own = "the pipeline's own"
+    told = tuple(f"factors were fitted at {key} {stated[key] or own}; here it is {now[key] or own}" for key in left)
+    if held := sorted(pipe.fitted_for & set(left)):
+        raise StaleFactors(f"{'; '.join(told)}: they serve no other {', '.join(held)}; run `ditstack calibrate` again")
+    return told
+
+
+def _require_size(pipeline: Any, sampler: Sampler) -> None:
+    """Refuse a size that the pipeline would cut down in silence to whole patches.
+
+    Raises:
+        BadPipeline: with the sizes next to it.
+    """
+    unit = 2 * getattr(pipeline, "vae_scale_factor", 0) if hasattr(pipeline, "_pack_latents") else 0
+    if not unit or sampler.width_height is None or not any(side % unit for side in sampler.width_height):
+        return
+    sides = sampler.width_height
+    below, above = ("x".join(str(max(unit, (one + up) // unit * unit)) for one in sides) for up in (0, unit - 1))
+    raise BadPipeline(
+        f"sampler.size: found {sampler.size}; a {type(pipeline).__name__} makes sides of whole {unit} pixels: "
+        f"write {below} or {above}"
+    )
 
 
 def one_each(value: Any, count: int) -> Any:
@@ -124,6 +161,7 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
 
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
-    whole = pipe.compiled is not None or (pipe.policy is not None and pipe.policy.steps is not None)
+    bound = "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
+    whole = bound or pipe.compiled is not None
     short = sampler if whole else sampler.model_copy(update={"steps": 2})
     sample(pipe, prompts, range(len(prompts)), short)

@@ -19,6 +19,7 @@ from ditstack.batch.store.folder import write
 from ditstack.batch.store.lines import Entry
 from ditstack.batch.store.manifest import Part
 from ditstack.batch.store.shards import Shard, Shards
+from ditstack.recipe.places import last_name
 from ditstack.report import versions
 
 
@@ -33,7 +34,7 @@ class Writer:
         self.seconds = self.waited = 0.0
         """Spent writing, and how much of that the sampling had to wait for."""
         resolved = spec.recipe.resolved()
-        self._recipe = resolved | {"prompts": [], "calibration": []}
+        self._recipe = spec.recipe.public() | {"prompts": [], "calibration": []}
         digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16]
         self._same = {"recipe": spec.recipe.name, "recipe_sha256": digest, "versions": versions()}
         self._sampler = spec.recipe.sampler
@@ -102,6 +103,7 @@ class Writer:
         """The lines to add now; none while a shard is open."""
         entry = self._entry(made)
         note = {**entry, "recipe": self._recipe}
+        note |= {"image": last_name(note["image"])} if "image" in note else {}
         note.pop("extra", None)  # as long as its owner likes; a jpg has room for 64 KiB
         try:
             data = encode(made.image, self.spec.format, note, made.fps)

@@ -218,6 +218,39 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
     return out
 
 
+def wrong_corrections(pipe: Pipe, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why `read_corrections` cannot read these for a pipe's linears: what is missing, unknown or of a wrong shape."""
+    linears = find_linears(pipe)
+    wrong = [f"{name}: unknown" for name in tensors if not name.endswith((".up", ".down"))]
+    wrong += [
+        f"{name}: found {tuple(one.shape)} of {one.dtype}; wanted a matrix of floats"
+        for name, one in tensors.items()
+        if one.ndim != 2 or not one.is_floating_point()
+    ]
+    if wrong:
+        return wrong
+    downs = [name for name in tensors if name.endswith(".down")]
+    members = [member for name in downs for member in name.removesuffix(".down").split("+")]
+    wrong += [f"{member}.up: missing" for member in members if f"{member}.up" not in tensors]
+    alone = [name for name in tensors if name.endswith(".up") and members.count(name.removesuffix(".up")) != 1]
+    wrong += [f"{name}: the matrix that goes before it is missing, or there are two" for name in alone]
+    wrong += [f"{member}: this pipeline has no such linear" for member in members if member not in linears]
+    return wrong or [reason for name in downs for reason in _wrong_shapes(name, linears, tensors)]
+
+
+def _wrong_shapes(down: str, linears: Mapping[str, torch.nn.Module], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    members = down.removesuffix(".down").split("+")
+    ranks, rows = [tensors[f"{member}.up"].shape[1] for member in members], len(tensors[down])
+    if sum(ranks) != rows and set(ranks) != {rows}:
+        yield f"{down}: found {rows} rows; wanted {sum(ranks)}"
+    for member in members:
+        wide, high = (getattr(linears[member], name, None) for name in ("in_features", "out_features"))
+        if wide is not None and tensors[down].shape[1] != wide:
+            yield f"{down}: found {tensors[down].shape[1]} columns; {member} reads {wide}"
+        if high is not None and len(tensors[f"{member}.up"]) != high:
+            yield f"{member}.up: found {len(tensors[f'{member}.up'])} rows; the linear writes {high}"
+
+
 class _AtLinear(InnerHook):
     """One linear: runs and is kept, or is corrected.
 

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ditstack.assembly.build import build
+from ditstack.calibration.conditions import PROMPTS, TENSORS, conditions, digest, is_current, of_prompts, serve
 from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.factors import Factors, fingerprint, prefix
-from ditstack.files import home
+from ditstack.factors import Factors, is_factors, layout, prefix
+from ditstack.files import expand, home, is_there
+from ditstack.marks import require_own_file
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.recipe import Recipe
-
-
-def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
-    """What factors depend on: the weights as they run, every stage's fields, and the way of sampling."""
-    resolved, adapters = recipe.resolved(), recipe.adapters
-    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
-    stages = {stage: _digest(_lasting(adapters[stage], resolved[stage])) for stage in lasting}
-    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
-    return {"weights": fingerprint(pipe.transformers), **stages, **sampler}
 
 
 def default_file(recipe: Recipe) -> Path:
@@ -38,7 +28,7 @@ def default_file(recipe: Recipe) -> Path:
 def factors_file(recipe: Recipe) -> Path:
     """Where a recipe's factors are."""
     named = next((path for _, adapter in recipe.stages() if (path := adapter.factors_path)), None)
-    return Path(named).expanduser() if named else default_file(recipe)
+    return expand(named) if named else default_file(recipe)
 
 
 def wanting(recipe: Recipe) -> list[tuple[str, Adapter]]:
@@ -82,12 +72,12 @@ def provide_factors(
 
 def _loaded(recipe: Recipe, pipe: Pipe, file: Path, auto: bool, current: Mapping[str, str]) -> Factors | None:
     """Those of a file, put to use; None where they must be fitted."""
-    if auto and not file.is_file():
+    if auto and not is_there(file):
         return None
     factors = Factors.load(file)
-    if auto and factors.conditions != current:
+    if auto and not is_current(factors, current):
         return None
-    factors.check(current)
+    serve(pipe, wanting(recipe), factors, current)
     for stage, adapter in wanting(recipe):
         _take(adapter, pipe, factors.of(stage))
     return factors
@@ -103,10 +93,11 @@ def calibrate(
     """
     if len(prompts) < 2:
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
+    target = expand(file) if file else factors_file(recipe)
+    _require_own(recipe, target)
     pipe = build(recipe)
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
-    target = file or factors_file(recipe)
     earlier = _earlier(target)
     factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
     if pipe.policy is not None:
@@ -128,7 +119,9 @@ def _fit(
     Args:
         current: the conditions that they are fitted under.
     """
-    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": _digest(list(prompts))})
+    _require_own(recipe, file)
+    current = current | {PROMPTS: of_prompts(recipe, prompts)}
+    partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": digest(list(prompts))}, tell)
     calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial)
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
@@ -142,7 +135,8 @@ def _fit(
             partial.finish(stage, fitted)
         _take(adapter, pipe, fitted)
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
-    factors = Factors(tensors, current)
+    factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
+    serve(pipe, wanting(recipe), factors, current)
     factors.save(file)
     partial.drop()
     return factors
@@ -181,10 +175,6 @@ def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, 
     calibration.tell(said)
 
 
-def _lasting(adapter: Adapter, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that change what factors mean; where they lie and when they are fitted does not."""
-    return {key: value for key, value in fields.items() if key not in adapter.incidental}
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+def _require_own(recipe: Recipe, file: Path) -> None:
+    """Refuse to replace what is no factors file, but in the folder that is ditstack's own."""
+    require_own_file(file, lambda path: path == default_file(recipe) or is_factors(path))

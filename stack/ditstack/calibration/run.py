@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ditstack.assembly.sample import sample
+from ditstack.errors import BadFile
 from ditstack.factors import Factors
+from ditstack.files import free_folder, is_there
 from ditstack.maths.fidelity import relative_l2
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
@@ -35,15 +38,20 @@ class Partial:
     Args:
         path: None keeps nothing.
         conditions: a file that was begun under others is passed over.
+        tell: told of a torn file, which is set aside.
     """
 
-    def __init__(self, path: Path | None = None, conditions: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        conditions: Mapping[str, str] | None = None,
+        tell: Tell = lambda text: None,
+    ) -> None:
         self.path, self.conditions = path, dict(conditions or {})
         self._parts: dict[str, dict[str, Tensor]] = {}
         self._pause = self._saved = 0.0
-        if path is not None and path.is_file():
-            found = Factors.load(path)
-            for name, one in found.tensors.items() if found.conditions == self.conditions else ():
+        if path is not None and is_there(path):
+            for name, one in _begun(path, self.conditions, tell).items():
                 part, _, inner = name.partition(":")
                 self._parts.setdefault(part, {})[inner] = one
 
@@ -80,6 +88,20 @@ class Partial:
         Factors(tensors, self.conditions).save(self.path)
         self._saved = time.monotonic()
         self._pause = PAUSE * (self._saved - began)
+
+
+def _begun(path: Path, conditions: Mapping[str, str], tell: Tell) -> dict[str, Tensor]:
+    """What a calibration under the same conditions left; a torn file is set aside and stops nobody."""
+    if not path.is_file():
+        raise BadFile(f"{path} is in the way of what a calibration keeps there; move it")
+    try:
+        found = Factors.load(path)
+    except BadFile:
+        aside = free_folder(path.with_name(f"{path.name}.torn"))
+        os.replace(path, aside)
+        tell(f"what an earlier calibration left is torn: it is set aside as {aside}, and this one begins anew")
+        return {}
+    return found.tensors if found.conditions == conditions else {}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +18,7 @@ def render(matrix: Matrix) -> str:
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     gate = ", ".join(f"{name} {limit:g}" for name, limit in matrix.gate.items())
     lines = [
-        f"# {matrix.model}: {' x '.join(matrix.axes)}",
+        f"# {_plain(matrix.model)}: {' x '.join(matrix.axes)}",
         "",
         f"{len(matrix.cells) - counts['control']} cells on {len(matrix.prompts)} prompts, {matrix.machine}: {told}. "
         f"Gate: {gate}.",
@@ -104,12 +105,20 @@ def _figure(found: Estimate | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
+    yield f"| {' | '.join(map(_plain, heads))} |"
     yield f"|{' --- |' * len(heads)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield from (f"| {' | '.join(map(_plain, row))} |" for row in rows)
     yield ""
 
 
 def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
-        yield from (f"## {title}", "", *(f"- {line}" for line in lines), "")
+        yield from (f"## {title}", "", *(f"- {_plain(line)}" for line in lines), "")
+
+
+def _plain(text: str) -> str:
+    """Words that stay words: no tag, link, cell or line of their own; what is bold here is bold."""
+    inner = text.removeprefix("**").removesuffix("**")
+    bold = "**" if text == f"**{inner}**" else ""
+    inner = " ".join(inner.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return bold + re.sub(r"([\\|\[\]`])", r"\\\1", inner) + bold

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ditstack.errors import BadFile
-from ditstack.files import home, write_atomically
+from ditstack.files import home, is_there, read_text, write_atomically
 from ditstack.maths.fidelity import paired
 from ditstack.measure import metrics
 from ditstack.measure.bench import Trial, single, trial
@@ -163,9 +163,13 @@ def unchecked(recipe: Recipe) -> str:
     if recipe.adapters.keys() <= set(PLAIN_STAGES):
         return ""
     path, advice = file_of(recipe), f"ditstack check {recipe.name}"
-    if not path.is_file():
-        return f"the quality of {recipe.name} was never checked on {describe_machine()}: {advice}"
-    outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+    never = f"the quality of {recipe.name} was never checked on {describe_machine()}: {advice}"
+    if not is_there(path):
+        return never
+    try:
+        outcome = Outcome.model_validate_json(read_text(path))
+    except (BadFile, ValidationError):
+        return f"{never} (what was remembered of a check, {path}, is torn)"
     missed = "; ".join(str(verdict) for verdict in outcome.verdicts if not verdict.ok)
     return f"{recipe.name} failed its last check on {describe_machine()}: {missed}" if missed else ""
 

@@ -76,6 +76,13 @@ class Pipe:
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
+    fitted_under: Mapping[str, str] = MappingProxyType({})
+    """The conditions that its stages' factors were fitted under."""
+    fitted_for: frozenset[str] = frozenset()
+    """Fields of the sampler that those factors cannot leave."""
+    departures: tuple[str, ...] = ()
+    """Where the last call left what they were fitted at, a sentence each."""
+
     def __init__(
         self,
         pipeline: Any,

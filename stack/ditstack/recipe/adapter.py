@@ -53,6 +53,9 @@ class Adapter(BaseModel):
     rounds_activations: ClassVar[bool] = False
     """Whether it rounds activations: then the last bit of a float may tip a rounding, and equal means nearly equal."""
 
+    fitted_on: ClassVar[tuple[str, ...]] = ()
+    """Further components of the pipeline that `fit` looks at, such as "vae": another one makes its factors stale."""
+
     per_item: ClassVar[bool] = True
     """Whether an item's picture never depends on its neighbours in the batch."""
 
@@ -127,6 +130,15 @@ class Adapter(BaseModel):
     def wants_factors(self) -> bool:
         """Whether `fit` must have run, now or for a factors file."""
         return False
+
+    @property
+    def fitted_for(self) -> frozenset[str]:
+        """Fields of the sampler (steps, guidance, size, frames) at which its factors serve no other value."""
+        return frozenset()
+
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        """Why `take` cannot serve with these: tensors that are missing, unknown, or of a wrong shape or dtype."""
+        return []
 
     @property
     def fits_on_first_use(self) -> bool:

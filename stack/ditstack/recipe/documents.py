@@ -31,6 +31,17 @@ class Unreadable(Exception):
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key written twice, which PyYAML passes over in silence."""
 
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Stop at the first node that is too deep: the scanner takes ever longer, the deeper it stands."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise Unreadable(f"it is nested deeper than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # pyright: ignore[reportArgumentType]
         seen: set[Hashable] = set()

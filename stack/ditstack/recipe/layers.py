@@ -157,7 +157,7 @@ def _load(path: Path) -> Data:
 def _set(layered: Layered, change: str) -> None:
     path, equals, value = change.partition("=")
     keys, shown = path.strip().split("."), change if len(change) <= 80 else f"{change[:77]}..."
-    if not equals or not all(keys) or len(keys) > DEEPEST_SET:
+    if not equals or not all(keys) or len(keys) > DEEPEST_SET or len(path) > documents.LONGEST_KEY:
         layered.reasons.append(f"--set {shown}: write it as path=value, such as cache.interval=7")
         return
     try:

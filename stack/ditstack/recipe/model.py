@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import pickle
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
+from safetensors import SafetensorError
 
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.recipe.adapter import Adapter
@@ -34,6 +36,13 @@ GIVES = frozenset(
         Capability.TRACEABLE,
     }
 )
+
+
+LOADING = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, ImportError),
+    *(RecursionError, pickle.UnpicklingError, SafetensorError),
+)
+"""What loaders raise for a torn, pickled or foreign part of a model."""
 
 
 class Judge(Protocol):
@@ -129,12 +138,13 @@ class Model(Adapter):
         import diffusers
 
         self.check_source()
+        self._check_device()
         kind = getattr(diffusers, self.loader())
         try:
             pipeline = kind.from_pretrained(
                 str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
             )
-        except (OSError, ValueError, KeyError) as error:
+        except LOADING as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {self._told(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
             pipeline.to(self.place())
@@ -143,9 +153,23 @@ class Model(Adapter):
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
+    def _check_device(self) -> None:
+        """Refuse a GPU that is not there.
+
+        Raises:
+            BadFile: with what there is.
+        """
+        import torch
+
+        place, count = self.place(), torch.cuda.device_count()
+        if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= count):
+            raise BadFile(
+                f"model.device: found {self.device}, and torch sees {count} GPUs; write cpu, auto, or one of them"
+            )
+
     def _told(self, error: Exception) -> str:
         """The first line of a library's error; of the hub's, what to log in to and what to download."""
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
         if Path(self.source).expanduser().is_dir():
             return first
         page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"

@@ -14,6 +14,7 @@ from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
+from ditstack.recipe.places import without_places
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
@@ -182,6 +183,11 @@ class Recipe:
         out["sampler"] = self.sampler.model_dump(mode="json", exclude_none=True)
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
+
+    def public(self) -> dict[str, Any]:
+        """`resolved`, as it may travel inside a picture: hub ids and names stay, of a path only its last name."""
+        texts = ("prompts", "calibration")
+        return {key: one if key in texts else without_places(one) for key, one in self.resolved().items()}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)

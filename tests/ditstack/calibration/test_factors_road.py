@@ -9,12 +9,12 @@ import torch
 
 import ditstack.calibration.calibrate as calibrating
 import ditstack.stack as standing
-import tiny_pipelines as tiny
 from ditstack import Recipe, apply
 from ditstack.caching.features import FeatureCache
 from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration import fits
 from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
 
 
 def stand(file: Path, **cache: Any) -> Stack:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import ditstack.calibration.gains as gains
-import tiny_pipelines as tiny
 from counting import cached
 from ditstack.caching.features import FeatureCache
 from ditstack.calibration.gains import PLAIN, tune_gains
+from ditstack.testing import tiny_pipelines as tiny
 
 
 class Prompts:

@@ -67,10 +67,11 @@ def test_a_killed_calibration_leaves_the_old_factors_whole_and_goes_on_to_the_sa
     whole, all_told = fit(tmp_path / "whole")
     steps = [line for line in all_told if "/" in line]
     file = tmp_path / "f"
-    file.write_bytes(b"the old factors")
+    Factors({"old": torch.ones(1)}, {}).save(file)
+    old = file.read_bytes()
     # while rounding errors are gathered, and while ICC's increments are
     assert [fit(file, die_at=2)[1][-1] for _ in range(2)] == ["rounding errors 2/2", "increments 2/2"]
-    assert file.read_bytes() == b"the old factors"
+    assert file.read_bytes() == old
     resumed, after = fit(file)
     assert all(torch.equal(one, whole[name]) for name, one in resumed.items())
     assert len(resumed) == len(whole)
@@ -83,8 +84,7 @@ ELSEWHERE = """
 import json, sys
 from ditstack.testing import tiny_pipelines as tiny
 import torch
-from ditstack import apply
-from ditstack.recipe.recipe import Recipe
+from ditstack import Recipe, apply
 recipe, prompts, threads, file = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 apply(pipeline := tiny.flux(), Recipe.parse(recipe, "r"))

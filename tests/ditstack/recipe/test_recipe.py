@@ -86,6 +86,15 @@ def test_the_plain_baseline_keeps_model_sampler_and_seed_only() -> None:
     assert plain.seed == 5
 
 
+def test_what_travels_inside_a_picture_tells_no_place_on_a_machine(tmp_path: Path) -> None:
+    source, factors = tmp_path / "models" / "mine", "~/secret/f.safetensors"
+    changes = [f"model.source={source}", f"cache={{method: icc, factors: {factors}}}", "prompts=[/imagine a cat]"]
+    told = Recipe.read("flux", changes).public()
+    assert (told["model"]["source"], told["cache"]["factors"]) == ("mine", "f.safetensors")
+    assert told["prompts"] == ["/imagine a cat"]
+    assert Recipe.read("flux").public()["model"]["source"].count("/") == 1
+
+
 def test_a_recipe_with_changes_is_what_a_file_that_extends_it_would_be(tmp_path: Path) -> None:
     base = Recipe.read("tiny-int8-native-svdcache")
     changed = base.with_("mine", cache={"interval": 5}, sampler={"steps": 8}, quantize=None, seed=3)
