@@ -57,7 +57,8 @@ def test_a_run_with_a_comparison_leaves_pictures_and_every_figure(call: Call, tm
 
 
 def test_a_check_says_what_it_leaves_out(call: Call) -> None:
-    gate = ("--set", "quality.psnr_min=5", "--set", "quality.ssim_min=0.1", "--set", "sampler.steps=6")
+    given = ("quality.psnr_min=5", "quality.psnr_p5_min=5", "quality.ssim_min=0.1", "sampler.steps=6")
+    gate = [word for one in given for word in ("--set", one)]
     done = call("check", "tiny-int8-native-svdcache", "--prompts", "2", *gate)
     assert done.returncode == 0, done.stderr
     assert "ssim_min 0.1: found" in done.stdout
