@@ -2,21 +2,11 @@
 
 import pytest
 
-from ditstack import apply
 from ditstack.errors import DitstackError
 from ditstack.pipeline.pipe import Pipe
-from ditstack.testing import tiny_pipelines as tiny
 from ditstack.testing.capabilities import HELD
 from ditstack.testing.laws import *  # noqa: F403
-from ditstack.testing.standing import recipe
 from families import MODELS, stand
-
-
-def test_a_pipeline_carries_one_stack_only() -> None:
-    pipeline = tiny.flux()
-    apply(pipeline, recipe("cache", "reuse"))
-    with pytest.raises(DitstackError, match="already carries a stack"):
-        apply(pipeline, recipe("cache", "svdcache"))
 
 
 def test_a_pipeline_without_a_transformer_is_refused() -> None:

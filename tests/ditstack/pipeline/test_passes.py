@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import families
 from counting import block_runs, blocks_of
 from ditstack import apply
+from ditstack.caching.linears import find_linears
+from ditstack.calibration.statistics import seeing
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
@@ -178,3 +180,16 @@ def test_the_kind_of_a_pass_is_full_where_the_branch_missed_the_schedules_last_f
         kinds.append(policy.kind())
         policy.end(kinds[-1])
     assert kinds == ["full", "forecast", "full", "forecast", "full", "full", "forecast", "forecast"]
+
+
+def test_what_calibration_computes_while_it_looks_on_is_not_counted() -> None:
+    pipe = Pipe(tiny.flux())
+    call(pipe.pipeline, P, 2)
+    plain = pipe.passes.macs
+
+    def look(_name: str, x: torch.Tensor, _y: torch.Tensor) -> None:
+        _ = x.flatten(0, -2).mT @ x.flatten(0, -2)
+
+    with seeing(find_linears(pipe), look):
+        call(pipe.pipeline, P, 2)
+    assert pipe.passes.macs == plain
