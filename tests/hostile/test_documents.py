@@ -122,7 +122,7 @@ def test_a_change_is_taken_or_refused(section: str, field: str, value: str) -> N
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")))
-@counts(60, 1000)
+@counts(60, 500)
 def test_prompts_are_read_or_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "p.txt").write_bytes(data)

@@ -120,8 +120,7 @@ def about(name: str) -> str:
 
 def is_recipe(name_or_path: str) -> bool:
     """Whether a recipe can be read under this name or path."""
-    path = Path(name_or_path).expanduser()
-    return path.suffix in (".yaml", ".yml") or (shelf() / f"{name_or_path}.yaml").is_file()
+    return expand(name_or_path).suffix in (".yaml", ".yml") or name_or_path in shelf_names()
 
 
 def _chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[Data, str]]:

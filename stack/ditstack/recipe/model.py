@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import pickle
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 from safetensors import SafetensorError
 
 from ditstack.errors import BadFile, BadPipeline
+from ditstack.files import expand
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.capabilities import Capability
 
@@ -121,7 +121,7 @@ class Model(Adapter):
         """
         if not self.source:
             raise BadFile("model.source: missing; give a hub id such as org/name, or a folder")
-        path = Path(self.source).expanduser()
+        path = expand(self.source)
         if path.is_dir() and not (path / "model_index.json").is_file():
             raise BadFile(
                 f"model.source: the folder {self.source} holds no model_index.json; save_pretrained writes one"
@@ -141,9 +141,7 @@ class Model(Adapter):
         self._check_device()
         kind = getattr(diffusers, self.loader())
         try:
-            pipeline = kind.from_pretrained(
-                str(Path(self.source).expanduser()), revision=self.revision, dtype=self.torch_dtype()
-            )
+            pipeline = kind.from_pretrained(str(expand(self.source)), revision=self.revision, dtype=self.torch_dtype())
         except LOADING as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {self._told(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
@@ -170,7 +168,7 @@ class Model(Adapter):
     def _told(self, error: Exception) -> str:
         """The first line of a library's error; of the hub's, what to log in to and what to download."""
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
-        if Path(self.source).expanduser().is_dir():
+        if expand(self.source).is_dir():
             return first
         page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"
         return (

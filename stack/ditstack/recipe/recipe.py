@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ditstack.errors import RecipeError
-from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
+from ditstack.recipe.bounds import Prompts, Size
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
-
-LONGEST_SIDE, MOST_PIXELS = 16_384, 2**24
 
 PLAIN_STAGES = ("model", "distill")
 """What a stack shares with its unaccelerated baseline."""
@@ -26,22 +24,6 @@ PLAIN_STAGES = ("model", "distill")
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-def _size(text: str) -> str:
-    width, height = map(int, text.split("x"))
-    if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
-        raise ValueError(f"wanted sides of at most {LONGEST_SIDE:,} and at most {MOST_PIXELS:,} pixels")
-    return text
-
-
-def _prompt(text: str) -> str:
-    if len(text) > LONGEST_PROMPT:
-        raise ValueError(f"a prompt of {len(text):,} characters; wanted at most {LONGEST_PROMPT:,}")
-    return text
-
-
-Prompts = Annotated[tuple[Annotated[str, AfterValidator(_prompt)], ...], Field(strict=False, max_length=MOST_PROMPTS)]
 
 
 class Sampler(_Section):
@@ -57,7 +39,7 @@ class Sampler(_Section):
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
     """The guidance scale, whichever argument of the pipeline takes it."""
-    size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)] | None = None
+    size: Size | None = None
     """Width x height in pixels."""
     frames: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Of a video."""

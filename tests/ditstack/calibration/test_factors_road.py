@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import ditstack.calibration.calibrate as calibrating
+import ditstack.calibration.conditions as calibrating
 import ditstack.stack as standing
 from ditstack import Recipe, apply
 from ditstack.caching.features import FeatureCache
