@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -105,7 +105,7 @@ class Pipe:
         self.clock.watch(pipeline, list(self.transformers.values()))
         self.passes = Passes(self.clock, self.transformers)
         self.passes.counted_as_written = self.uncompiled
-        self.passes.is_compiled = lambda: self.compiled is not None
+        self.passes.is_compiled = self._is_compiled
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None
@@ -149,9 +149,18 @@ class Pipe:
         """Inside, what is compiled runs as it was written, so that one can listen to its parts."""
         before, self._as_written = self._as_written, True
         try:
-            yield
+            with torch.compiler.set_stance("force_eager") if self._compiled_by_its_owner() else nullcontext():
+                yield
         finally:
             self._as_written = before
+
+    def _is_compiled(self) -> bool:
+        return self.compiled is not None or self._compiled_by_its_owner()
+
+    def _compiled_by_its_owner(self) -> bool:
+        """Whether a block or a transformer was compiled in place before or beside the stack."""
+        blocks = (block.module for blocks in self.blocks.values() for block in blocks)
+        return any(one._compiled_call_impl is not None for one in (*self.transformers.values(), *blocks))
 
     def _begin_call(self) -> None:
         """The pipeline's call begins."""
