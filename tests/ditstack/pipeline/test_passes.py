@@ -19,7 +19,7 @@ from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from ditstack.testing import tiny_pipelines as tiny
-from tiny_pipelines import call
+from ditstack.testing.tiny_pipelines import call
 
 P = ["a red circle", "a blue star"]
 STEPS = 6
