@@ -85,6 +85,7 @@ def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weig
             pass
 
     monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", lambda *_, **__: Loaded())
+    monkeypatch.setattr("ditstack.recipe.model.Model._check_device", lambda _: None)
     for place, offload, at_once, later in (
         ("cuda", "none", ["to"], []), ("cuda", "model", ["model"], []), ("cuda", "group", [], ["group"]),
         ("cpu", "model", ["to"], []), ("cpu", "group", ["to"], []),
