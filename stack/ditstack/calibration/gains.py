@@ -35,6 +35,9 @@ def tune_gains(
     Args:
         split: whether what lies in the subspaces, whose bases are among the tensors, has gains of its own.
     """
+    if kept_steps < 2:
+        calibration.tell("no forecast rests on two full steps; there are no gains to fit")
+        return {**tensors, "gains": torch.tensor(PLAIN).repeat(kept_steps, 1)}
     count = len(calibration.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
     gains = torch.tensor(PLAIN).repeat(kept_steps, 1)

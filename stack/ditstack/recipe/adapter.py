@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import filecmp
 import importlib
 import importlib.util
 import pkgutil
@@ -233,7 +234,10 @@ def find(stage: str, method: str) -> type[Adapter]:
 
 
 def _files(stage: str) -> dict[str, list[str]]:
-    """Every word of a stage with the files that bring it: one, unless two distributions chose the same word."""
+    """Every word of a stage with the files that bring it: one, unless two distributions chose the same word.
+
+    Copies of one file, as in a checkout beside an installed wheel, are one method.
+    """
     if importlib.util.find_spec(f"{NAMESPACE}.{stage}") is None:
         return {}
     found: dict[str, list[str]] = {}
@@ -241,7 +245,9 @@ def _files(stage: str) -> dict[str, list[str]]:
     for folder in folders:
         for module in pkgutil.iter_modules([str(folder)]):
             if not module.name.startswith("_"):
-                found.setdefault(module.name, []).append(str(folder / f"{module.name}.py"))
+                file, known = folder / f"{module.name}.py", found.setdefault(module.name, [])
+                if not any(filecmp.cmp(file, one, shallow=False) for one in known):
+                    known.append(str(file))
     return found
 
 

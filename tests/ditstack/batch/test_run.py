@@ -208,7 +208,7 @@ def test_a_class_and_a_size_that_do_not_fit_the_model_fail_alone(tmp_path: Path,
     assert [line["id"] for line in lines(tmp_path)] == ["a", "c"]
     assert {line["id"]: line["error"] for line in lines(tmp_path, "errors.jsonl")} == {
         "b": "found a class_label; this model takes prompts",
-        "d": "found the size 50x16; the model makes 48x16 of it: write that",
+        "d": "sampler.size: found 50x16; a FluxPipeline makes sides of whole 4 pixels: write 48x16 or 52x16",
     }
 
 
