@@ -30,12 +30,17 @@ def distribution_of(kind: type[Adapter]) -> Distribution | None:
     file = Path(str(importlib.import_module(kind.__module__).__file__)).resolve()
     inside = Path(*kind.__module__.split(".")).with_suffix(".py")
     for one in importlib.metadata.distributions():
-        if (folder := _editable_folder(one)) is not None and file.is_relative_to(folder):
+        if (folder := _editable_folder(one)) is not None and _project(file) == folder:
             return one
         listed = (entry for entry in one.files or () if entry.parts[:1] == (NAMESPACE,) and Path(entry) == inside)
         if any(Path(str(one.locate_file(entry))).resolve() == file for entry in listed):
             return one
     return None
+
+
+def _project(file: Path) -> Path | None:
+    """The nearest folder above a file that is a project of its own."""
+    return next((folder for folder in file.parents if (folder / "pyproject.toml").is_file()), None)
 
 
 def _editable_folder(distribution: Distribution) -> Path | None:

@@ -200,7 +200,13 @@ DITSTACK = [sys.executable, "-m", "ditstack"]
 def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["run", "tiny", "--prompt", "a red circle", "--steps", "900", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([*DITSTACK, *words], env=there, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*DITSTACK, *words],
+        env=there,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it is ignored
+    )
     while not (tmp_path / ".out.ditstack" / "new").is_dir() and process.poll() is None:
         time.sleep(0.05)
     time.sleep(1)
