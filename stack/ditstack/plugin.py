@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
     from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
@@ -43,6 +44,7 @@ _ROOMS = {
     "calibration.gains": ("principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
     "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
@@ -66,8 +68,9 @@ __all__ = [
     "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
     "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
-    "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
-    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
+    "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside", "lora_files", "lora_probe",
+    "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
+    "wrong_corrections",
 ]  # fmt: skip
 
 

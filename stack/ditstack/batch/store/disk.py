@@ -11,20 +11,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from ditstack.batch.store.folder import PART, PASSING
+from ditstack import folders
+from ditstack.batch.store.folder import PART, is_passing
 from ditstack.batch.store.lines import Entry
 from ditstack.batch.store.locks import Locks
 from ditstack.errors import BadFile
+from ditstack.files import expand
+from ditstack.marks import Mark
 
 
 class Disk:
-    """A folder on a disk; see Folder."""
+    """A folder on a disk; see Folder.
+
+    Raises:
+        BadFile: it is the working folder, the home folder, a root, or above one of these; or no path at all.
+    """
 
     def __init__(self, place: str | Path) -> None:
-        self.root = Path(re.sub(r"^file:/+", "/", str(place)))
-        self.name, self.scratch = str(self.root), self.root
+        path = expand(re.sub(r"^file:/+", "/", str(place)))
+        self.name, self.root = str(path), folders.place(path)
+        self.scratch = self.root
         self.locks = Locks(self.root / "parts")
         self._growing: list[_Growing] = []
+
+    def claim(self) -> None:
+        if folders.require_own(self.root, "batch", _begun) is None:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self._refuse("", error)
+            Mark("batch").write(self.root)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -132,7 +148,7 @@ class Disk:
 
     def unlock_and_clear(self) -> None:
         for name in self.names("parts"):
-            if name.startswith(PASSING):
+            if is_passing(name):
                 self.remove(f"parts/{name}")  # locks too, while they are held: whoever waits for one opens it anew
         self.leave()
         try:
@@ -175,6 +191,11 @@ class _Growing:
                 self._file.close()
         except OSError as error:
             self.disk._refuse("", error)
+
+
+def _begun(root: Path) -> bool:
+    """Whether a folder without a mark was begun before batches left one."""
+    return (root / "batch.json").is_file()
 
 
 def _forget(path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ditstack.batch.store.folder import PASSING
+from ditstack.batch.store.folder import is_passing
 from ditstack.batch.store.lines import Entry
 from ditstack.batch.store.locks import Locks
 from ditstack.batch.store.place import faults, filesystem, normal, sentence
@@ -36,6 +36,10 @@ class Objects:
 
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def claim(self) -> None:
+        if any(name not in ("parts", "batch.json") for name in self.names()) and self.read("batch.json") is None:
+            raise BadFile(f"{self.name} holds something already; name another folder with --out")
 
     @contextmanager
     def _reached(self, verb: str, name: str = "") -> Iterator[None]:
@@ -150,7 +154,7 @@ class Objects:
 
     def unlock_and_clear(self) -> None:
         for name in self.names("parts"):
-            if name.startswith(PASSING):
+            if is_passing(name):
                 self.remove(f"parts/{name}")
         self.leave()
 
