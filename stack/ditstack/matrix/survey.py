@@ -15,7 +15,7 @@ from ditstack.recipe.layers import Layered
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import FILED
 
-GATE = Gate(psnr_min=30)
+GATE = Gate(psnr_p5_min=30)
 """What a cell must keep to be ok where the base recipe names no gate."""
 FEW = (4, 8)
 """Schedules on which caches are set beside one step fewer."""
