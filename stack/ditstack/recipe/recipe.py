@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ditstack.errors import RecipeError
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
-from ditstack.recipe.bounds import Prompts, Size
+from ditstack.recipe.bounds import MOST_STEPS, Prompts, Size
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
@@ -35,7 +35,7 @@ class Sampler(_Section):
     """Settings of that scheduler that differ from the model's own."""
     grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
-    steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 28
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
     """The guidance scale, whichever argument of the pipeline takes it."""
