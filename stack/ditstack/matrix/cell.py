@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from ditstack.errors import DitstackError
@@ -96,8 +97,13 @@ class Bench:
     def _made(self, chosen: dict[str, str], recipe: Recipe) -> Trial:
         """A cell that is the reference of others is made once."""
         if chosen.get("quantize", "") == axes.NONE:
-            return self.reference("unquantized", recipe, against=self.survey.plain(chosen))
-        return trial(recipe, self.survey.prompts, against=self.survey.plain(chosen))
+            return self.reference("unquantized", recipe, against=self.whole(chosen))
+        return trial(recipe, self.survey.prompts, against=self.whole(chosen))
+
+    def whole(self, chosen: dict[str, str]) -> Recipe:
+        """The plain model with all its steps and no LoRA; where the base brings the LoRA, the stack's own baseline."""
+        own = self.survey.plain(chosen)
+        return self.survey.plain({}) if "distill" in own.adapters and "distill" in self.survey.axes else own
 
     def _measured(self, cell: Cell, recipe: Recipe, made: Trial) -> Record:
         baseline = self.reference("baseline", self.survey.plain(cell.words))
@@ -123,11 +129,25 @@ class Bench:
         cell.psnr_each = psnr(pictures.images, baseline.pictures.images)
         cell.errors = relative_l2(pictures.latents, baseline.pictures.latents)
         cell.steps, cell.macs_ratio = pictures.steps, pictures.macs / max(1, baseline.pictures.macs)
-        pace = made.pace or single(baseline.seconds / made.seconds)
-        cell.seconds, cell.speedup, cell.speedup_range = made.seconds, pace.mean, (pace.low, pace.high)
-        cell.peak_memory, cell.weight_bytes = made.peak_memory, made.weight_bytes
+        plain = self._beside_whole(cell, recipe, made, baseline)
+        pace, lap = made.pace or single(plain.seconds / made.seconds), made.lap or single(made.seconds)
+        cell.speedup, cell.speedup_range = pace.mean, (pace.low, pace.high)
+        cell.seconds, cell.seconds_range = lap.mean, (lap.low, lap.high)
+        cell.weight_bytes = made.weight_bytes
+        if torch.cuda.is_available():
+            cell.peak_memory = made.peak_memory
         cell.pictures = self._keep_pictures(cell.name, made)
         return Record(cell=cell, units=[unit for metric in usable for unit in metric.units], left_out=left_out)
+
+    def _beside_whole(self, cell: Cell, recipe: Recipe, made: Trial, baseline: Trial) -> Trial:
+        """Set a cell beside the plain model with all its steps; returns what that made."""
+        whole = self.whole(cell.words)
+        plain = baseline if whole == self.survey.plain(cell.words) else self.reference("plain", whole)
+        cell.plain_macs_ratio = made.pictures.macs / max(1, plain.pictures.macs)
+        if plain is not baseline and plain.pictures.images.shape == made.pictures.images.shape:
+            usable, _ = self._metrics(recipe, made)
+            cell.to_plain = metrics.measure(usable, made.pictures, plain.pictures)
+        return plain
 
     def _metrics(self, recipe: Recipe, made: Trial) -> tuple[list[metrics.Metric], list[str]]:
         return metrics.metrics_for(recipe.model.judge(), made.pictures.images.ndim == 5)
@@ -160,7 +180,7 @@ class Bench:
         kept = {stage: distill if stage == "distill" else axes.NONE for stage in self.survey.axes}
         cell = Cell(name=f"{prefix}{evaluations} evaluations, {best.title}", words=kept, status="control")
         cell.recipe = best.recipe.to_yaml()
-        made = trial(best.recipe, self.survey.prompts, against=plain)
+        made = trial(best.recipe, self.survey.prompts, against=self.whole(words))
         record = self._figures(cell, best.recipe, made, self.reference("baseline", plain))
         write_atomically(file, record.model_dump_json(indent=1).encode())
         return record
