@@ -7,9 +7,9 @@ from typing import Any
 
 from ditstack.assembly.solvers import solver
 from ditstack.errors import BadPipeline
+from ditstack.pipeline.samplers import OF_THE_PIPELINE
 from ditstack.recipe.adapter import suggest
 from ditstack.recipe.recipe import Sampler
-from ditstack.recipe.samplers import OF_THE_PIPELINE
 
 
 def check_scheduler(sampler: Sampler) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack.recipe import samplers
+from ditstack.pipeline import samplers
+from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.axes import AXES, NONE, is_plain
 from ditstack.recipe.axes import fields as fields_of
 from ditstack.recipe.layers import Layered
 from ditstack.recipe.recipe import Gate, Recipe
-from ditstack.recipe.samplers import SAMPLER
 from ditstack.report import FILED
 
 GATE = Gate(psnr_p5_min=30)

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from ditstack.maths import fidelity
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.metrics import estimate
+from ditstack.pipeline.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replaced
 from ditstack.recipe.recipe import Recipe
-from ditstack.recipe.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replaced
 from ditstack.report import FILED, Estimate
 
 SLACK = 0.01

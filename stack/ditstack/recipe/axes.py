@@ -11,11 +11,11 @@ import functools
 from typing import Any, get_args
 
 from ditstack.errors import RecipeError
-from ditstack.recipe import samplers
+from ditstack.pipeline import samplers
+from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.adapter import STAGES, find, methods, suggest
 from ditstack.recipe.layers import read_layers, shelf_names
 from ditstack.recipe.recipe import Recipe
-from ditstack.recipe.samplers import SAMPLER
 
 NONE = "none"
 AXES = (STAGES[1], SAMPLER, *STAGES[2:])

@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
 
 LONGEST_SIDE, MOST_PIXELS = 16_384, 2**24
-MOST_STEPS = 1_000
 
 
 def _size(text: str) -> str:

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ditstack.errors import RecipeError
+from ditstack.pipeline.samplers import MOST_STEPS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
-from ditstack.recipe.bounds import MOST_STEPS, Prompts, Size
+from ditstack.recipe.bounds import Prompts, Size
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ditstack.errors import RecipeError
-from ditstack.recipe.bounds import MOST_STEPS
 
 SAMPLER = "sampler"
+MOST_STEPS = 1_000
 OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 """Settings that a pipeline reads from its scheduler's config to shift the sigmas by the size of the picture; they are
 taken by every scheduler whose `set_timesteps` takes the `mu` that comes of them."""
@@ -77,7 +77,7 @@ def named(sampler: Mapping[str, Any], word: str) -> dict[str, Any]:
 def title(sampler: Mapping[str, Any]) -> str:
     """For people: "20 steps by UniPC, order 2"; the model's own solver is not named."""
     kind, settings = sampler.get("scheduler"), sampler.get("settings", {})
-    steps = f"{sampler['steps']} steps"
+    steps = "1 step" if sampler["steps"] == 1 else f"{sampler['steps']} steps"
     if kind is None:
         return steps
     known = (one.title for one in SOLVERS if one.scheduler == kind and dict(one.settings).items() <= settings.items())
