@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ditstack.pipeline.policy import StepPolicy
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
     from ditstack.recipe.capabilities import Capability, compute_capability
-    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
@@ -51,7 +51,7 @@ _ROOMS = {
     "pipeline.policy": ("StepPolicy",),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
-    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -65,9 +65,10 @@ __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
     "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
-    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
-    "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
-    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions", "cache_branches",
+    "cache_trunks", "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe",
+    "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
+    "wrong_corrections",
 ]  # fmt: skip
 
 
