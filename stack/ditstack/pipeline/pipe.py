@@ -80,8 +80,6 @@ class Pipe:
     """The conditions that its stages' factors were fitted under."""
     fitted_for: frozenset[str] = frozenset()
     """Fields of the sampler that those factors cannot leave."""
-    departures: tuple[str, ...] = ()
-    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,
