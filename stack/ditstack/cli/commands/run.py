@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out
+from ditstack.cli.terminal import AsJson, Changes, Overwrite, Promise, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
 from ditstack.files import check_prompts, read_prompts
 
@@ -28,6 +28,7 @@ def run(
     compare: Annotated[
         bool, typer.Option(help="Run the unaccelerated baseline too, and measure the difference.")
     ] = False,
+    promise: Promise = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +46,7 @@ def run(
     target = folder or free_folder(Path("out") / read.name)
     from ditstack.measure.run import Job
 
-    job = Job(read, wanted, target, negative_prompt, compare, overwrite)
+    job = Job(read, wanted, target, negative_prompt, compare, overwrite, promise)
     report = job.run(err)
     if as_json:
         print(report.model_dump_json(indent=2))
