@@ -55,7 +55,7 @@ class Job:
             report.notes += [note] if (note := unchecked(self.recipe)) else []
             self._write(folder, report, made, plain)
         if plain is not None:  # only now, so that no figure that fails takes the pictures with it
-            pace = race(stack, runner, self.prompts, self.negative_prompt) if runner else None
+            pace = race(stack, runner, self.prompts, self.negative_prompt).speedup if runner else None
             report.compare = compare(made, plain, pace)
             write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
         return report

@@ -106,8 +106,9 @@ class Passes:
             "calibrated"), "undecided" until the pass itself has told, or "off" (run as if there were no cache).
         due: which rows of the present pass must run in full, (B,); None where all rows are treated alike.
         on_begin: called when a pass begins, its branch and kind being settled.
-        is_compiled: whether compiled code runs, which hides its products. A pass is then counted once and for all for
-            each kind and for equal shapes of what it is given; else once in each call and guidance branch.
+        is_compiled: whether compiled code runs, which hides its products; asked when a call begins. A pass is then
+            counted once and for all for each kind and for equal shapes of what it is given; else once in each call and
+            guidance branch.
         counted_as_written: entered around a pass that is counted: inside, compiled code runs as it was written.
     """
 
@@ -120,6 +121,7 @@ class Passes:
         self.records: list[PassRecord] = []
         self.is_compiled: Callable[[], bool] = lambda: False
         self.counted_as_written: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._compiled = False
         self._names = {id(one): name for name, one in transformers.items()}
         self._stated: list[Stated] = []
         self._counted: dict[Hashable, int] = {}
@@ -199,8 +201,8 @@ class Passes:
         self._counted.clear()
 
     def _begin_call(self) -> None:
-        self.records = []
-        if not self.is_compiled():
+        self.records, self._compiled = [], self.is_compiled()
+        if not self._compiled:
             self.recount()
 
     def _edge(self) -> None:
@@ -241,7 +243,7 @@ class Passes:
 
     def _alike(self, inputs: PassInputs, policy: StepPolicy | None) -> tuple[Hashable, bool]:
         """What passes have in common whose kinds cost the same, and whether it is the first full one of its branch."""
-        if self.is_compiled():
+        if self._compiled:
             return (inputs.transformer, inputs.shapes), False
         return (inputs.transformer, inputs.shapes, self.clock.branch), policy is not None and policy.first
 
