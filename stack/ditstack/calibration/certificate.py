@@ -17,17 +17,18 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ditstack.assembly.sample import CALLED
+from ditstack.calibration.calibrate import default_file
 from ditstack.calibration.conditions import PROMPTS, conditions, digest
 from ditstack.errors import BadFile, StaleFactors
 from ditstack.factors import Factors
-from ditstack.files import home, is_there
+from ditstack.files import is_there
 from ditstack.maths.conformal import unlike
 from ditstack.pipeline.pipe import Pipe
-from ditstack.recipe.gate import Promise
 from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.sections import Promise
 from ditstack.report import FILED
 
-SAID, SUM = "certificate", "factors"
+SAID, SUM = "certificate", "fitted tensors"
 ALARM = 0.01
 """A drift is told of where so great a difference, or a greater one, has at most this chance."""
 FEWEST = 16
@@ -174,7 +175,7 @@ class Certificate(BaseModel):
 
 def certificate_file(recipe: Recipe) -> Path:
     """Where a recipe's certificate is kept."""
-    return home() / "factors" / f"{recipe.name}.promise.safetensors"
+    return default_file(recipe).with_name(f"{recipe.name}.promise.safetensors")
 
 
 def certified(recipe: Recipe, promise: bool = True) -> tuple[Recipe, Certificate | None]:

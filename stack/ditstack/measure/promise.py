@@ -19,8 +19,8 @@ from ditstack.calibration.conditions import digest
 from ditstack.calibration.promised import scores, watch
 from ditstack.errors import BadFile
 from ditstack.maths import conformal, fidelity
-from ditstack.recipe.gate import Promise
 from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.sections import Promise
 from ditstack.stack import Stack, apply, load
 
 BATCH = 16
@@ -118,8 +118,19 @@ def certify(
     if best is None:
         tell("; ".join(map(str, tested)))
         return None
+    certificate = _certificate(recipe, promise, prompts, best, tested)
+    certificate.save(certificate_file(recipe))
+    return certificate
+
+
+Best = tuple[Attempt, dict[str, list[float]], dict[str, str]]
+
+
+def _certificate(
+    recipe: Recipe, promise: Promise, prompts: Sequence[str], best: Best, tested: list[Attempt]
+) -> Certificate:
     chosen, found, conditions = best
-    certificate = Certificate(
+    return Certificate(
         recipe=recipe.name,
         promise=promise,
         changes=chosen.changes,
@@ -133,11 +144,6 @@ def certify(
         conditions=conditions,
         scores=found,
     )
-    certificate.save(certificate_file(recipe))
-    return certificate
-
-
-Best = tuple[Attempt, dict[str, list[float]], dict[str, str]]
 
 
 def _sequence(recipe: Recipe, trials: Trials, promise: Promise, most: int) -> tuple[Best | None, list[Attempt]]:

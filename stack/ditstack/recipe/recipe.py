@@ -11,11 +11,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ditstack.errors import RecipeError
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
-from ditstack.recipe.bounds import Prompts, Size
-from ditstack.recipe.gate import Gate, Section
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
+from ditstack.recipe.sections import Gate, Prompts, Section, Size
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 

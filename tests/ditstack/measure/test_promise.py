@@ -9,8 +9,8 @@ from ditstack.calibration.certificate import Attempt, Certificate, certificate_f
 from ditstack.calibration.promised import CERTIFIED, LATE
 from ditstack.errors import BadFile, RecipeError, StaleFactors
 from ditstack.measure.promise import Coverage, certify, coverage, pictures_wanted, settings
-from ditstack.recipe.gate import Promise
 from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.sections import Promise
 
 CHANGES = [
     "sampler.steps=8", "quality.promise.psnr=24", "quality.promise.share=0.5", "quality.promise.confidence=0.9",
