@@ -18,6 +18,23 @@ from ditstack.recipe.recipe import Sampler
 
 
 @dataclass
+class Account:
+    """What one picture of a generation cost, and what was decided of it.
+
+    Attributes:
+        steps: how many steps ran in each way.
+        macs: multiply-accumulates of the transformer.
+        decision: where a quality was promised: "certified", or "in full" and why.
+        scores: what can be told of it without its unaccelerated one, by name.
+    """
+
+    steps: dict[str, int]
+    macs: int
+    decision: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Pictures:
     """What a generation made.
 
@@ -28,6 +45,7 @@ class Pictures:
         steps: how many steps ran in each way.
         macs: multiply-accumulates of the transformer, all steps and branches.
         fps: frames per second of a video.
+        each: what each picture cost.
     """
 
     images: Tensor
@@ -38,6 +56,7 @@ class Pictures:
     prompts: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     fps: int = 0
+    each: list[Account] = field(default_factory=list)
 
 
 def sample(
@@ -77,15 +96,13 @@ def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int]
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
         )
-    clock = pipe.clock
-    seconds = {
-        "encode": clock.first_pass - started,
-        "denoise": clock.ended - clock.first_pass,
-        "decode": ended - clock.ended,
-    }
+    clock, passes = pipe.clock, pipe.passes
+    spent = (clock.first_pass - started, clock.ended - clock.first_pass, ended - clock.ended)
+    seconds = dict(zip(("encode", "denoise", "decode"), spent, strict=True))
     assert clock.latents is not None
     latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
-    return Pictures(images, latents, seconds, pipe.passes.steps, pipe.passes.macs, list(prompts), list(seeds), pipe.fps)
+    each = [Account(*passes.of_picture(place, len(prompts))) for place in range(len(prompts))]
+    return Pictures(images, latents, seconds, passes.steps, passes.macs, list(prompts), list(seeds), pipe.fps, each)
 
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:

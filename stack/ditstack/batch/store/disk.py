@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from filelock import FileLock, Timeout
-
 from ditstack import folders
 from ditstack.batch.store.folder import PART, is_passing
 from ditstack.batch.store.lines import Entry
+from ditstack.batch.store.locks import Locks
 from ditstack.errors import BadFile
 from ditstack.files import expand
 from ditstack.marks import Mark
@@ -32,7 +31,7 @@ class Disk:
         path = expand(re.sub(r"^file:/+", "/", str(place)))
         self.name, self.root = str(path), folders.place(path)
         self.scratch = self.root
-        self._locks: dict[int, FileLock] = {}
+        self.locks = Locks(self.root / "parts")
         self._growing: list[_Growing] = []
 
     def claim(self) -> None:
@@ -131,30 +130,21 @@ class Disk:
         return len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]
 
     def lock(self, rank: int, seconds: float = 0) -> bool:
-        if rank in self._locks:
-            return True
-        path = self.root / "parts" / f"lock-{rank}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held(path, seconds)
+            return self.locks.hold(rank, seconds)
         except OSError as error:
             self._refuse("", error)
-        if lock is not None:
-            self._locks[rank] = lock
-        return lock is not None
 
     def unlock(self, rank: int) -> None:
-        if rank in self._locks:
-            self._locks.pop(rank).release(force=True)
+        self.locks.release(rank)
 
     def ranks(self) -> list[int]:
-        return numbers_of_locks(self.root / "parts")
+        return self.locks.ranks()
 
     def leave(self) -> None:
         while self._growing:
             self._growing.pop().abandon()
-        for rank in [*self._locks]:
-            self.unlock(rank)
+        self.locks.release_all()
 
     def unlock_and_clear(self) -> None:
         for name in self.names("parts"):
@@ -206,21 +196,6 @@ class _Growing:
 def _begun(root: Path) -> bool:
     """Whether a folder without a mark was begun before batches left one."""
     return (root / "batch.json").is_file()
-
-
-def held(path: Path, seconds: float) -> FileLock | None:
-    """A lock that is held now; None where another process holds it for longer than `seconds`."""
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return None
-    return lock
-
-
-def numbers_of_locks(folder: Path) -> list[int]:
-    found = [path.name.removeprefix("lock-") for path in folder.glob("lock-*")]
-    return sorted(int(name) for name in found if name.isdecimal())
 
 
 def _forget(path: Path) -> None:
