@@ -12,6 +12,8 @@ from ditstack.pipeline.pipe import Pipe
 
 LOG = logging.getLogger("ditstack")
 OWN = "the pipeline's own"
+CALLED = ("steps", "guidance", "size", "frames")
+"""Fields of the sampler that a call may change."""
 
 
 class Departures:
@@ -77,7 +79,11 @@ def _told(pipe: Pipe, now: Mapping[str, str]) -> dict[str, str]:
     own = asked(pipe, _defaults(pipe))
     fitted = {key: pipe.fitted_under.get(f"sampler.{key}") or own.get(key, "") for key in now}
     left = [key for key in now if not _same(fitted[key], now[key])]
-    return {key: f"factors were fitted at {key} {fitted[key] or OWN}; here it is {now[key] or OWN}" for key in left}
+    return {
+        key: f"factors were fitted at {key} {fitted[key] or OWN}; here it is {now[key] or OWN}"
+        for key in CALLED
+        if key in left
+    }
 
 
 def asked(pipe: Pipe, arguments: Mapping[str, Any]) -> dict[str, str]:

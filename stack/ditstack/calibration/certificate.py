@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from ditstack.assembly.sample import CALLED
+from ditstack.assembly.departures import CALLED
 from ditstack.calibration.calibrate import default_file
 from ditstack.calibration.conditions import PROMPTS, conditions, digest
 from ditstack.errors import BadFile, StaleFactors
