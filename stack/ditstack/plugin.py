@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ditstack.calibration import compensation
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
-    from ditstack.calibration.run import CalibrationRun
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
     from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
     from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
@@ -37,12 +38,14 @@ _ROOMS = {
     "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
+    "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
-    "calibration.run": ("CalibrationRun",),
+    "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
     "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
@@ -63,12 +66,12 @@ _MODULES = {
 
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
+    "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
     "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions", "cache_branches",
-    "cache_trunks", "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe",
-    "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
-    "wrong_corrections",
+    "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside",
+    "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace",
+    "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

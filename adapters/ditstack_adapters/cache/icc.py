@@ -18,7 +18,7 @@ from ditstack.plugin import Cache, Capability, Knob, Trunk
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 class Icc(Cache):
@@ -80,6 +80,7 @@ class Icc(Cache):
         pipe.policy = StepPolicy(pipe.clock, self.kinds)
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         return schedule.spell(self.full_steps(steps), steps, schedule.KINDS["C"])
@@ -100,7 +101,7 @@ class Icc(Cache):
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 

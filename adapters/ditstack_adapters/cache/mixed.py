@@ -23,7 +23,7 @@ from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields, Trun
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 def _word(text: str) -> str:
@@ -96,6 +96,7 @@ class Mixed(Cache):
         cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         """The kind of every step.
@@ -124,7 +125,7 @@ class Mixed(Cache):
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 

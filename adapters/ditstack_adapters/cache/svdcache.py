@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.maths.predictors import Predictor
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 SCHEDULES = {
@@ -147,7 +147,7 @@ class SvdCache(Cache):
             wrong.append("there is no basis")
         return wrong
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
         from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 

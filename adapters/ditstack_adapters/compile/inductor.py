@@ -91,11 +91,11 @@ class _Region:
         return run
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        import torch
+        from ditstack.plugin import compile_apart
 
         if function not in self._made:
+            mode = {} if self.adapter.mode == "default" else {"mode": self.adapter.mode}
             # neither another pipe's code nor its count of recompilations is shared
-            how: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True, "recompile_limit": FORMS}
-            how |= {} if self.adapter.mode == "default" else {"mode": self.adapter.mode}
-            self._made[function] = torch.compile(function, backend=self.adapter.backend, **how)
+            how = {"fullgraph": True, "backend": self.adapter.backend, **mode}
+            self._made[function] = compile_apart(function, FORMS, **how)
         return self._made[function]

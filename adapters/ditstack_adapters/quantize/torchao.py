@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq"]
 
@@ -55,7 +55,7 @@ class TorchAo(Quantizer):
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
         from ditstack.plugin import compensation
 

@@ -45,6 +45,9 @@ RecipeName = Annotated[
 ]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
+Promise = Annotated[
+    bool, typer.Option("--promise", help="Take the setting that `ditstack calibrate` certified, and keep the promise.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
 PromptsOrCount = Annotated[

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 from ditstack.errors import DitstackError
@@ -96,8 +97,15 @@ class Bench:
     def _made(self, chosen: dict[str, str], recipe: Recipe) -> Trial:
         """A cell that is the reference of others is made once."""
         if chosen.get("quantize", "") == axes.NONE:
-            return self.reference("unquantized", recipe, against=recipe.plain())
-        return trial(recipe, self.survey.prompts, against=recipe.plain())
+            return self.reference("unquantized", recipe, against=self.whole(recipe))
+        return trial(recipe, self.survey.prompts, against=self.whole(recipe))
+
+    def whole(self, recipe: Recipe) -> Recipe:
+        """The plain model with all its steps and no LoRA; where the base brings the LoRA, the stack's own baseline."""
+        own = recipe.plain()
+        if not {"distill"} <= own.adapters.keys() & self.survey.axes.keys():
+            return own
+        return self.survey.recipe(dict.fromkeys(self.survey.axes, axes.NONE)).plain()
 
     def _measured(self, cell: Cell, recipe: Recipe, made: Trial) -> Record:
         baseline = self.reference("baseline", recipe.plain())
@@ -123,11 +131,25 @@ class Bench:
         cell.psnr_each = psnr(pictures.images, baseline.pictures.images)
         cell.errors = relative_l2(pictures.latents, baseline.pictures.latents)
         cell.steps, cell.macs_ratio = pictures.steps, pictures.macs / max(1, baseline.pictures.macs)
-        pace = made.pace or single(baseline.seconds / made.seconds)
-        cell.seconds, cell.speedup, cell.speedup_range = made.seconds, pace.mean, (pace.low, pace.high)
-        cell.peak_memory, cell.weight_bytes = made.peak_memory, made.weight_bytes
+        plain = self._beside_whole(cell, recipe, made, baseline)
+        pace, lap = made.pace or single(plain.seconds / made.seconds), made.lap or single(made.seconds)
+        cell.speedup, cell.speedup_range = pace.mean, (pace.low, pace.high)
+        cell.seconds, cell.seconds_range = lap.mean, (lap.low, lap.high)
+        cell.weight_bytes = made.weight_bytes
+        if torch.cuda.is_available():
+            cell.peak_memory = made.peak_memory
         cell.pictures = self._keep_pictures(cell.name, made)
         return Record(cell=cell, units=[unit for metric in usable for unit in metric.units], left_out=left_out)
+
+    def _beside_whole(self, cell: Cell, recipe: Recipe, made: Trial, baseline: Trial) -> Trial:
+        """Set a cell beside the plain model with all its steps; returns what that made."""
+        whole = self.whole(recipe)
+        plain = baseline if whole == recipe.plain() else self.reference("plain", whole)
+        cell.plain_macs_ratio = made.pictures.macs / max(1, plain.pictures.macs)
+        if plain is not baseline and plain.pictures.images.shape == made.pictures.images.shape:
+            usable, _ = self._metrics(recipe, made)
+            cell.to_plain = metrics.measure(usable, made.pictures, plain.pictures)
+        return plain
 
     def _metrics(self, recipe: Recipe, made: Trial) -> tuple[list[metrics.Metric], list[str]]:
         return metrics.metrics_for(recipe.model.judge(), made.pictures.images.ndim == 5)
@@ -160,7 +182,7 @@ class Bench:
         kept = {stage: distill if stage == "distill" else axes.NONE for stage in self.survey.axes}
         cell = Cell(name=f"{prefix}{evaluations} evaluations, {best.title}", words=kept, status="control")
         cell.recipe = best.recipe.to_yaml()
-        made = trial(best.recipe, self.survey.prompts, against=plain)
+        made = trial(best.recipe, self.survey.prompts, against=self.whole(plain))
         record = self._figures(cell, best.recipe, made, self.reference("baseline", plain))
         write_atomically(file, record.model_dump_json(indent=1).encode())
         return record

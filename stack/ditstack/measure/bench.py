@@ -44,15 +44,28 @@ def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | No
     return stack.sample(prompts, negative_prompt=negative_prompt)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What a race found, each the median with its interval.
+
+    Attributes:
+        speedup: how many times faster.
+        seconds: of denoising one picture by itself.
+    """
+
+    speedup: Estimate
+    seconds: Estimate
+
+
 def race(
     stack: Stack, plain: Stack, prompts: Sequence[str], negative_prompt: str | None = None, pairs: int = PAIRS
-) -> Estimate:
+) -> Pace:
     """How many times faster `stack` denoises one picture than `plain`: the median of interleaved pairs.
 
     A machine that slows down between two measurements then slows both of a pair. The interval is that of the median
     from its order: of six pairs it lies between the least and the greatest with 97 %.
     """
-    ratios = []
+    ratios, own = [], []
     for place in range(pairs):
         one = [prompts[place % len(prompts)]]
         first, second = (stack, plain) if place % 2 else (plain, stack)
@@ -60,7 +73,12 @@ def race(
             id(runner): runner.sample(one, None, negative_prompt).seconds["denoise"] for runner in (first, second)
         }
         ratios.append(seconds[id(plain)] / seconds[id(stack)])
-    return Estimate(mean=statistics.median(ratios), low=min(ratios), high=max(ratios))
+        own.append(seconds[id(stack)])
+    return Pace(_median(ratios), _median(own))
+
+
+def _median(found: Sequence[float]) -> Estimate:
+    return Estimate(mean=statistics.median(found), low=min(found), high=max(found))
 
 
 def single(value: float) -> Estimate:
@@ -79,6 +97,7 @@ class Trial:
         weight_bytes: of the transformers' weights as they run.
         flow: whether the scheduler integrates a flow.
         pace: how many times faster it denoises than what it was raced against, if it was.
+        lap: its seconds for one picture by itself in that race.
         attended: of attention's products, the share that its kernel made or left to PyTorch's own, where there is one;
             a kernel that is there to make the same products faster has left all of them, or none.
     """
@@ -90,6 +109,7 @@ class Trial:
     notes: list[str]
     flow: bool = True
     pace: Estimate | None = None
+    lap: Estimate | None = None
     attended: float | None = None
 
     @property
@@ -127,8 +147,9 @@ def trial(
     )
     ratio = spent / would_spend if would_spend else 1.0
     flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
-    pace = None if against is None else _raced(stack, against, prompts)
-    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, _attended(stack))
+    found = None if against is None else _raced(stack, against, prompts)
+    pace, lap = (found.speedup, found.seconds) if found else (None, None)
+    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, lap, _attended(stack))
 
 
 def _attended(stack: Stack) -> float | None:
@@ -138,7 +159,7 @@ def _attended(stack: Stack) -> float | None:
     return float(kernel.made) / float(kernel.asked) if kernel.thins else float(not kernel.ran["kernel"])
 
 
-def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Estimate | None:
+def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Pace | None:
     """The race with a recipe; None where both do not fit into the memory of the GPU."""
     if not room_for_another():
         return None

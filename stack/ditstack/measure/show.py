@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def run_summary(report: Report, folder: Path) -> str:
             f"SSIM {found.ssim.mean:.4f}, relative L2 of the latents {found.relative_l2.mean:.4f}"
         )
         lines.append(f"side by side: {folder / 'grid.png'}")
+    decided = Counter(one["decision"] for one in report.each if one["decision"])
+    lines += [f"{count} pictures {decision}" for decision, count in decided.items()]
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, f"pictures, recipe.yaml and report.json: {folder}/"])
 

@@ -69,6 +69,7 @@ class Pipe:
         conditioning_modules: modules of a transformer whose output only its blocks read: a cache that skips every
             block lets them rest.
         fps: frames per second of its videos.
+        budget: MACs that a calibrated step was fitted to take at most, as a share of a full one; None without a budget.
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
@@ -81,8 +82,6 @@ class Pipe:
     """The conditions that its stages' factors were fitted under."""
     fitted_for: frozenset[str] = frozenset()
     """Fields of the sampler that those factors cannot leave."""
-    departures: tuple[str, ...] = ()
-    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,
@@ -110,6 +109,7 @@ class Pipe:
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None
+        self.budget: float | None = None
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.pipeline.pipe import Pipe
+    from ditstack.recipe.calibration import Calibration
 
 STAGES = ("model", "distill", "quantize", "attention", "cache", "compile")
 """The one order, and why: a LoRA is fused (distill) before weights are rounded (quantize); the attention kernel
@@ -158,7 +159,7 @@ class Adapter(BaseModel):
         """Change the pipe in place."""
         raise NotImplementedError
 
-    def fit(self, pipe: Pipe, calibration: Any) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """What must be fitted to the pipe as it stands: named tensors."""
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from ditstack.errors import BadFile
@@ -34,7 +35,7 @@ def survey(axes: dict[str, list[str]] = AXES, steps: int = 4) -> Survey:
 def timeless(matrix: Matrix) -> Matrix:
     """Without what differs from run to run."""
     for one in matrix.cells:
-        one.seconds = one.speedup = one.speedup_range = one.peak_memory = None
+        one.seconds = one.seconds_range = one.speedup = one.speedup_range = None
     return matrix
 
 
@@ -176,3 +177,26 @@ def test_a_cache_below_its_control_is_not_ok_though_it_keeps_the_gate(
     assert (reused.status == "ok") == (reused.above_control.low > 0)
     monkeypatch.setattr(Bench, "_beside", lambda *_: ["not surely above 2 evaluations, Euler"])
     assert here.record({"cache": "reuse"}).cell.status == "degraded"
+
+
+def test_a_lora_stands_beside_the_plain_model_with_all_its_steps(tmp_path: Path) -> None:
+    asked = survey({"distill": ["none", "lora"]}, steps=12)
+    asked = asked.model_copy(update={"prompts": asked.prompts[:1]})
+    here = bench(tmp_path / "work", asked)
+    plain, lora = (here.record({"distill": word}).cell for word in ("none", "lora"))
+    assert plain.plain_macs_ratio == 1
+    assert plain.to_plain == {}
+    assert lora.to_baseline["psnr"].mean == math.inf, "to the same LoRA alone, which it is"
+    assert 10 < lora.to_plain["psnr"].mean < 60, "but the plain model makes other pictures"
+    assert lora.plain_macs_ratio == pytest.approx(4 / 12, abs=0.01), "of 12 steps"
+    assert lora.speedup is not None
+    assert lora.speedup > 1.3
+    assert lora.seconds_range is not None
+    assert lora.seconds_range[0] <= (lora.seconds or 0) <= lora.seconds_range[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU tells its own peak")
+def test_without_a_gpu_no_memory_is_told_since_a_process_only_knows_its_highest_point(tmp_path: Path) -> None:
+    cell = bench(tmp_path / "work", survey({"cache": ["none"]}, steps=1)).record({"cache": "none"}).cell
+    assert cell.peak_memory is None
+    assert cell.weight_bytes
