@@ -42,6 +42,10 @@ class Inductor(Adapter):
         return frozenset(facts | {Capability.PASSING} if self.replays else facts)
 
     @property
+    def gives(self) -> frozenset[Capability]:
+        return frozenset({Capability.FUSED})
+
+    @property
     def replays(self) -> bool:
         """Whether CUDA graphs are replayed: what one computes lasts until the next."""
         return self.mode in ("reduce-overhead", "max-autotune")
