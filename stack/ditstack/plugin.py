@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ditstack.calibration import compensation
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
-    from ditstack.calibration.run import CalibrationRun
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
     from ditstack.pipeline.policy import StepPolicy
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
-    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
@@ -42,11 +42,12 @@ _ROOMS = {
     "attention.rivals": ("Fastest", "rivals"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
+    "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
-    "calibration.run": ("CalibrationRun",),
+    "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
@@ -57,7 +58,7 @@ _ROOMS = {
     "pipeline.policy": ("StepPolicy",),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
-    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -69,12 +70,12 @@ _MODULES = {
 
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "Fastest", "FeatureCache", "Fit",
+    "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "Fastest", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Kernel", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit",
-    "SamplerWish", "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches",
-    "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside", "lora_files",
-    "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention", "rivals", "suggest", "trace",
-    "tune_gains", "without_hidden", "wrong_corrections",
+    "SamplerWish", "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions",
+    "cache_branches", "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability",
+    "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention",
+    "rivals", "suggest", "trace", "tune_gains", "without_hidden", "wrong_corrections",
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ditstack.maths.blocksparse import Kept
     from ditstack.maths.conformal import Bound
-    from ditstack.plugin import CalibrationRun, Call, Declined, Pipe, SparseKernel
+    from ditstack.plugin import Calibration, Call, Declined, Pipe, SparseKernel
 
 TOLERANCE = 0.05
 
@@ -80,7 +80,7 @@ class Sparse(Attention):
             if one.ndim != 1 or not one.is_floating_point() or bool(((one < 0) | (one > 1)).any())
         ]
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """The share of key blocks that each head of each site keeps, (H,), bounded for pictures yet unseen."""
         import torch
 
@@ -105,7 +105,7 @@ class Sparse(Attention):
         widths = [len(needs[f"0 {site}"]) for site in sites]
         return dict(zip(sites, found.limits.split(widths), strict=True))
 
-    def _say(self, found: Bound, allowed: float, calibration: CalibrationRun) -> None:
+    def _say(self, found: Bound, allowed: float, calibration: Calibration) -> None:
         heads, dense = found.limits, int((found.limits == 1).sum())
         calibration.tell(
             f"attention sparse: heads keep {heads.mean():.0%} of the blocks on average, {dense} of {len(heads)} heads "

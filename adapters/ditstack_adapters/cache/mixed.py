@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ditstack.maths.schedule import Word
-from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 def _word(text: str) -> str:
@@ -98,6 +98,7 @@ class Mixed(Cache):
         cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         """The kind of every step.
@@ -112,12 +113,21 @@ class Mixed(Cache):
             )
         return self.word.kinds(steps)
 
+    def kept(self, trunk: Trunk) -> float:
+        line = 3 * trunk.feature  # two full steps and what a calibrated one has told
+        if not self.wants_factors:
+            return line
+        return line + trunk.corrected(1.0 if self.macs is not None else self.rank, order=int(self.anchor == "line"))
+
+    def weighs(self, trunk: Trunk) -> float:
+        return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
+
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         from ditstack.plugin import wrong_corrections
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 

@@ -16,7 +16,7 @@ from ditstack.plugin import Adapter
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 class FittedSolver(Adapter):
@@ -63,7 +63,7 @@ class FittedSolver(Adapter):
 
         process_of(pipe.pipeline.scheduler)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """Times, nodes and coefficients."""
         from ditstack.plugin import SamplerFit, SamplerWish
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq", "fp8dq_tensor", "mxfp8", "nvfp4"]
 DYNAMIC = ("int8dq", "fp8dq", "fp8dq_tensor", "mxfp8", "nvfp4")
@@ -62,9 +62,8 @@ class TorchAo(Quantizer):
         from ditstack.plugin import compensation
 
         with compensation.noting_errors(pipe, self.wants_factors):
-            for blocks in pipe.blocks.values():
-                for block in blocks:
-                    quantize_(block.module, self._config(), self.takes)
+            for block in pipe.arriving():
+                quantize_(block.module, self._config(), self.takes)
         if left := self._left_alone(pipe):
             pipe.notes.append(f"quantize torchao {self.scheme} left alone, of the blocks' linears: {', '.join(left)}")
 
@@ -84,7 +83,7 @@ class TorchAo(Quantizer):
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
         from ditstack.plugin import compensation
 
@@ -102,11 +101,27 @@ class TorchAo(Quantizer):
 
         from ditstack.plugin import is_beside
 
-        if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
+        if not isinstance(module, Linear) or is_beside(name) or module.out_features % MULTIPLES.get(self.scheme, 1):
             return False
-        if self.scheme in MULTIPLES:
-            return not any(size % MULTIPLES[self.scheme] for size in (module.in_features, module.out_features))
-        return self.scheme not in ("int4", "int3") or module.in_features % self.group_size == 0
+        return self.rounds(name, module.in_features)
+
+    def rounds(self, name: str, columns: int) -> bool:
+        multiple = self.group_size if self.scheme in ("int4", "int3") else MULTIPLES.get(self.scheme, 1)
+        whole = columns % multiple == 0
+        return whole and not any(word in name for word in self.skip)
+
+    def stored(self, rows: int, columns: int, item: int) -> float:
+        if self.scheme == "nvfp4":
+            return rows * columns * (1 / 2 + 1 / 16) + self._beside(rows, columns, item)
+        # torchao keeps a byte for each weight of four or three bits too, a scale of 4 bytes a row, a zero point of 1
+        scales = {"fp8": rows * 4, "fp8dq": rows * 4, "int8": rows * 5, "int8dq": rows * 5}
+        scales |= {"fp8dq_tensor": 4, "mxfp8": rows * columns / 32}
+        each = rows * columns / self.group_size * (item + 1)
+        return rows * columns + scales.get(self.scheme, each) + self._beside(rows, columns, item)
+
+    def _beside(self, rows: int, columns: int, item: int) -> float:
+        rank = self.compensate or 0
+        return (rank if isinstance(rank, int) else round(rank * min(rows, columns))) * (rows + columns) * item
 
     def _config(self) -> Any:
         import torch

@@ -16,7 +16,7 @@ from ditstack.batch.encode import Format, check_format
 from ditstack.batch.rows.batches import Batch, cut, items_of, share
 from ditstack.batch.rows.check import BadRow, GoodRow, read_rows
 from ditstack.batch.rows.sources import Source, spool
-from ditstack.batch.store.folder import folder_of, write
+from ditstack.batch.store.folder import folder_of, is_passing, write
 from ditstack.batch.store.manifest import Ledger
 from ditstack.batch.store.objects import fetch
 from ditstack.batch.store.place import is_url, normal
@@ -101,7 +101,8 @@ class BatchSpec:
         self.ledger.join()
         if self.source is not None:
             return
-        kept = next((name for name in self.folder.names("parts") if name.startswith("prompts.")), None)
+        ours = (name for name in self.folder.names("parts") if is_passing(name))
+        kept = next((name for name in ours if name.startswith("prompts.")), None)
         subject = self.prompt is None
         path = Path(self.prompts) if kept is None else self.folder.local(f"parts/{kept}")
         self.source = Source.find(path, None, subject, str(self.prompts), self._home())

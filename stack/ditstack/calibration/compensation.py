@@ -23,7 +23,7 @@ from ditstack.pipeline.pipe import Pipe
 from ditstack.weights.dense import dense
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 HOOK = "ditstack_compensation"
 UP, DOWN = "compensation_up", "compensation_down"
@@ -53,7 +53,7 @@ def noting_errors(pipe: Pipe, wanted: bool = True) -> Iterator[None]:
             setattr(linear, HOOK, _Beside(linear, error))
 
 
-def fit_compensation(pipe: Pipe, calibration: CalibrationRun, rank: int | float) -> dict[str, Tensor]:
+def fit_compensation(pipe: Pipe, calibration: Calibration, rank: int | float) -> dict[str, Tensor]:
     """A and B of every rounded linear, `<linear>.up` and `<linear>.down`, from what it reads without a cache.
 
     Args:

@@ -26,7 +26,7 @@ from ditstack.maths.lowrank import (
 from ditstack.pipeline.pipe import CALIBRATED, Pipe
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
 SENSED = 2
@@ -55,7 +55,7 @@ class Wish:
 class Fit:
     """One fit on one pipe."""
 
-    def __init__(self, pipe: Pipe, increments: LowRankLinears, calibration: CalibrationRun, wish: Wish) -> None:
+    def __init__(self, pipe: Pipe, increments: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
         if not calibration.prompts:
             raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
         self.pipe, self.linears, self.calibration, self.wish = pipe, increments.linears, calibration, wish

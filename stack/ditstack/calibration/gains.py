@@ -18,7 +18,7 @@ from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.lowrank import gram, principal
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 PLAIN = (1.0, 0.0, 1.0, 0.0)
 NUDGE, ROUNDS, DAMPINGS = 0.1, 2, (1e-3, 1e-2, 1e-1)
@@ -26,7 +26,7 @@ TINY = 1e-12
 
 
 def tune_gains(
-    store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor], kept_steps: int, split: bool
+    store: FeatureCache, calibration: Calibration, tensors: dict[str, Tensor], kept_steps: int, split: bool
 ) -> dict[str, Tensor]:
     """Gains for every step that a forecast may rest on, beside the tensors that the cache has already.
 
@@ -63,7 +63,7 @@ def tune_gains(
 class _Loop:
     """The cached run as a function of the gains."""
 
-    def __init__(self, store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, store: FeatureCache, calibration: Calibration, tensors: dict[str, Tensor]) -> None:
         self.store, self.calibration, self.tensors = store, calibration, tensors
 
     def run(self, gains_K4: Tensor, places: range) -> Tensor:
@@ -97,7 +97,7 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
 
 
 def principal_bases(
-    store: FeatureCache, calibration: CalibrationRun, rank: int | None, energy: float | None
+    store: FeatureCache, calibration: Calibration, rank: int | None, energy: float | None
 ) -> dict[str, Tensor]:
     """The principal directions of what every site keeps at its full steps, over all prompts; none without a size."""
     if rank is None and energy is None:

@@ -61,7 +61,13 @@ def test_a_run_that_ended_leaves_one_manifest_and_nothing_else(tmp_path: Path) -
     ledger.finish()
     assert numbers(ledger) == [0, 1]
     assert (tmp_path / "errors.jsonl").read_text().count("bad") == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"batch.json", "manifest.jsonl", "errors.jsonl", "pictures"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".ditstack",
+        "batch.json",
+        "manifest.jsonl",
+        "errors.jsonl",
+        "pictures",
+    }
 
 
 def test_after_a_kill_torn_lines_torn_files_and_temporary_files_are_gone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """ICC: exact where it must be, lean, and the big linears really rest on calibrated steps."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -262,6 +263,10 @@ def test_attention_that_rests_leaves_its_share_of_the_budget_to_corrections() ->
     stack = stand(macs=0.3, attention="reuse")
     stack.sample(P)
     assert 0.28 < stack.pipe.passes.shares["calibrated"] <= 0.3
+    assert stack.report().notes == []
+    run(stack)  # with fewer tokens than it was calibrated on
+    (note,) = stack.report().notes
+    assert re.match(r"calibrated steps took 0\.\d\d of a full step's MACs, and the budget is 0\.30", note)
 
 
 def test_half_precision_keeps_small_changes() -> None:
