@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from ditstack.assembly.sample import Pictures
-from ditstack.cli.commands.tune import size_of
-from ditstack.errors import BadFile
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
 from ditstack.recipe.recipe import Recipe
@@ -98,9 +96,3 @@ def test_a_ladder_adds_one_stage_at_a_time_and_its_errors_add_up() -> None:
     *told, control = text(rungs).splitlines()
     assert len(told) == len(rungs)
     assert "full evaluations, by" in control
-
-
-def test_sizes_are_read_with_their_unit() -> None:
-    assert (size_of("16GB"), size_of("1.5 m"), size_of("800"), size_of("")) == (16 * 10**9, 1_500_000, 800, 0)
-    with pytest.raises(BadFile, match="wanted a size"):
-        size_of("lots")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, telling
+from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, size_of, telling
 from ditstack.errors import BadFile
 from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
-
-SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def tune(
@@ -49,7 +46,7 @@ def tune(
     target = path or Path(f"{base.name}-tuned.yaml")
     require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
     axes = axes.parse([word for text in methods for word in text.split()])
-    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
+    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory, "--max-memory"), model, target)
 
 
 def _tune(
@@ -71,15 +68,3 @@ def _tune(
     write_atomically(target, signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
     out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
-
-
-def size_of(text: str) -> int:
-    """Bytes of "16GB", "800 MB" or "1000000"; 0 for nothing.
-
-    Raises:
-        BadFile: it is no size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
-    if text and found is None:
-        raise BadFile(f"--max-memory: found {text!r}; wanted a size such as 16GB")
-    return int(float(found[1]) * SIZES[found[2]]) if found else 0
