@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
     from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
-    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
@@ -38,6 +38,7 @@ _ROOMS = {
     "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
+    "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
@@ -53,7 +54,7 @@ _ROOMS = {
     "pipeline.policy": ("StepPolicy",),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
-    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -67,10 +68,10 @@ __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
     "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
     "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
-    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
-    "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside", "lora_files", "lora_probe",
-    "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains",
-    "wrong_corrections",
+    "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions", "cache_branches",
+    "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside",
+    "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace",
+    "tune_gains", "wrong_corrections",
 ]  # fmt: skip
 
 

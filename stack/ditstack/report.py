@@ -105,6 +105,8 @@ class Report(BaseModel):
     macs: int
     macs_ratio: float
     """Multiply-accumulates as a share of running every step in full."""
+    each: list[dict[str, Any]] = []
+    """Of each picture its steps and MACs; under a promise what was decided of it, and its scores."""
     compiled: int | None = None
     """Pieces of code that were compiled during the generation: 0 once it is warm, None where nothing is compiled."""
     notes: list[str] = []

@@ -6,21 +6,25 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.calibration.calibrate import Bar, Tell, provide_factors, wanting
+from ditstack.calibration.certificate import Certificate, certified
+from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.origin import origins
-from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.recipe import Recipe, Sampler
 from ditstack.report import Report, peak_memory, versions
 
 LOG = logging.getLogger("ditstack")
@@ -36,9 +40,12 @@ class Stack:
         self._weights = weights
         self._expectations, self._drift = Expectations(pipe), Drift(pipe)
         self._refitting = False
+        self.promised: Promised | None = None
+        """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
         check_parallel(pipe)
         pipe.clock.before_call.append(self._look_for_drift)
+        self._departures = Departures(pipe)
 
     def __repr__(self) -> str:
         words = [f"{stage} {adapter.method}" for stage, adapter in self.recipe.stages()]
@@ -56,9 +63,17 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
-        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes]
+        promised = [] if self.promised is None else self.promised.notes
+        return [
+            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
+        ]  # fmt: skip
 
-    def _look_for_drift(self) -> None:
+    @property
+    def departed(self) -> list[str]:
+        """Where any call since it stands left what its factors were fitted at, a sentence each."""
+        return list(self._departures.seen)
+
+    def _look_for_drift(self, arguments: Mapping[str, Any]) -> None:
         """The pipeline is about to be called: notice what was changed on it since.
 
         Raises:
@@ -138,7 +153,33 @@ class Stack:
                 "this stack was removed, or another recipe was applied since; use what that `apply` returned"
             )
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
-        return sample(self.pipe, prompts, chosen, self.recipe.sampler, negative_prompt)
+        return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+
+    def make(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: Sampler,
+        negative_prompt: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Pictures:
+        """One picture per prompt and seed, sampled as `sampler` says; under a promise each says what was decided.
+
+        Args:
+            extra: further arguments of the pipeline's call.
+        """
+        if self.promised is not None:
+            return self.promised.sample(prompts, seeds, sampler, negative_prompt, extra)
+        return sample(self.pipe, prompts, seeds, sampler, negative_prompt, extra)
+
+    def promise(self, certificate: Certificate) -> None:
+        """From now on pictures are made under a certificate.
+
+        Raises:
+            StaleFactors: it was made of something else than what stands.
+        """
+        certificate.check(self.recipe, self.pipe, self.factors)
+        self.promised = Promised(self.pipe, certificate)
 
     def report(self, pictures: Pictures | None = None) -> Report:
         """What ran in the last generation, and on what."""
@@ -161,6 +202,7 @@ class Stack:
             steps=pipe.passes.steps,
             macs=pipe.passes.macs,
             macs_ratio=pipe.passes.macs_ratio,
+            each=[asdict(one) for one in pictures.each] if pictures else [],
             compiled=pipe.compiled,
             notes=self.notes,
         )
@@ -185,6 +227,7 @@ def apply(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     tell: Tell = LOG.info,
     changes: Sequence[str] = (),
+    promise: bool = False,
 ) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
 
@@ -196,14 +239,18 @@ def apply(
         recipe: a name on the shelf, a path, a dict with the keys of a recipe, or a Recipe.
         tell: told in a sentence what long work is being done, such as calibration.
         changes: such as "cache.interval=5", laid over the recipe.
+        promise: take the setting that `ditstack calibrate` certified, and keep the recipe's promise.
 
     Raises:
         RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
-    chosen = _read(recipe, changes)
+    chosen, certificate = certified(_read(recipe, changes), promise)
     check(chosen, pipeline)
     with unchanged(chosen, pipeline):
-        return _stand(chosen, pipeline, tell)
+        stack = _stand(chosen, pipeline, tell)
+        if certificate is not None:
+            stack.promise(certificate)
+        return stack
 
 
 def load(
@@ -211,14 +258,20 @@ def load(
     tell: Tell = LOG.info,
     changes: Sequence[str] = (),
     bar: Bar = lambda part, done, count: None,
+    promise: bool = False,
 ) -> Stack:
     """Load the recipe's own model and stack on it.
 
     Args:
         tell: told in a sentence what long work is being done, such as calibration.
         bar: told what is being gathered for it, how many prompts are done, and of how many.
+        promise: take the setting that `ditstack calibrate` certified, and keep the recipe's promise.
     """
-    return _stand(_read(recipe, changes), None, tell, bar)
+    chosen, certificate = certified(_read(recipe, changes), promise)
+    stack = _stand(chosen, None, tell, bar)
+    if certificate is not None:
+        stack.promise(certificate)
+    return stack
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:

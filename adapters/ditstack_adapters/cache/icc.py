@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,12 +75,22 @@ class Icc(Cache):
         return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.plugin import CALIBRATED, LowRankLinears, StepPolicy, cache_attentions
+        from ditstack.plugin import LowRankLinears, StepPolicy, cache_attentions
 
-        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds)
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
         pipe.budget = self.macs
+
+    def kinds(self, steps: int) -> tuple[str, ...]:
+        return schedule.spell(self.full_steps(steps), steps, schedule.KINDS["C"])
+
+    def kept(self, trunk: Trunk) -> float:
+        rank = 1.0 if self.macs is not None else self.rank  # ranks that follow a budget are known only once fitted
+        return trunk.corrected(rank, order=int(self.anchor == "line"))
+
+    def weighs(self, trunk: Trunk) -> float:
+        return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """As published: every `interval`-th step from the first on."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ditstack.maths.schedule import Word
-from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,6 +110,15 @@ class Mixed(Cache):
                 "write a letter for each, or end it with ... to go on to the end"
             )
         return self.word.kinds(steps)
+
+    def kept(self, trunk: Trunk) -> float:
+        line = 3 * trunk.feature  # two full steps and what a calibrated one has told
+        if not self.wants_factors:
+            return line
+        return line + trunk.corrected(1.0 if self.macs is not None else self.rank, order=int(self.anchor == "line"))
+
+    def weighs(self, trunk: Trunk) -> float:
+        return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         from ditstack.plugin import wrong_corrections

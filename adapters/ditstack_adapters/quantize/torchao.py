@@ -47,9 +47,8 @@ class TorchAo(Quantizer):
         from ditstack.plugin import compensation
 
         with compensation.noting_errors(pipe, self.wants_factors):
-            for blocks in pipe.blocks.values():
-                for block in blocks:
-                    quantize_(block.module, self._config(), self.takes)
+            for block in pipe.arriving():
+                quantize_(block.module, self._config(), self.takes)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         from ditstack.plugin import wrong_corrections
@@ -74,9 +73,21 @@ class TorchAo(Quantizer):
 
         from ditstack.plugin import is_beside
 
-        if not isinstance(module, Linear) or is_beside(name) or any(word in name for word in self.skip):
-            return False
-        return self.scheme not in ("int4", "int3") or module.in_features % self.group_size == 0
+        return isinstance(module, Linear) and not is_beside(name) and self.rounds(name, module.in_features)
+
+    def rounds(self, name: str, columns: int) -> bool:
+        whole = self.scheme not in ("int4", "int3") or columns % self.group_size == 0
+        return whole and not any(word in name for word in self.skip)
+
+    def stored(self, rows: int, columns: int, item: int) -> float:
+        # torchao keeps a byte for each weight of four or three bits too, a scale of 4 bytes a row, a zero point of 1
+        scales = {"fp8": rows * 4, "fp8dq": rows * 4, "int8": rows * 5, "int8dq": rows * 5}
+        each = rows * columns / self.group_size * (item + 1)
+        return rows * columns + scales.get(self.scheme, each) + self._beside(rows, columns, item)
+
+    def _beside(self, rows: int, columns: int, item: int) -> float:
+        rank = self.compensate or 0
+        return (rank if isinstance(rank, int) else round(rank * min(rows, columns))) * (rows + columns) * item
 
     def _config(self) -> Any:
         import torch

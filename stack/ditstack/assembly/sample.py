@@ -11,13 +11,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ditstack.errors import BadPipeline, StaleFactors
+from ditstack.errors import BadPipeline
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
 
-CALLED = ("steps", "guidance", "size", "frames")
-"""Fields of the sampler that a call may change."""
+
+@dataclass
+class Account:
+    """What one picture of a generation cost, and what was decided of it.
+
+    Attributes:
+        steps: how many steps ran in each way.
+        macs: multiply-accumulates of the transformer.
+        decision: where a quality was promised: "certified", or "in full" and why.
+        scores: what can be told of it without its unaccelerated one, by name.
+    """
+
+    steps: dict[str, int]
+    macs: int
+    decision: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -31,6 +45,7 @@ class Pictures:
         steps: how many steps ran in each way.
         macs: multiply-accumulates of the transformer, all steps and branches.
         fps: frames per second of a video.
+        each: what each picture cost.
     """
 
     images: Tensor
@@ -41,6 +56,7 @@ class Pictures:
     prompts: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     fps: int = 0
+    each: list[Account] = field(default_factory=list)
 
 
 def sample(
@@ -61,29 +77,32 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
-    pipe.departures = departures(pipe, sampler)
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    started = now()
-    with torch.inference_mode():
-        out = pipe.pipeline(**arguments, output_type="pt")
+    with pipe.clock.held():
+        started = now()
+        with torch.inference_mode():
+            out = pipe.pipeline(**arguments, output_type="pt")
+        return _pictures(pipe, out, prompts, seeds, started)
+
+
+def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int], started: float) -> Pictures:
+    """What the call that has just ended made."""
     ended = now()
     images = torch.as_tensor(out.images if hasattr(out, "images") else out.frames).float().cpu()
     if not torch.isfinite(images).all():
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
         )
-    clock = pipe.clock
-    seconds = {
-        "encode": clock.first_pass - started,
-        "denoise": clock.ended - clock.first_pass,
-        "decode": ended - clock.ended,
-    }
+    clock, passes = pipe.clock, pipe.passes
+    spent = (clock.first_pass - started, clock.ended - clock.first_pass, ended - clock.ended)
+    seconds = dict(zip(("encode", "denoise", "decode"), spent, strict=True))
     assert clock.latents is not None
     latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
-    return Pictures(images, latents, seconds, pipe.passes.steps, pipe.passes.macs, list(prompts), list(seeds), pipe.fps)
+    each = [Account(*passes.of_picture(place, len(prompts))) for place in range(len(prompts))]
+    return Pictures(images, latents, seconds, passes.steps, passes.macs, list(prompts), list(seeds), pipe.fps, each)
 
 
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
@@ -102,22 +121,6 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
     if sampler.frames is not None:
         arguments["num_frames"] = sampler.frames
     return arguments
-
-
-def departures(pipe: Pipe, sampler: Sampler) -> tuple[str, ...]:
-    """Where a call leaves what the factors were fitted at, a sentence each.
-
-    Raises:
-        StaleFactors: a stage says that it matters.
-    """
-    stated = {key: pipe.fitted_under.get(f"sampler.{key}", "") for key in CALLED}
-    now = {key: "" if (value := getattr(sampler, key)) is None else str(value) for key in CALLED}
-    left = [key for key in CALLED if stated["steps"] and stated[key] != now[key]]
-    own = "the pipeline's own"
-    told = tuple(f"factors were fitted at {key} {stated[key] or own}; here it is {now[key] or own}" for key in left)
-    if held := sorted(pipe.fitted_for & set(left)):
-        raise StaleFactors(f"{'; '.join(told)}: they serve no other {', '.join(held)}; run `ditstack calibrate` again")
-    return told
 
 
 def _require_size(pipeline: Any, sampler: Sampler) -> None:
@@ -164,4 +167,8 @@ def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     bound = "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
     whole = bound or pipe.compiled is not None
     short = sampler if whole else sampler.model_copy(update={"steps": 2})
-    sample(pipe, prompts, range(len(prompts)), short)
+    fitted, pipe.fitted_under = pipe.fitted_under, {}  # no reader of notes need know how short it was
+    try:
+        sample(pipe, prompts, range(len(prompts)), short)
+    finally:
+        pipe.fitted_under = fitted

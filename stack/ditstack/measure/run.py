@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ditstack.assembly.sample import Pictures
+from ditstack.calibration.certificate import Certificate, certified
 from ditstack.compat import hush_loading, require
 from ditstack.files import write_atomically
 from ditstack.folders import folder_atomically
@@ -33,6 +34,8 @@ class Job:
     negative_prompt: str | None = None
     compare: bool = False
     overwrite: bool = False
+    promise: bool = False
+    """Whether the certified setting runs, under its certificate."""
 
     def run(self, console: Console) -> Report:
         """Make the pictures.
@@ -40,13 +43,14 @@ class Job:
         Raises:
             DitstackError: before any weight is loaded, where that can be known.
         """
+        self.recipe, certificate = certified(self.recipe, self.promise)
         plan.check(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
             baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
             runner, plain = baseline or (None, None)
             del baseline
             runner = runner if room_for_another() else None
-            stack, made = self._sample(self.recipe, self.recipe.name, console)
+            stack, made = self._sample(self.recipe, self.recipe.name, console, certificate)
             report = stack.report(made)
             report.notes += [note] if (note := unchecked(self.recipe)) else []
             self._write(folder, report, made, plain)
@@ -56,11 +60,15 @@ class Job:
             write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
         return report
 
-    def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
+    def _sample(
+        self, recipe: Recipe, title: str, console: Console, certificate: Certificate | None = None
+    ) -> tuple[Stack, Pictures]:
         hush_loading()
         with Told(console).shown() as told:
             told.tell(f"loading {title}")
             stack = load(recipe, told.tell, bar=told.count)
+            if certificate is not None:
+                stack.promise(certificate)
             if stack.pipe.fps:
                 require("imageio_ffmpeg", "a run that makes videos", "video")
             with _ticking(stack, lambda done, steps: told.count(title, done, steps)):

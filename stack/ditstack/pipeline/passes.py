@@ -7,7 +7,7 @@ from the records, so that it cannot differ from what ran.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +69,8 @@ class PassRecord:
         ran: its kind in the end; a pass without a cache is "full".
         cost: what it took, with what a cache computes for later steps.
         full_cost: what it would take in full and without a cache.
+        members: the places of its rows in the batch that the transformer was called with.
+        batch: how many rows that batch has.
     """
 
     step: int
@@ -79,6 +81,21 @@ class PassRecord:
     ran: str
     cost: Cost
     full_cost: Cost
+    members: Sequence[int] = ()
+    batch: int = 0
+
+    def macs_of(self, picture: int, pictures: int) -> int | None:
+        """What it took for one picture of a generation; None where it ran for others.
+
+        Halves of guidance that share a batch lie one behind the other, each with all pictures in their order. The
+        shares of all rows add up to the whole.
+        """
+        if self.batch % pictures:
+            own, count = [picture], pictures  # rows and pictures have nothing to do with each other
+        else:
+            own, count = [at for at, row in enumerate(self.members) if row % pictures == picture], self.rows
+        total = self.cost.macs
+        return sum(total * (at + 1) // count - total * at // count for at in own) if own else None
 
 
 class Passes:
@@ -136,15 +153,19 @@ class Passes:
     @property
     def by_step(self) -> dict[int, str]:
         """How each step ran; where its passes ran differently, all their kinds: "full+reused"."""
-        kinds: dict[int, set[str]] = {}
-        for record in self.records:
-            kinds.setdefault(record.step, set()).add(record.ran)
-        return {step: "+".join(sorted(found, key=lambda kind: (kind != FULL, kind))) for step, found in kinds.items()}
+        return _by_step((record.step, record.ran) for record in self.records)
 
     @property
     def steps(self) -> dict[str, int]:
         """How many steps ran in each way."""
         return dict(Counter(self.by_step.values()))
+
+    def of_picture(self, picture: int, pictures: int) -> tuple[dict[str, int], int]:
+        """How many steps ran in each way for one picture of the last call, and the MACs that they took."""
+        took = [(record, record.macs_of(picture, pictures)) for record in self.records]
+        own = [(record, macs) for record, macs in took if macs is not None]
+        steps = _by_step((record.step, record.ran) for record, _ in own)
+        return dict(Counter(steps.values())), sum(macs for _, macs in own)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -243,4 +264,14 @@ class Passes:
         full = Cost(self._counted.get(((alike[0], False), OFF), cost), self._full_stated.get(branch, stated))
         planned, ran = (FULL if kind == OFF else kind for kind in (planned, ran))
         rows = len(inputs.hidden_states)
-        return PassRecord(self.clock.done, inputs.transformer, branch, rows, planned, ran, Cost(cost, stated), full)
+        return PassRecord(
+            self.clock.done, inputs.transformer, branch, rows, planned, ran, Cost(cost, stated), full, range(rows), rows
+        )
+
+
+def _by_step(ran: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """How each step ran, from steps and kinds; several kinds are joined, the full one first."""
+    kinds: dict[int, set[str]] = {}
+    for step, kind in ran:
+        kinds.setdefault(step, set()).add(kind)
+    return {step: "+".join(sorted(found, key=lambda kind: (kind != FULL, kind))) for step, found in kinds.items()}
