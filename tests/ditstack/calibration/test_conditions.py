@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ditstack import apply
+from ditstack.assembly.build import build
 from ditstack.assembly.sample import warm_up
 from ditstack.calibration.calibrate import calibrate, factors_file
 from ditstack.errors import BadFile, DitstackError, StaleFactors
@@ -227,3 +228,47 @@ def test_a_torn_partial_file_is_set_aside_with_a_sentence(tmp_path: Path) -> Non
 def test_a_user_without_a_home_is_told() -> None:
     with pytest.raises(DitstackError, match="there is no user of that name"):
         factors_file(recipe(Path("~nobody-of-this-name/f")))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-9] + bytes(9)], ids=["cut", "changed"])
+def test_damaged_factors_are_set_aside_and_fitted_anew_where_the_recipe_fits_by_itself(
+    fitted: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    file = tmp_path / "f.safetensors"
+    file.write_bytes(damaged := damage(fitted.read_bytes()))
+    with pytest.raises(BadFile, match="is not a whole factors file"):
+        apply(tiny.flux(), recipe(file))
+    auto = recipe(file, cache={**recipe(file).resolved()["cache"], "calibrate": "auto"})
+    told: list[str] = []
+    stack = apply(tiny.flux(), auto, told.append)
+    note = next(line for line in told if "set aside as f.safetensors.damaged" in line)
+    assert note in stack.report(stack.sample(["a"])).notes
+    assert (tmp_path / "f.safetensors.damaged").read_bytes() == damaged
+    assert Factors.load(file).conditions == Factors.load(fitted).conditions
+    apply(tiny.flux(), auto, told.append)
+    assert told.count(note) == 1
+
+
+def test_a_file_of_somebody_else_is_never_set_aside(tmp_path: Path) -> None:
+    mine = tmp_path / "notes.safetensors"
+    cache = {"method": "icc", "interval": 2, "rank": 0.25, "factors": str(mine), "calibrate": "auto"}
+    for content in (b"keep me", b"", b"\x08\0\0\0\0\0\0\0{}      "):
+        mine.write_bytes(content)
+        with pytest.raises(BadFile, match="is not a whole factors file"):
+            apply(tiny.flux(), recipe(mine, cache=cache))
+        assert mine.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.safetensors"]
+
+
+def test_another_vae_makes_what_was_judged_by_pictures_stale() -> None:
+    from ditstack.calibration.certificate import conditions_of
+
+    def found() -> dict[str, str]:
+        return conditions_of(plain, build(plain, pipeline), None)
+
+    plain = Recipe.parse({"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 3}}, "r")
+    pipeline = tiny.flux()
+    before = found()
+    with torch.no_grad():
+        next(pipeline.vae.decoder.parameters()).mul_(2)
+    assert [name for name, one in found().items() if before[name] != one] == ["vae"]

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 def tune(
     model: Annotated[str, typer.Option(help="The recipe to accelerate: a name on the shelf or a path.")],
-    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline.")] = None,
+    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline: the mean.")] = None,
+    psnr_p5_min: Annotated[float | None, typer.Option(help="The 5th percentile, which sees broken pictures.")] = None,
     ssim_min: Annotated[float | None, typer.Option()] = None,
     agreement_drop_max: Annotated[float | None, typer.Option()] = None,
     speedup_min: Annotated[float | None, typer.Option()] = None,
+    gates: Annotated[
+        list[str],
+        typer.Option("--gate", metavar="NAME=LIMIT", help="Any other of `quality`: lpips_max=0.1."),
+    ] = [],  # noqa: B006
     max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Such as 16GB.")] = "",
     methods: Annotated[
         list[str], typer.Option(metavar="STAGE=WORD,WORD", help="What to try at a stage; else all that can run here.")
@@ -37,12 +42,12 @@ def tune(
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
-    limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}
-    limits |= {"speedup_min": speedup_min}
-    gate = [f"quality.{name}={limit}" for name, limit in limits.items() if limit is not None]
-    base = Recipe.read(model, [*changes, *gate])
+    limits = {"psnr_min": psnr_min, "psnr_p5_min": psnr_p5_min, "ssim_min": ssim_min}
+    limits |= {"agreement_drop_max": agreement_drop_max, "speedup_min": speedup_min}
+    named = [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
+    base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
-        raise BadFile("tune needs a gate; give --psnr-min 35, or a recipe with one")
+        raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
     target = path or Path(f"{base.name}-tuned.yaml")
     require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
     axes = axes.parse([word for text in methods for word in text.split()])
