@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
+    from ditstack.attention.dispatch import Call, Declined, Kernel, choose_backend, replace_attention
+    from ditstack.attention.masks import without_hidden
+    from ditstack.attention.rivals import Fastest, rivals
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
@@ -30,13 +32,15 @@ if TYPE_CHECKING:
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
     from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
-    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
 
 _ROOMS = {
-    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
+    "attention.dispatch": ("Call", "Declined", "Kernel", "choose_backend", "replace_attention"),
+    "attention.masks": ("without_hidden",),
+    "attention.rivals": ("Fastest", "rivals"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.feature_cache": ("FeatureCache",),
@@ -56,7 +60,7 @@ _ROOMS = {
     "pipeline.policy": ("COPIED", "RowPolicy", "StepPolicy"),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
-    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -83,9 +87,11 @@ __all__ = [
     "Capability",
     "Declined",
     "DiffusersCache",
+    "Fastest",
     "FeatureCache",
     "Fit",
     "FittedMultistepScheduler",
+    "Kernel",
     "Knob",
     "LowRankLinears",
     "Model",
@@ -98,6 +104,7 @@ __all__ = [
     "SearchedFields",
     "SparseKernel",
     "StepPolicy",
+    "Trunk",
     "Wish",
     "cache_attentions",
     "cache_branches",
@@ -113,9 +120,11 @@ __all__ = [
     "process_of",
     "put_beneath",
     "replace_attention",
+    "rivals",
     "suggest",
     "trace",
     "tune_gains",
+    "without_hidden",
     "wrong_corrections",
 ]  # fmt: skip
 

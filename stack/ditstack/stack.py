@@ -12,6 +12,7 @@ from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
@@ -44,6 +45,7 @@ class Stack:
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
         check_parallel(pipe)
         pipe.clock.before_call.append(self._look_for_drift)
+        self._departures = Departures(pipe)
 
     def __repr__(self) -> str:
         words = [f"{stage} {adapter.method}" for stage, adapter in self.recipe.stages()]
@@ -62,9 +64,16 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         promised = [] if self.promised is None else self.promised.notes
-        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes, *promised]
+        return [
+            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
+        ]  # fmt: skip
 
-    def _look_for_drift(self) -> None:
+    @property
+    def departed(self) -> list[str]:
+        """Where any call since it stands left what its factors were fitted at, a sentence each."""
+        return list(self._departures.seen)
+
+    def _look_for_drift(self, arguments: Mapping[str, Any]) -> None:
         """The pipeline is about to be called: notice what was changed on it since.
 
         Raises:

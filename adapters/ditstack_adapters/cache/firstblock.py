@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import spell
-from ditstack.plugin import Cache, Knob
+from ditstack.plugin import Cache, Knob, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,9 @@ class FirstBlock(Cache):
         pipe.policy = StepPolicy(pipe.clock, lambda steps: spell((0,), steps, UNDECIDED))
         pipe.policy.by_row = True
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()), self.due)
+
+    def kept(self, trunk: Trunk) -> float:
+        return 2 * trunk.feature  # of the first block, and of those after it
 
     def due(self, now_BTD: Tensor, last_BTD: Tensor) -> Tensor:
         """Which pictures have changed too much, (B,)."""

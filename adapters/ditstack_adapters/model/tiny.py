@@ -25,9 +25,11 @@ class Tiny(Model):
     source: str = "embedded"
     """`embedded`, a hub id, or a folder that `save_pretrained` wrote."""
 
-    def load(self) -> Any:
-        here = self.model_copy(update={"source": str(FOLDER)}) if self.source == "embedded" else self
-        return Model.load(here)
+    def files(self) -> str:
+        return str(FOLDER) if self.source == "embedded" else self.source
+
+    def load(self, wait: bool = False) -> Any:
+        return Model.load(self.model_copy(update={"source": self.files()}), wait)
 
     def judge(self) -> ShapesJudge:
         from .embedded.judge import ShapesJudge

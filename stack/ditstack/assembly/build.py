@@ -19,6 +19,7 @@ from ditstack.pipeline.hooks import Undo, noting_undo
 from ditstack.pipeline.pipe import Pipe, execution_device, transformers_of
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import STAGES, Adapter
+from ditstack.recipe.memory.room import check_room
 from ditstack.recipe.recipe import Recipe
 
 OF_WEIGHTS = ("distill", "quantize")
@@ -43,9 +44,23 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
     """
     check(recipe, pipeline)
     if pipeline is None:
-        loaded = recipe.model.load()
-        return _put_up(recipe, loaded, lambda: recipe.model.settle(loaded))
+        return _load(recipe)
     return _put_up(recipe, pipeline)
+
+
+def _load(recipe: Recipe) -> Pipe:
+    """The recipe's own model with its stages; weights to be rounded are so on their way to the device, block by block.
+
+    So the device holds the rounded model and one block that is not, at most.
+    """
+    model = recipe.model
+    model.check_source()
+    if tight := check_room(recipe):
+        LOG.warning(tight)
+    loaded = model.load(wait="quantize" in recipe.adapters)
+    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if model.waits else None)
+    pipe.notes += [tight] if tight else []
+    return pipe
 
 
 @contextmanager
@@ -90,14 +105,14 @@ def take_down(pipe: Pipe) -> list[str]:
     return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
 
 
-def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None) -> Pipe:
+def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None, bound_for: torch.device | None = None) -> Pipe:
     wanted, kept = _of_weights(recipe, pipeline)
     undo: list[Undo] = []
     if (before := standing_on(pipeline)) is not None:
         take_down(before)
     with noting_undo(undo):
         pipe = recipe.model.wrap(pipeline)
-    pipe.undo = undo
+    pipe.undo, pipe.bound_for = undo, bound_for
     _set_scheduler(pipe, chosen_scheduler(pipeline, recipe.sampler))
     pipe.notes += kept
     if settle is not None:

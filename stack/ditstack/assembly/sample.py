@@ -11,13 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ditstack.errors import BadPipeline, StaleFactors
+from ditstack.errors import BadPipeline
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
-
-CALLED = ("steps", "guidance", "size", "frames")
-"""Fields of the sampler that a call may change."""
 
 
 @dataclass
@@ -80,14 +77,19 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
-    pipe.departures = departures(pipe, sampler)
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    started = now()
-    with torch.inference_mode():
-        out = pipe.pipeline(**arguments, output_type="pt")
+    with pipe.clock.held():
+        started = now()
+        with torch.inference_mode():
+            out = pipe.pipeline(**arguments, output_type="pt")
+        return _pictures(pipe, out, prompts, seeds, started)
+
+
+def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int], started: float) -> Pictures:
+    """What the call that has just ended made."""
     ended = now()
     images = torch.as_tensor(out.images if hasattr(out, "images") else out.frames).float().cpu()
     if not torch.isfinite(images).all():
@@ -119,22 +121,6 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
     if sampler.frames is not None:
         arguments["num_frames"] = sampler.frames
     return arguments
-
-
-def departures(pipe: Pipe, sampler: Sampler) -> tuple[str, ...]:
-    """Where a call leaves what the factors were fitted at, a sentence each.
-
-    Raises:
-        StaleFactors: a stage says that it matters.
-    """
-    stated = {key: pipe.fitted_under.get(f"sampler.{key}", "") for key in CALLED}
-    now = {key: "" if (value := getattr(sampler, key)) is None else str(value) for key in CALLED}
-    left = [key for key in CALLED if stated["steps"] and stated[key] != now[key]]
-    own = "the pipeline's own"
-    told = tuple(f"factors were fitted at {key} {stated[key] or own}; here it is {now[key] or own}" for key in left)
-    if held := sorted(pipe.fitted_for & set(left)):
-        raise StaleFactors(f"{'; '.join(told)}: they serve no other {', '.join(held)}; run `ditstack calibrate` again")
-    return told
 
 
 def _require_size(pipeline: Any, sampler: Sampler) -> None:
@@ -181,4 +167,8 @@ def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     bound = "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
     whole = bound or pipe.compiled is not None
     short = sampler if whole else sampler.model_copy(update={"steps": 2})
-    sample(pipe, prompts, range(len(prompts)), short)
+    fitted, pipe.fitted_under = pipe.fitted_under, {}  # no reader of notes need know how short it was
+    try:
+        sample(pipe, prompts, range(len(prompts)), short)
+    finally:
+        pipe.fitted_under = fitted

@@ -7,12 +7,9 @@ from typing import Any
 
 from ditstack.assembly.solvers import solver
 from ditstack.errors import BadPipeline
+from ditstack.pipeline.samplers import OF_THE_PIPELINE
 from ditstack.recipe.adapter import suggest
 from ditstack.recipe.recipe import Sampler
-
-OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
-"""Settings that a pipeline reads from its scheduler's config to shift the sigmas by the size of the picture; they are
-taken by every scheduler whose `set_timesteps` takes the `mu` that comes of them."""
 
 
 def check_scheduler(sampler: Sampler) -> None:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from ditstack.assembly.sample import CALLED
+from ditstack.assembly.departures import CALLED
 from ditstack.calibration.calibrate import default_file
 from ditstack.calibration.conditions import PROMPTS, conditions, digest
 from ditstack.errors import BadFile, StaleFactors
@@ -197,7 +197,7 @@ def certified(recipe: Recipe, promise: bool = True) -> tuple[Recipe, Certificate
 
 def conditions_of(recipe: Recipe, pipe: Pipe, factors: Factors | None) -> dict[str, str]:
     """All that a picture depends on but its prompt and seed: the conditions of factors, and the factors themselves."""
-    found = conditions(recipe, pipe)
+    found = conditions(recipe, pipe, also=("vae",))
     found.pop(PROMPTS)
     return {**found, SUM: _digest({} if factors is None else factors.tensors)}
 

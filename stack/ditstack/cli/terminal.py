@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def _recipes(begun: str) -> list[str]:
+def suggest_recipes(begun: str) -> list[str]:
+    """Recipes that begin so, for a shell to complete."""
     from ditstack.recipe.layers import shelf_names
 
     return [name for name in shelf_names() if name.startswith(begun)]
@@ -32,13 +34,13 @@ def suggest_words(begun: str) -> list[str]:
     from ditstack.recipe.adapter import STAGES, methods
 
     words = [word for stage in STAGES for method in methods(stage) for word in (method, f"{stage}/{method}")]
-    return [*_recipes(begun), *(word for word in words if word.startswith(begun))]
+    return [*suggest_recipes(begun), *(word for word in words if word.startswith(begun))]
 
 
 RecipeName = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", autocompletion=_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
+        metavar="RECIPE", autocompletion=suggest_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
     ),
 ]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
@@ -71,6 +73,20 @@ def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
     if not found or len(found) < count:
         raise BadFile(f"recipe {recipe.name} names {len(found)} prompts; give --prompts FILE")
     return found[:count] if count else found
+
+
+def size_of(text: str, option: str) -> int:
+    """Bytes of "16GB", "800 MB", "24GiB" or "1000000"; 0 for nothing.
+
+    Raises:
+        BadFile: it is no size.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\d{1,18})\s*([kmg]?)(i?)b?", text.strip().lower(), re.ASCII)
+    if text and found is None:
+        raise BadFile(f"{option}: found {text[:40]!r}; wanted a size such as 16GB")
+    if found is None:
+        return 0
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmg".index(found[2] or " "))
 
 
 @contextmanager

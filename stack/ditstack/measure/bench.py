@@ -124,12 +124,14 @@ def trial(
     batch: int = BATCH,
     told: Callable[[int], None] = lambda done: None,
     against: Recipe | None = None,
+    pairs: int = PAIRS,
 ) -> Trial:
     """Load a recipe, warm up, and sample every prompt; the seeds count up from the recipe's.
 
     Args:
         told: of how many pictures are done.
         against: a recipe to race, with both in memory.
+        pairs: of the race.
     """
     reset_peak_memory()
     stack = load(recipe)
@@ -147,7 +149,7 @@ def trial(
     )
     ratio = spent / would_spend if would_spend else 1.0
     flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
-    found = None if against is None else _raced(stack, against, prompts)
+    found = None if against is None else _raced(stack, against, prompts, pairs)
     pace, lap = (found.speedup, found.seconds) if found else (None, None)
     return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, lap, _attended(stack))
 
@@ -159,13 +161,13 @@ def _attended(stack: Stack) -> float | None:
     return float(kernel.made) / float(kernel.asked) if kernel.thins else float(not kernel.ran["kernel"])
 
 
-def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Pace | None:
+def _raced(stack: Stack, against: Recipe, prompts: Sequence[str], pairs: int) -> Pace | None:
     """The race with a recipe; None where both do not fit into the memory of the GPU."""
     if not room_for_another():
         return None
     plain = load(against)
     warm_up(plain.pipe, prompts[:1], against.sampler)
-    return race(stack, plain, prompts)
+    return race(stack, plain, prompts, pairs=pairs)
 
 
 def room_for_another() -> bool:

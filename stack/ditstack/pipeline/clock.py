@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -46,8 +47,8 @@ class Clock:
         """Whether the last call came to its end."""
         self.run: Callable[..., Any] = _alone
         """In place of every call of a transformer, once step and branch are settled; given the call, module, inputs."""
-        self.before_call: list[Callable[[], None]] = []
-        """Called before the pipeline's call begins; they may call it themselves, or raise to refuse it."""
+        self.before_call: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with its arguments before the pipeline's call; they may call it themselves, or raise to refuse it."""
         self.on_call: list[Callable[[], None]] = []
         """Called when the pipeline's call begins."""
         self.on_return: list[Callable[[], None]] = []
@@ -92,16 +93,22 @@ class Clock:
         leave_calls(self._pipeline)
 
     @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self, arguments: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
         """The pipeline's call, or a denoising loop of the user's own. A second thread waits for the first to end."""
         if running() is self:  # a class that overrides __call__ and calls the one above
             yield
             return
-        with self._lock:
+        with self.held():
             for prepare in self.before_call:
-                prepare()
+                prepare(arguments)
             with running_as(self), self._inside():
                 yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no other thread calls the pipeline: what a call left here is still its own."""
+        with self._lock:
+            yield
 
     @contextmanager
     def _inside(self) -> Iterator[None]:

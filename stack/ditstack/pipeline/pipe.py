@@ -76,6 +76,7 @@ class Pipe:
         notes: sentences that a report must show, such as that a kernel is emulated.
         unguided: which rows of a pass are the unconditional half of guidance, where both halves share it.
         scheduler: with which the stack samples.
+        bound_for: the device that weights are moved to once they are rounded; None where they lie there already.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
@@ -83,8 +84,6 @@ class Pipe:
     """The conditions that its stages' factors were fitted under."""
     fitted_for: frozenset[str] = frozenset()
     """Fields of the sampler that those factors cannot leave."""
-    departures: tuple[str, ...] = ()
-    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,
@@ -117,6 +116,7 @@ class Pipe:
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []
+        self.bound_for: torch.device | None = None
         self.scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
@@ -125,6 +125,17 @@ class Pipe:
     def device(self) -> torch.device:
         """Where it runs; offloaded weights may lie elsewhere."""
         return execution_device(self.pipeline)
+
+    def arriving(self) -> Iterator[Block]:
+        """Every block in turn, brought to where it will run if it waits elsewhere, so that it is rounded there alone.
+
+        What is rounded while its turn lasts leaves room for the next: never is more than one block there as it was.
+        """
+        for blocks in self.blocks.values():
+            for block in blocks:
+                if self.bound_for is not None:
+                    block.module.to(self.bound_for)
+                yield block
 
     @property
     def policy(self) -> StepPolicy | None:

@@ -130,7 +130,7 @@ class Model(Adapter):
         """
         if not self.source:
             raise BadFile("model.source: missing; give a hub id such as org/name, or a folder")
-        path = expand(self.source)
+        path = expand(self.files())
         if path.is_dir() and not (path / "model_index.json").is_file():
             raise BadFile(
                 f"model.source: the folder {self.source} holds no model_index.json; save_pretrained writes one"
@@ -138,8 +138,15 @@ class Model(Adapter):
         if not path.is_dir() and (self.source.count("/") != 1 or self.source.startswith((".", "/", "~"))):
             raise BadFile(f"model.source: there is no folder {self.source}, and it is not a hub id (org/name)")
 
-    def load(self) -> Any:
+    def files(self) -> str:
+        """What the loader is given: a hub id, or a folder."""
+        return self.source
+
+    def load(self, wait: bool = False) -> Any:
         """The pipeline, in its dtype and on its device.
+
+        Args:
+            wait: leave weights where they were read, until `settle`: they are to be rounded on their way to the device.
 
         Raises:
             BadFile: the folder is missing or torn.
@@ -154,7 +161,7 @@ class Model(Adapter):
         except LOADING as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {self._told(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
-            pipeline.to(self.place())
+            pipeline.to("cpu" if wait else self.place())
         elif self.offload == "model":
             pipeline.enable_model_cpu_offload(device=self.place())
         pipeline.set_progress_bar_config(disable=True)
@@ -187,9 +194,16 @@ class Model(Adapter):
         )
 
     def settle(self, pipeline: Any) -> None:
-        """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
+        """Move what waited, or begin to move weights tensor by tensor, now that those stand that will be moved."""
         if self.by_tensor:
             pipeline.enable_group_offload(onload_device=self.place(), offload_type="leaf_level", use_stream=True)
+        elif self.waits:
+            pipeline.to(self.place())
+
+    @property
+    def waits(self) -> bool:
+        """Whether weights that are rounded first can wait for that in the computer's memory."""
+        return self.offload == "none" and self.place().type != "cpu"
 
     @property
     def by_tensor(self) -> bool:

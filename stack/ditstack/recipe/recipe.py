@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from ditstack.errors import RecipeError
+from ditstack.pipeline.samplers import MOST_STEPS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
@@ -31,7 +32,7 @@ class Sampler(Section):
     """Settings of that scheduler that differ from the model's own."""
     grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
-    steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 28
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
     """The guidance scale, whichever argument of the pipeline takes it."""

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
-from ditstack.errors import BadFile
+from ditstack.cli.app import app
+from ditstack.errors import BadFile, RecipeError
 from ditstack.files import write_atomically
 from ditstack.matrix import cell
 from ditstack.matrix.cell import Bench, Record, tasks
 from ditstack.matrix.combine import Job
-from ditstack.matrix.schema import Cell, Matrix
+from ditstack.matrix.schema import Cell, Matrix, read
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import find
@@ -154,16 +156,50 @@ def test_a_folder_with_another_survey_is_refused(tmp_path: Path) -> None:
         Job(survey(), tmp_path).run(QUIET)
 
 
-def test_stages_that_did_nothing_are_idle_and_never_ok(tmp_path: Path) -> None:
-    asked = survey({"attention": ["native", "sparse"], "cache": ["none", "fbcache"]}, steps=2)
+def test_a_matrix_of_a_stack_that_skips_nothing_says_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        """The process that measures, in this one."""
+
+        returncode = 0
+
+        def __init__(self, words: list[str], **how: object) -> None:
+            cell.main(Path(words[-1]))
+
+        poll, kill, wait = (lambda self: 0,) * 3
+
+    monkeypatch.setattr("ditstack.matrix.combine.subprocess.Popen", Worker)
+    words = ["--methods", "cache=none,fbcache", "--prompts", "1", "--out", str(tmp_path / "m")]
+    changes = [
+        word for one in ("sampler.steps=2", "sampler.guidance=1.0", "quality.psnr_min=1") for word in ("--set", one)
+    ]
+    said = CliRunner().invoke(app, ["matrix", "--model", "tiny", *words, *changes])
+    assert "2 cells: 1 ok, 1 idle\n" in said.output
+    plain, asleep = read(tmp_path / "m" / "matrix.json").cells
+    assert (plain.status, plain.reasons) == ("ok", [])
+    assert (asleep.status, asleep.reasons[0]) == ("idle", "idle: cache skipped nothing; every step ran in full")
+
+
+def test_a_sampler_varies_as_stages_do_and_is_measured_against_all_steps(tmp_path: Path) -> None:
+    asked = survey({"sampler": ["none", "unipc-2", "euler-4"], "cache": ["none", "reuse"]})
+    fewer = {"sampler": "unipc-2", "cache": "reuse"}
+    sampler = asked.recipe(fewer).sampler
+    assert (sampler.scheduler, sampler.steps, sampler.guidance) == ("UniPCMultistepScheduler", 2, 1.0)
+    assert [name_of(part) for part in asked.parts(fewer)] == ["unipc-2-none", "none-reuse"]
+    assert asked.parts({"sampler": "euler-4", "cache": "reuse"}) == [], "the recipe's own sampler accelerates nothing"
+    assert asked.plain(fewer) == asked.recipe({}).plain()
     asked = asked.model_copy(update={"base": {**asked.base, "quality": {"psnr_min": 1.0}}})
-    records = [bench(tmp_path / "work", asked).record(chosen).cell for chosen in asked.combinations()]
-    found = {one.name: (one.status, [said for said in one.reasons if said.startswith("idle")]) for one in records}
-    assert found["native-none"] == ("ok", [])
-    assert found["native-fbcache"] == ("idle", ["idle: cache skipped nothing; every step ran in full"])
-    status, said = found["sparse-fbcache"]
-    assert status == "idle"
-    assert said[0].startswith("idle: attention made 9") or said[0].startswith("idle: attention made 100")
+    alone = bench(tmp_path / "work", asked).record({"sampler": "unipc-2", "cache": "none"}).cell
+    assert (alone.steps, alone.macs_ratio) == ({"full": 2}, 0.5)
+    assert (alone.status, alone.control) == ("ok", ""), "it is what controls are, and stands beside none"
+    assert 1 < alone.psnr_each[0] < math.inf
+    with pytest.raises(RecipeError, match="wanted a solver and its steps, such as unipc-20"):
+        survey({"sampler": ["unipc"]})
+
+
+def test_a_sampler_may_vary_on_a_lora_that_brings_steps_of_its_own() -> None:
+    asked = survey({"distill": ["none", "lora"], "sampler": ["none", "dpm-3"], "cache": ["none"]}, steps=6)
+    steps = [asked.recipe(one).sampler.steps for one in asked.combinations()]
+    assert steps == [6, 3, 4, 3]
 
 
 def test_a_cache_below_its_control_is_not_ok_though_it_keeps_the_gate(

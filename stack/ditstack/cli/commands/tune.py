@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, telling
+from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, size_of, telling
 from ditstack.errors import BadFile
 from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
 
-SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-
 
 def tune(
     model: Annotated[str, typer.Option(help="The recipe to accelerate: a name on the shelf or a path.")],
-    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline.")] = None,
+    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline: the mean.")] = None,
+    psnr_p5_min: Annotated[float | None, typer.Option(help="The 5th percentile, which sees broken pictures.")] = None,
     ssim_min: Annotated[float | None, typer.Option()] = None,
     agreement_drop_max: Annotated[float | None, typer.Option()] = None,
     speedup_min: Annotated[float | None, typer.Option()] = None,
+    gates: Annotated[
+        list[str],
+        typer.Option("--gate", metavar="NAME=LIMIT", help="Any other of `quality`: lpips_max=0.1."),
+    ] = [],  # noqa: B006
     max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Such as 16GB.")] = "",
     methods: Annotated[
         list[str], typer.Option(metavar="STAGE=WORD,WORD", help="What to try at a stage; else all that can run here.")
@@ -40,16 +42,16 @@ def tune(
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
-    limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}
-    limits |= {"speedup_min": speedup_min}
-    gate = [f"quality.{name}={limit}" for name, limit in limits.items() if limit is not None]
-    base = Recipe.read(model, [*changes, *gate])
+    limits = {"psnr_min": psnr_min, "psnr_p5_min": psnr_p5_min, "ssim_min": ssim_min}
+    limits |= {"agreement_drop_max": agreement_drop_max, "speedup_min": speedup_min}
+    named = [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
+    base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
-        raise BadFile("tune needs a gate; give --psnr-min 35, or a recipe with one")
+        raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
     target = path or Path(f"{base.name}-tuned.yaml")
     require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
     axes = axes.parse([word for text in methods for word in text.split()])
-    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
+    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory, "--max-memory"), model, target)
 
 
 def _tune(
@@ -71,15 +73,3 @@ def _tune(
     write_atomically(target, signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
     out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
-
-
-def size_of(text: str) -> int:
-    """Bytes of "16GB", "800 MB" or "1000000"; 0 for nothing.
-
-    Raises:
-        BadFile: it is no size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
-    if text and found is None:
-        raise BadFile(f"--max-memory: found {text!r}; wanted a size such as 16GB")
-    return int(float(found[1]) * SIZES[found[2]]) if found else 0
