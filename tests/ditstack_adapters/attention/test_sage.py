@@ -63,7 +63,7 @@ def test_what_1_x_answers_wrongly_is_declined_with_a_reason() -> None:
     reasons = {
         "not a multiple of 64": sage.attend_1(q, k, v, call(q)),
         "between single tokens": sage.attend_1(q, k, v, call(q, torch.zeros(80, 80))),
-        "from each item": sage.attend_1(q, k, v, call(q, (torch.rand(2, 1, 1, 80) < 0.5))),
+        "between the items": sage.attend_1(q, k, v, call(q, (torch.rand(2, 1, 1, 80) < 0.5))),
         "as many keys": sage.attend_1(q[:, :, :64], k, v, call(q, causal=True)),
         "72 wide": sage.attend_1(*qkv(64, 64, 72), call(q)),
     }
