@@ -56,8 +56,8 @@ def _prove(recipe: Recipe, given: list[str] | None, pictures: int, told: Told) -
     count = pictures or pictures_wanted(recipe.quality.promise)[1]
     try:
         prompts = chosen_prompts(recipe, str(count)) if given is None else given[: pictures or None]
-    except ValueError as error:
-        raise BadFile(f"the promise wants {count} prompts, and {error}; give --prompts FILE") from None
+    except BadFile as error:
+        raise BadFile(f"the promise wants {count} prompts, and {error}") from None
     certificate = certify(recipe, prompts, told.tell, told.count)
     if certificate is None:
         out.print(f"no setting is proved to keep the promise ({recipe.quality.promise}): run every step in full")

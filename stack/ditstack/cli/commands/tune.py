@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, size_of, telling
 from ditstack.errors import BadFile
+from ditstack.files import expand
 from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
+    from ditstack.folders import own_file
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
@@ -48,17 +51,25 @@ def tune(
     base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
         raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
-    target = path or Path(f"{base.name}-tuned.yaml")
-    require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
-    axes = axes.parse([word for text in methods for word in text.split()])
-    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory, "--max-memory"), model, target)
+    target = expand(path or Path(f"{base.name}-tuned.yaml"))
+    ours = lambda path: overwrite and is_signed(path)  # noqa: E731
+    require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
+    axes, limit = axes.parse([word for text in methods for word in text.split()]), size_of(max_memory, "--max-memory")
+    wanted = chosen_prompts(base, prompts)
+    with own_file(target, ours) as write:
+        _tune(base, wanted, axes, limit, model, target, write)
 
 
 def _tune(
-    base: Recipe, prompts: list[str], axes: dict[str, list[str]], max_memory: int, extends: str, target: Path
+    base: Recipe,
+    prompts: list[str],
+    axes: dict[str, list[str]],
+    max_memory: int,
+    extends: str,
+    target: Path,
+    write: Callable[[bytes], None],
 ) -> None:
     from ditstack.compat import hush_loading
-    from ditstack.files import write_atomically
     from ditstack.measure.check import remember
     from ditstack.recipe.recipe import Recipe
     from ditstack.tuning.tune import Tuner, written
@@ -70,6 +81,6 @@ def _tune(
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
-    write_atomically(target, signed(written(choice, base, extends)).encode())
+    write(signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
     out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
