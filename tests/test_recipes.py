@@ -31,11 +31,20 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
     recipe = Recipe.read(name)
     model, quantize, attention, cache = name.split("-")[:4]
     method = {stage: type(adapter).__module__.rpartition(".")[2] for stage, adapter in recipe.stages()}
-    assert (method["model"], method["attention"], method.get("cache", "none")) == (model, attention, cache)
+    kernels = getattr(recipe.adapters["attention"], "kernels", ())  # `auto` may take the kernel of the name
+    assert attention in (method["attention"], *kernels)
+    assert (method["model"], method.get("cache", "none")) == (model, cache)
     assert ("quantize" in method) == (quantize != "none")
     named = re.fullmatch(r"(\d+)(step|eval)", name.split("-")[-1])
     assert (named is not None) == ("distill" in method)
     assert named is None or int(named[1]) == recipe.sampler.steps
+
+
+@pytest.mark.parametrize("name", [name for name in shelf_names() if not name.startswith("tiny")])
+def test_what_torchao_rounds_for_a_gpu_is_compiled(name: str) -> None:
+    """Uncompiled it is slower than bf16."""
+    adapters = Recipe.read(name).adapters
+    assert "compile" in adapters or getattr(adapters.get("quantize"), "method", "") != "torchao"
 
 
 @pytest.mark.parametrize("name", [name for name in shelf_names() if name.startswith("tiny")])

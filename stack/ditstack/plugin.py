@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
+    from ditstack.attention.dispatch import Call, Declined, Kernel, choose_backend, replace_attention
+    from ditstack.attention.masks import without_hidden
+    from ditstack.attention.rivals import Fastest, rivals
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from ditstack.weights.dense import is_beside
 
 _ROOMS = {
-    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
+    "attention.dispatch": ("Call", "Declined", "Kernel", "choose_backend", "replace_attention"),
+    "attention.masks": ("without_hidden",),
+    "attention.rivals": ("Fastest", "rivals"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
     "caching.feature_cache": ("FeatureCache",),
@@ -66,12 +70,12 @@ _MODULES = {
 
 __all__ = [
     "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
-    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
-    "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions", "cache_branches",
-    "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability", "is_beside",
-    "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention", "suggest", "trace",
-    "tune_gains", "wrong_corrections",
+    "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "Fastest", "FeatureCache", "Fit",
+    "FittedMultistepScheduler", "Kernel", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit",
+    "SamplerWish", "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions",
+    "cache_branches", "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability",
+    "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention",
+    "rivals", "suggest", "trace", "tune_gains", "without_hidden", "wrong_corrections",
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Icc(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
     factors_field: ClassVar[str] = "factors"
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
-    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate", "moments_gb"})
 
     interval: Annotated[int, Field(ge=1)] = 2
     """One step in so many is full; 1 runs every step in full."""
@@ -49,6 +49,8 @@ class Icc(Cache):
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
     """What to do where factors are missing or stale: fit them now, or refuse."""
+    moments_gb: Annotated[float, Field(ge=0, strict=False)] = 8.0
+    """GB of a GPU that what calibration adds up may take; the rest is added up in the host's memory, more slowly."""
 
     @model_validator(mode="after")
     def _ranks_that_can_be_compared(self) -> Icc:
@@ -105,7 +107,7 @@ class Icc(Cache):
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
+        wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity", self.moments_gb)
         return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:

@@ -38,7 +38,7 @@ class Mixed(Cache):
     trial: ClassVar[dict[str, Any]] = {"schedule": "FSCFRCS"}
     factors_field: ClassVar[str] = "factors"
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
-    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate", "moments_gb"})
 
     schedule: Annotated[str, AfterValidator(_word)] = "F (SCSF)..."
     """F full, C calibrated, S forecast, R reused: FSCS FSS, F 3(SCS), or FSCS... to the end."""
@@ -56,6 +56,8 @@ class Mixed(Cache):
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
     """What to do where factors are missing or stale: fit them now, or refuse."""
+    moments_gb: Annotated[float, Field(ge=0, strict=False)] = 8.0
+    """GB of a GPU that what calibration adds up may take; the rest is added up in the host's memory, more slowly."""
 
     @property
     def word(self) -> Word:
@@ -129,7 +131,8 @@ class Mixed(Cache):
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+        wish = Wish("rrr", self.rank, self.macs, room_gb=self.moments_gb)
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
         from ditstack.plugin import LowRankLinears

@@ -183,6 +183,6 @@ class SvdCache(Cache):
         return predictors.Ema(self.beta) if self.predictor == "ema" else predictors.Reuse()
 
     def _find_basis(self, feature_BTD: Tensor) -> Tensor:
-        from ditstack.maths.lowrank import gram, principal
+        from ditstack.maths.lowrank import gram, leading
 
-        return principal(gram(feature_BTD), self.rank, self.energy)
+        return leading(gram(feature_BTD), self.rank, self.energy)

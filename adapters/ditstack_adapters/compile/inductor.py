@@ -42,6 +42,10 @@ class Inductor(Adapter):
         return frozenset(facts | {Capability.PASSING} if self.replays else facts)
 
     @property
+    def gives(self) -> frozenset[Capability]:
+        return frozenset({Capability.FUSED})
+
+    @property
     def replays(self) -> bool:
         """Whether CUDA graphs are replayed: what one computes lasts until the next."""
         return self.mode in ("reduce-overhead", "max-autotune")
@@ -79,6 +83,8 @@ class _Region:
         function, owner = getattr(forward, "__func__", forward), getattr(forward, "__self__", None)
         bound = () if owner is None else (owner,)
         compiled, pipe = self._compiled(function), self.pipe
+        # a graph's next replay, such as guidance's second pass, writes where this one did; blocks' are read at once
+        keeps = self.adapter.replays and self.adapter.region == "whole"
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if pipe.as_written:
@@ -86,7 +92,7 @@ class _Region:
             before = counters["stats"]["unique_graphs"]
             out = compiled(*bound, *args, **kwargs)
             pipe.compiled = (pipe.compiled or 0) + counters["stats"]["unique_graphs"] - before
-            return out
+            return _copied(out) if keeps else out
 
         return run
 
@@ -99,3 +105,10 @@ class _Region:
             how = {"fullgraph": True, "backend": self.adapter.backend, **mode}
             self._made[function] = compile_apart(function, FORMS, **how)
         return self._made[function]
+
+
+def _copied(out: Any) -> Any:
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(Tensor, Tensor.clone, out)

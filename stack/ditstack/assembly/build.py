@@ -90,6 +90,11 @@ def standing_on(pipeline: Any) -> Pipe | None:
     return found if found is not None and found.pipeline is pipeline else None
 
 
+def changed_weights(pipe: Pipe) -> dict[str, Adapter]:
+    """The stages that changed the weights of a pipe's transformers, now or earlier."""
+    return {stage: one for module in pipe.transformers.values() for stage, one in _DONE.get(module, {}).items()}
+
+
 def take_down(pipe: Pipe) -> list[str]:
     """Give a pipeline back as it was before its stack.
 
@@ -101,7 +106,7 @@ def take_down(pipe: Pipe) -> list[str]:
         pipe.clock.leave()
         for undo in reversed(pipe.undo):
             undo()
-    done = {stage: one for name in pipe.transformers.values() for stage, one in _DONE.get(name, {}).items()}
+    done = changed_weights(pipe)
     return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
 
 
@@ -174,6 +179,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
 def _set_scheduler(pipe: Pipe, scheduler: Any) -> None:
     before, pipeline = pipe.pipeline.scheduler, pipe.pipeline
     pipeline.scheduler = pipe.scheduler = scheduler
+    pipe.own_scheduler = before
 
     def undo() -> None:
         if pipeline.scheduler is pipe.scheduler and before is not pipe.scheduler:

@@ -55,7 +55,7 @@ class LowRankLinears(CacheMemory["_Kept"]):
             full.append(clock.index)
         elif len(full) > 1:
             beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
-            self.beyond = torch.tensor(beyond, device=self.pipe.device)
+            self.beyond = torch.full((), beyond, device=self.pipe.device)  # filled there: a copy would be waited for
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Correct by these factors from the next generation on; see `read_corrections`."""

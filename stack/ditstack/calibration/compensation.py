@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.linears import find_linears
+from ditstack.calibration.moments import Moments
 from ditstack.calibration.statistics import Grams, seeing
 from ditstack.errors import BadFile
 from ditstack.maths.lowrank import regress
@@ -70,14 +71,17 @@ def fit_compensation(pipe: Pipe, calibration: Calibration, rank: int | float) ->
         return seen, seen
 
     sums: dict[str, Tensor] = {}
+    moments = Moments(sums)
 
     def run(place: range) -> None:
-        with seeing(linears, Grams(wanted, sums)):
+        with seeing(linears, Grams(wanted, moments)):
             calibration.uncached_latents(place)
+        moments.settle()
 
     calibration.gather("rounding errors", sums, run)
     out, back = {}, []
     for name, gram in sums.items():
+        gram = gram.to(pipe.device)
         error = errors[name].to(gram)
         size = rank if isinstance(rank, int) else max(1, round(rank * min(error.shape)))
         pair = regress(error, gram)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration.compensation import running_weight
+from ditstack.calibration.moments import ROOM_GB, Moments
 from ditstack.calibration.statistics import Channels, Grams, Replay, See, Since, Survey, seeing
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.maths.lowrank import (
@@ -41,12 +42,14 @@ class Wish:
         rank: components of every linear, or their share of its smaller width.
         macs: what a calibrated step may cost, as a share of a full one; ranks then go where they pay.
         weighted: whether an output's error counts by what it does to the transformer's output.
+        room_gb: GB of the GPU that what is added up of activations may take.
     """
 
     by: By
     rank: int | float
     macs: float | None = None
     weighted: bool = True
+    room_gb: float = ROOM_GB
 
 
 class Fit:
@@ -103,25 +106,27 @@ class Fit:
 
     def _regression(self) -> Callable[[str], Pair]:
         observed = self.wish.by == "rrr_observed"
-        sums: dict[str, Tensor] = {}
-        gram = Grams(self._moment, sums)
-        cross = Grams(lambda name, x, y: (y, x) if observed else None, sums, "observed ")
+        moments = Moments(sums := {}, self.wish.room_gb)
+        gram = Grams(self._moment, moments)
+        cross = Grams(lambda name, x, y: (y, x) if observed else None, moments, "observed ")
 
         def see(name: str, dx: Tensor, dy: Tensor) -> None:
             gram(name, dx, dy)
             cross(name, dx, dy)
 
-        self._run("increments", Since(self.pipe, see, self.order), sums)
+        self._run("increments", Since(self.pipe, see, self.order), sums, moments.settle)
+        if moments.most:
+            self.calibration.tell(f"increments: their sums took at most {moments.most / 1e9:.1f} GB of the GPU")
         if self.wish.weighted:
             self.calibration.gather("sensitivity of the output", self.metrics, self._sense, count=1)
 
         def fitted(name: str) -> Pair:
             source = self.survey.inputs[name] if self._by_input(name) else name
-            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64))
-            weight = self._weight(name).to(moment)
+            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64)).to(self.pipe.device)
+            weight, metric = self._weight(name).to(moment), self.metrics.get(name)
             if f"observed {name}" in sums:
                 weight = observed_map(weight, moment, sums[f"observed {name}"].to(moment))
-            return regress(weight, moment, self.metrics.get(name))
+            return regress(weight, moment, metric)
 
         return fitted
 
@@ -148,14 +153,19 @@ class Fit:
         self.survey.finish()
 
     def _sense(self, _place: range) -> None:
-        self.metrics.update(self.replay.sensitivity(self.linears))
+        self.metrics.update(self.replay.sensitivity(self.linears, room_gb=self.wish.room_gb))
 
-    def _run(self, part: str, see: See, sums: dict[str, Tensor]) -> None:
-        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered."""
+    def _run(self, part: str, see: See, sums: dict[str, Tensor], settle: Callable[[], None] = lambda: None) -> None:
+        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered.
+
+        Args:
+            settle: called after each prompt, when `sums` must hold all that it told.
+        """
 
         def run(place: range) -> None:
             with seeing(self.linears, see):
                 self.calibration.uncached_latents(place)
+            settle()
 
         self.calibration.gather(part, sums, run)
 

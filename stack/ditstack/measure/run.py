@@ -9,13 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ditstack import paper
+from ditstack.assembly.comparison import compare
 from ditstack.assembly.sample import Pictures
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.compat import hush_loading, require
 from ditstack.files import write_atomically
 from ditstack.folders import folder_atomically
-from ditstack.measure import pictures as paper
-from ditstack.measure.bench import compare, race, room_for_another, timed_sample
+from ditstack.measure.bench import race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
 from ditstack.measure.told import Told
 from ditstack.recipe import plan

@@ -18,7 +18,7 @@ from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.passes import Passes
 from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
 
-__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe", "execution_device", "transformers_of"]
+__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Off", "Pipe", "execution_device", "transformers_of"]
 
 TRANSFORMERS = ("transformer", "transformer_2")
 
@@ -73,7 +73,7 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
-        scheduler: with which the stack samples.
+        scheduler: with which the stack samples; `own_scheduler` is the one that the pipeline came with.
         bound_for: the device that weights are moved to once they are rounded; None where they lie there already.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
@@ -115,6 +115,7 @@ class Pipe:
         self.undo: list[Callable[[], None]] = []
         self.bound_for: torch.device | None = None
         self.scheduler: Any = pipeline.scheduler
+        self.own_scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 
@@ -180,6 +181,20 @@ class Pipe:
         if self.attention is not None:
             self.attention.ran.clear()
         self.compiled = None if self.compiled is None else 0
+
+
+class Off:
+    """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.passes, self.before = pipe.passes, pipe.passes.cache_on
+        self.passes.cache_on = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.passes.cache_on = self.before
 
 
 def execution_device(pipeline: Any) -> torch.device:

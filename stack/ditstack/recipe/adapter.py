@@ -89,6 +89,11 @@ class Adapter(BaseModel):
         return frozenset()
 
     @property
+    def needs_later(self) -> frozenset[Capability]:
+        """What a later stage must give, unless the machine does: without it this stage would be a loss."""
+        return frozenset()
+
+    @property
     def gives(self) -> frozenset[Capability]:
         return frozenset()
 
@@ -225,6 +230,10 @@ class Attention(Adapter):
     @property
     def drops(self) -> frozenset[Capability]:
         return frozenset({Capability.FREE_ATTENTION})
+
+    def dense_kernels(self) -> dict[str, Any]:
+        """Kernels by name, (q, k, v, call) -> out or Declined, that may stand for PyTorch's own where no mask is."""
+        return {}
 
 
 def methods(stage: str) -> list[str]:

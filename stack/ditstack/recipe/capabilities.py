@@ -40,6 +40,8 @@ class Capability:
     CUDA: ClassVar[Capability]
     SM80: ClassVar[Capability]
     SM89: ClassVar[Capability]
+    SM100: ClassVar[Capability]
+    FUSED: ClassVar[Capability]
 
     def holds(self, device: str) -> bool:
         """Whether the machine gives it to a model on `device`."""
@@ -81,6 +83,11 @@ Capability.COMPILER = Capability("there is a compiler: of C++, or Triton where t
 Capability.CUDA = Capability("the model runs on a CUDA GPU", _at_least(1, 0))
 Capability.SM80 = Capability("the GPU is of compute capability 8.0 or newer", _at_least(8, 0))
 Capability.SM89 = Capability("the GPU is of compute capability 8.9 or newer", _at_least(8, 9))
+Capability.SM100 = Capability("the GPU is of compute capability 10.0 or newer", _at_least(10, 0))
+Capability.FUSED = Capability(
+    "what it rounds at every step is compiled, where there is a GPU: write `compile: inductor`",
+    lambda device: compute_capability(device) == (0, 0),
+)
 
 
 def machine(device: str = "auto") -> frozenset[Capability]:

@@ -10,7 +10,7 @@ from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
 from ditstack import apply, load
 from ditstack.assembly.sample import sample
 from ditstack.errors import BadFile, BadPipeline, RecipeError
-from ditstack.measure.pictures import image
+from ditstack.paper import image
 from ditstack.recipe.recipe import Recipe, Sampler
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.model.auto import Auto
