@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of long work, and two commands on one output: nothing half-written, and the same command goes on."""
+"""Ctrl-C in the middle of long work, and two commands on one output: nothing half-written, the same command goes on."""
 
 import sys
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     from ditstack.cli import app
 
     monkeypatch.setattr("ditstack.compat.hush", lambda: None)
-    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
     monkeypatch.setattr("ditstack.calibration.run.PAUSE", 0)
     monkeypatch.chdir(tmp_path)
     Path("p.txt").write_text(PROMPTS)
