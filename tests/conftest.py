@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def short_prompts() -> Iterator[None]:
-    """FLUX pads every prompt to 512 tokens, on which calibrations of tiny pipelines would spend nearly all their time."""
+    """FLUX pads every prompt to 512 tokens, where a tiny pipeline's calibrations would spend nearly all their time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ditstack_adapters.model.flux.Flux.call", {"max_sequence_length": TEXT_LENGTH})
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from ditstack.pipeline.blocks import Block, find_blocks
 from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.passes import Passes
 from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+from ditstack.pipeline.records import PassInputs
 
 __all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Off", "Pipe", "execution_device", "transformers_of"]
 
@@ -73,6 +74,7 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
+        unguided: which rows of a pass are the unconditional half of guidance, where both halves share it.
         scheduler: with which the stack samples; `own_scheduler` is the one that the pipeline came with.
         bound_for: the device that weights are moved to once they are rounded; None where they lie there already.
         undo: how what stands on it is taken off again, in the order in which it was put on.
@@ -100,6 +102,7 @@ class Pipe:
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         self.conditioning_modules: tuple[str, ...] = ()
         self.fps = 0
+        self.unguided: Callable[[PassInputs], Sequence[bool]] = lambda inputs: [False] * len(inputs.hidden_states)
         _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
