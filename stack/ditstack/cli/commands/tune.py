@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def tune(
     model: Annotated[str, typer.Option(help="The recipe to accelerate: a name on the shelf or a path.")],
-    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline: the mean.")] = None,
+    psnr_min: Annotated[float | None, typer.Option(help="Mean PSNR in dB to the plain model, by its low end.")] = None,
     psnr_p5_min: Annotated[float | None, typer.Option(help="The 5th percentile, which sees broken pictures.")] = None,
     ssim_min: Annotated[float | None, typer.Option()] = None,
     agreement_drop_max: Annotated[float | None, typer.Option()] = None,
@@ -40,7 +40,10 @@ def tune(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
+    """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none.
+
+    A gate is judged by the worse end of its 95 % interval: more prompts make it narrower.
+    """
     from ditstack.folders import own_file
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
@@ -83,4 +86,7 @@ def _tune(
         sys.exit(3)
     write(signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
-    out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
+    gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
+    out.print(
+        "\n".join([f"chosen: {choice.run}", *gate, *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False
+    )
