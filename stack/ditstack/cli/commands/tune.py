@@ -54,13 +54,15 @@ def tune(
     base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
         raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
-    target = expand(path or Path(f"{base.name}-tuned.yaml"))
-    ours = lambda path: overwrite and is_signed(path)  # noqa: E731
+    target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
     require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
-    axes, limit = axes.parse([word for text in methods for word in text.split()]), size_of(max_memory, "--max-memory")
-    wanted = chosen_prompts(base, prompts)
+    axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
     with own_file(target, ours) as write:
-        _tune(base, wanted, axes, limit, model, target, write)
+        _tune(base, chosen_prompts(base, prompts), axes, limit, model, target, write)
+
+
+def _nobodys(path: Path) -> bool:
+    return False
 
 
 def _tune(
