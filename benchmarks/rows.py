@@ -30,8 +30,10 @@ CACHES: dict[str, dict[str, Any]] = {
     "guidance cache without the difference": {"method": "halves", "interval": 4, "every": 2, "difference": False},
     "guidance off after .8": {"method": "halves", "interval": 5, "every": 1, "guided_to": 0.8},
     "guidance off before .1": {"method": "halves", "interval": 5, "every": 1, "guided_from": 0.1},
-    "threshold by row": {"method": "firstblock", "threshold": 0.35},
-    "error-controlled, budget 1.5": {"method": "paced", "interval": 4, "tolerance": 0.06},
+    "threshold by row, .3": {"method": "firstblock", "threshold": 0.3},
+    "threshold by row, .5": {"method": "firstblock", "threshold": 0.5},
+    "error-controlled, tolerance .07": {"method": "paced", "interval": 4, "tolerance": 0.07},
+    "error-controlled, tolerance .06": {"method": "paced", "interval": 5, "tolerance": 0.06},
 }
 
 

@@ -92,6 +92,7 @@ class Job:
 
         writer = PictureWriter()
         data, module = PromptData(self.spec, self.stopping), DiffusionModule(self.spec.recipe, self.make)
+        module.certificate = self.spec.certificate
         bar = self._bar(data, writer, console)
         trainer = self.trainer([writer, *([bar] if bar else [])])
         self.stopping.listen()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, RecipeName, err
+from ditstack.cli.terminal import AsJson, Changes, Promise, RecipeName, err
 from ditstack.errors import BadFile, Unfinished
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def batch(
     prompt: Prompt = None,
     strict: Strict = False,
     resume: Resume = False,
+    promise: Promise = False,
     log_format: LogFormat = "text",
     changes: Changes = [],  # noqa: B006
     as_json: AsJson = False,
@@ -67,7 +68,7 @@ def batch(
     from ditstack.batch.run import Job
     from ditstack.batch.spec import BatchSpec
 
-    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
+    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision, promise)
     _run(Job(spec, devices, nodes, strategy, logger, log_format), as_json)
 
 
@@ -111,6 +112,10 @@ def _summary(report: BatchReport, folder: str) -> str:
         stages = ", ".join(f"{name} {seconds:.3g}" for name, seconds in report.cost.stage_seconds_per_picture.items())
         each = f"{report.cost.device_seconds_per_picture:.3g} device-seconds per picture ({stages})"
         lines.append(f"cost: {report.cost.pictures_per_hour:,.0f} pictures per hour, {each}")
+    if (kept := report.promise) is not None:
+        lines.append(f"promise: {kept.pictures} pictures certified: {kept.certificate}")
+        lines += [f"promise: {count} pictures {why}" for why, count in kept.in_full.items()]
+        lines += [f"promise: {kept.drift}"] * bool(kept.drift)
     if report.failures:
         lines.append(f"{report.failures} rows failed: {folder}/errors.jsonl")
     if not report.complete:
