@@ -137,6 +137,22 @@ def folder_atomically(path: Path, overwrite: bool = False, kind: str = "run") ->
             raise BadFile(f"{path} cannot be written: {why(error)}") from error
 
 
+def rewrite_own(path: Path, name: str, data: bytes) -> None:
+    """Write a file of a folder that `folder_atomically` made once more; one that others changed meanwhile stays.
+
+    Raises:
+        BadFile: it was changed, or cannot be written.
+    """
+    folder = place(path)
+    mark = Mark.read(folder)
+    if mark is None or not mark.owns(folder, name):
+        raise BadFile(f"{folder / name} was changed by somebody else meanwhile, and is left alone")
+    try:
+        mark.rewrite(folder, name, data)
+    except OSError as error:
+        raise BadFile(f"{path} cannot be written: {why(error)}") from error
+
+
 @contextmanager
 def own_file(
     path: Path, ours: Callable[[Path], bool] = lambda path: False, more: str = ""

@@ -37,6 +37,14 @@ class Mark:
         data = {"ditstack": self.kind, "files": self.files}
         write_atomically(folder / MARK, (json.dumps(data, indent=1) + "\n").encode())
 
+    def rewrite(self, folder: Path, name: str, data: bytes) -> None:
+        """Write a file of ours once more; it is known as ours before, while and after it is replaced."""
+        new = hashlib.sha256(data).hexdigest()
+        Mark(self.kind, {**self.files, name: [*self.files.get(name, []), new]}).write(folder)
+        write_atomically(folder / name, data)
+        self.files[name] = [new]
+        self.write(folder)
+
     def owns(self, folder: Path, name: str) -> bool:
         """Whether a file is as we wrote it."""
         return name in self.files and checksum(folder / name) in self.files[name]
