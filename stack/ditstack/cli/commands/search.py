@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
-from ditstack.files import read_prompts
+from ditstack.files import expand, read_prompts
 from ditstack.marks import require_own_file, signed
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LEAST = 6
 """Prompts; a third of them is set aside for the verdict."""
+LARGEST = 2**20
+"""No rank is so large."""
 
 
 def search(
@@ -39,18 +41,21 @@ def search(
     changes: Changes = [],  # noqa: B006
 ) -> None:
     """Search the schedule of a mixed cache on the final pictures; killed, the same command resumes."""
-    from ditstack.files import write_atomically
+    from ditstack.folders import own_file
     from ditstack.recipe.recipe import Recipe
 
+    _require_sizes(size)
+    target = expand(target)
     require_own_file(target, lambda path: False)
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
         raise BadFile(f"found {len(wanted)} prompts; wanted at least {LEAST}: give --prompts FILE")
     words = samplers.split(",") if samplers else []
-    found, notes = _found(read, words, wanted, target, seconds or macs, seconds is not None, size, tries)
-    best = max(found, key=lambda one: one.score)
-    write_atomically(target, signed(best.recipe.to_yaml()).encode())
+    with own_file(target) as write:
+        found, notes = _found(read, words, wanted, target, seconds or macs, seconds is not None, size, tries)
+        best = max(found, key=lambda one: one.score)
+        write(signed(best.recipe.to_yaml()).encode())
     for one in notes:
         one.drop()
     for word, one in zip(words, found, strict=False):
@@ -59,6 +64,17 @@ def search(
     out.print(f"from {best.start.letters} to {best.best.letters}, {best.best.size:g}", soft_wrap=True)
     out.print(f"on prompts set aside: {gain} of the final latent, at {best.cost:.3f} of the uncached run's cost")
     out.print(f"wrote {target}; fit its factors with `ditstack calibrate {target}`", soft_wrap=True)
+
+
+def _require_sizes(sizes: list[float]) -> None:
+    """Refuse, before a model is loaded, what is neither a rank nor a share.
+
+    Raises:
+        BadFile: it names the first.
+    """
+    for one in sizes:
+        if not (0 < one < 1 or (1 <= one < LARGEST and one == int(one))):
+            raise BadFile(f"--size: found {one:g}; wanted a rank (a whole number from 1), or a share between 0 and 1")
 
 
 def _found(
