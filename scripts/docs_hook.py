@@ -25,7 +25,13 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("stack", "adapters", "benchmar
 from pages import methods, plugin, results, shelf  # noqa: E402
 
 logging.getLogger("ditstack").setLevel(logging.ERROR)
-MADE = {"shelf": shelf.table, "results": results.table, "matrix": results.matrix, "plugin": plugin.names}
+MADE = {
+    "memory": shelf.memory,
+    "shelf": shelf.table,
+    "results": results.table,
+    "matrix": results.matrix,
+    "plugin": plugin.names,
+}
 FROM_THE_NETWORK, WORKER = "https://unpkg.com/iframe-worker/shim", "worker_on_disk.js"
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 LINK = re.compile(r"(\]\()((?:\.\./)+[^)#\s]*)((?:#[^)\s]*)?\))")
