@@ -1,5 +1,7 @@
 """The examples are short, and run as they stand."""
 
+import ast
+import builtins
 import json
 import re
 import runpy
@@ -37,3 +39,26 @@ def test_the_cookbook_shows_a_lightning_program_that_runs_as_it_stands(
     with warnings.catch_warnings(action="ignore"):
         runpy.run_path("program.py", run_name="__main__")
     assert {path.name for path in (tmp_path / "made" / "pictures").iterdir()} == {"a.png", "b.png"}
+
+
+def unknown_names(code: str) -> set[str]:
+    """Names that a program reads and neither makes, imports nor finds among the builtins."""
+    nodes = [*ast.walk(ast.parse(code))]
+    imported = {
+        (one.asname or one.name).partition(".")[0]
+        for node in nodes
+        for one in getattr(node, "names", [])
+        if isinstance(one, ast.alias)
+    }
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return {node.id for node in names if isinstance(node.ctx, ast.Load)} - made - imported - set(dir(builtins))
+
+
+def test_no_program_in_the_readme_lacks_an_import() -> None:
+    programs = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    assert programs
+    assert not [unknown_names(code) for code in programs if unknown_names(code)]
+    assert unknown_names("pipe = FluxPipeline.from_pretrained('x', dtype=torch.bfloat16)") == {"FluxPipeline", "torch"}

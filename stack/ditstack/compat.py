@@ -75,7 +75,8 @@ def compile_apart(function: Callable[..., Any], limit: int, **how: Any) -> Calla
 
     known = inspect.signature(torch.compile).parameters
     if "isolate_recompiles" in known and "recompile_limit" in known:
-        return torch.compile(function, isolate_recompiles=True, recompile_limit=limit, **how)
+        apart: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": limit}
+        return torch.compile(function, **apart, **how)
     from torch._dynamo import config
 
     config.recompile_limit = max(config.recompile_limit, limit)

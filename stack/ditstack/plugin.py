@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
     from ditstack.pipeline.hooks import put_beneath
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
-    from ditstack.pipeline.policy import StepPolicy
+    from ditstack.pipeline.policy import COPIED, RowPolicy, StepPolicy
+    from ditstack.pipeline.records import PassInputs
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
     from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
@@ -54,8 +55,9 @@ _ROOMS = {
     "pipeline.discovery": ("trace",),
     "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
     "pipeline.hooks": ("put_beneath",),
+    "pipeline.records": ("PassInputs",),
     "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
-    "pipeline.policy": ("StepPolicy",),
+    "pipeline.policy": ("COPIED", "RowPolicy", "StepPolicy"),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
     "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
@@ -69,13 +71,61 @@ _MODULES = {
 }
 
 __all__ = [
-    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "Calibration", "Call", "Capability", "Declined", "DiffusersCache", "Fastest", "FeatureCache", "Fit",
-    "FittedMultistepScheduler", "Kernel", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit",
-    "SamplerWish", "SearchedFields", "SparseKernel", "StepPolicy", "Trunk", "Wish", "cache_attentions",
-    "cache_branches", "cache_trunks", "choose_backend", "compensation", "compile_apart", "compute_capability",
-    "is_beside", "lora_files", "lora_probe", "principal_bases", "process_of", "put_beneath", "replace_attention",
-    "rivals", "suggest", "trace", "tune_gains", "without_hidden", "wrong_corrections",
+    "CALIBRATED",
+    "COPIED",
+    "FULL",
+    "OFF",
+    "REUSED",
+    "UNDECIDED",
+    "Adapter",
+    "Attention",
+    "BadFile",
+    "BadPipeline",
+    "Cache",
+    "Calibration",
+    "Call",
+    "Capability",
+    "Declined",
+    "DiffusersCache",
+    "Fastest",
+    "FeatureCache",
+    "Fit",
+    "FittedMultistepScheduler",
+    "Kernel",
+    "Knob",
+    "LowRankLinears",
+    "Model",
+    "PassInputs",
+    "Pipe",
+    "Quantizer",
+    "RowPolicy",
+    "SamplerFit",
+    "SamplerWish",
+    "SearchedFields",
+    "SparseKernel",
+    "StepPolicy",
+    "Trunk",
+    "Wish",
+    "cache_attentions",
+    "cache_branches",
+    "cache_trunks",
+    "choose_backend",
+    "compensation",
+    "compile_apart",
+    "compute_capability",
+    "is_beside",
+    "lora_files",
+    "lora_probe",
+    "principal_bases",
+    "process_of",
+    "put_beneath",
+    "replace_attention",
+    "rivals",
+    "suggest",
+    "trace",
+    "tune_gains",
+    "without_hidden",
+    "wrong_corrections",
 ]  # fmt: skip
 
 

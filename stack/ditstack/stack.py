@@ -12,6 +12,7 @@ from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
 from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.comparison import Compared, beside, unaccelerated
 from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
@@ -21,7 +22,7 @@ from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
-from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.pipe import Off, Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.origin import origins
 from ditstack.recipe.recipe import Recipe, Sampler
@@ -90,16 +91,16 @@ class Stack:
 
     def _follow_weights(self) -> None:
         note = (
-            "the weights are others than when the stack was put up: a LoRA was loaded, fused or set, or they were cast"
+            "the weights have changed since the stack was applied: a LoRA was loaded, fused or set, or they were cast"
         )
         if self.factors is not None and not all(
             getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
         ):
-            raise StaleFactors(f"{note}; the factors belong to those before; call `apply` again")
+            raise StaleFactors(f"{note}; the factors were fitted to the former ones; call `apply` again")
         self._weights = ""
         self.pipe.passes.recount()
         if self.factors is not None:
-            note += "; the factors were fitted anew"
+            note += "; the factors were refitted"
             self._refitting = True
             try:
                 self.factors = provide_factors(self.recipe, self.pipe).factors
@@ -120,9 +121,9 @@ class Stack:
         self._weights = self._weights or fingerprint(self.pipe.transformers)
         return self._weights
 
-    def off(self) -> _Off:
+    def off(self) -> Off:
         """Switch the cache off: until `on`, or for the length of a `with` block."""
-        return _Off(self.pipe)
+        return Off(self.pipe)
 
     def on(self) -> None:
         """Switch the cache on again."""
@@ -154,6 +155,22 @@ class Stack:
             )
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+
+    def compare(
+        self, prompts: Sequence[str], seeds: Sequence[int] | None = None, plain: Any = None, negative: str | None = None
+    ) -> Compared:
+        """Pictures of this stack beside those of its pipeline without it: the report with its figures, and a grid.
+
+        Args:
+            plain: a pipeline of the same model, loaded again; needed where this one's weights were rounded.
+            negative: the negative prompt of both.
+
+        Raises:
+            BadPipeline: nothing unaccelerated is at hand.
+        """
+        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
+        with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
+            return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
 
     def make(
         self,
@@ -206,20 +223,6 @@ class Stack:
             compiled=pipe.compiled,
             notes=self.notes,
         )
-
-
-class _Off:
-    """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self.passes, self.before = pipe.passes, pipe.passes.cache_on
-        self.passes.cache_on = False
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self.passes.cache_on = self.before
 
 
 def apply(
@@ -289,6 +292,6 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, do
     built = time.perf_counter()
     provided = provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
-    LOG.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     seconds = {"build": built - started, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -18,6 +18,7 @@ class Tiny(Model):
 
     transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    cut_into_rows: ClassVar[bool] = True
     guidance: ClassVar[str] = "true_cfg_scale"
     call: ClassVar[dict[str, Any]] = {"max_sequence_length": 16}
 

@@ -57,8 +57,9 @@ def _load(recipe: Recipe) -> Pipe:
     model.check_source()
     if tight := check_room(recipe):
         LOG.warning(tight)
-    loaded = model.load(wait="quantize" in recipe.adapters)
-    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if model.waits else None)
+    waits = model.waits and "quantize" in recipe.adapters
+    loaded = model.load(wait=waits)
+    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if waits else None)
     pipe.notes += [tight] if tight else []
     return pipe
 
@@ -90,6 +91,11 @@ def standing_on(pipeline: Any) -> Pipe | None:
     return found if found is not None and found.pipeline is pipeline else None
 
 
+def changed_weights(pipe: Pipe) -> dict[str, Adapter]:
+    """The stages that changed the weights of a pipe's transformers, now or earlier."""
+    return {stage: one for module in pipe.transformers.values() for stage, one in _DONE.get(module, {}).items()}
+
+
 def take_down(pipe: Pipe) -> list[str]:
     """Give a pipeline back as it was before its stack.
 
@@ -101,7 +107,7 @@ def take_down(pipe: Pipe) -> list[str]:
         pipe.clock.leave()
         for undo in reversed(pipe.undo):
             undo()
-    done = {stage: one for name in pipe.transformers.values() for stage, one in _DONE.get(name, {}).items()}
+    done = changed_weights(pipe)
     return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
 
 
@@ -166,7 +172,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
     elif stage == "quantize":
-        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 
@@ -174,6 +180,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
 def _set_scheduler(pipe: Pipe, scheduler: Any) -> None:
     before, pipeline = pipe.pipeline.scheduler, pipe.pipeline
     pipeline.scheduler = pipe.scheduler = scheduler
+    pipe.own_scheduler = before
 
     def undo() -> None:
         if pipeline.scheduler is pipe.scheduler and before is not pipe.scheduler:

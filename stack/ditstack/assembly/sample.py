@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ditstack.errors import BadPipeline
+from ditstack.paper import as_html, sheet
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
@@ -34,7 +35,7 @@ class Account:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(repr=False)
 class Pictures:
     """What a generation made.
 
@@ -57,6 +58,15 @@ class Pictures:
     seeds: list[int] = field(default_factory=list)
     fps: int = 0
     each: list[Account] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        kind, count = ("videos", len(self.images)) if self.images.ndim == 5 else ("pictures", len(self.images))
+        height, width = self.images.shape[-2:]
+        ran = " + ".join(f"{number} {kind}" for kind, number in self.steps.items())
+        return f"Pictures({count} {kind} of {width} x {height}; {ran} steps; {self.seconds.get('denoise', 0.0):.2f} s)"
+
+    def _repr_html_(self) -> str:
+        return as_html(sheet(self.images, self.prompts), "; ".join(self.prompts))
 
 
 def sample(

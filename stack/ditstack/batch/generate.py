@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ditstack.assembly.sample import Pictures, sample
+from ditstack.assembly.sample import Pictures
 from ditstack.batch.outcomes import Failed, Made
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import Row, picture_file
@@ -81,13 +81,13 @@ class Generator:
         height, width = made.images.shape[-2:]
         row = items[0].row
         if row.width is not None and (row.width, row.height) != (width, height):
-            why = f"found the size {row.width}x{row.height}; the model makes {width}x{height} of it: write that"
+            why = f"found the size {row.width}x{row.height}; the model would make it {width}x{height}: write that"
             for item in items:
                 yield self._fail(item, why)
             return
         self._count(made, len(items))
-        for item, image in zip(items, made.images, strict=True):
-            yield Made(item, image, made.fps)
+        for place, (item, image) in enumerate(zip(items, made.images, strict=True)):
+            yield Made(item, image, made.fps, made.each[place] if made.each else None)
 
     def _fail(self, item: Item, why: str) -> Failed:
         self.failures += 1
@@ -147,7 +147,7 @@ class StackSampler:
             extra["strength"] = row.strength
         self.stack.pipe.pipeline = self._img2img() if row.image is not None else self.plain
         prompts, seeds = [self._words(item.row) for item in items], [item.seed for item in items]
-        return sample(self.stack.pipe, prompts, seeds, sampler, extra=extra)
+        return self.stack.make(prompts, seeds, sampler, extra=extra)
 
     def _words(self, row: Row) -> str:
         """What the model is asked for: a class by its number where it takes classes."""

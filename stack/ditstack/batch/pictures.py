@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from ditstack.batch.data import PromptData
 from ditstack.batch.encode import Format
-from ditstack.batch.report import BatchReport, summarise
+from ditstack.batch.report import BatchReport, kept_promise, summarise
 from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Stopping
 from ditstack.batch.store.folder import write
@@ -109,6 +109,8 @@ class PictureWriter(BasePredictionWriter):
         self.report = summarise(spec.recipe, totals, writer.before, spec.size)
         departed = dict.fromkeys(note for one in totals for note in one.get("notes", []))
         self.report.notes = [*spec.ledger.repaired, *(stack.pipe.notes if stack is not None else []), *departed]
+        if spec.certificate is not None:
+            self.report.promise = kept_promise(spec.certificate, spec.ledger.entries())
         if stack is not None:
             self.report.weights = stack.weights
         # a call that found nothing left to do does not hide how fast the pictures were made

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ class Writer:
             return last_name(image)
         return last_name(os.path.relpath(image, source.home or "."))
 
+    def _promised(self, made: Made) -> Entry:
+        """Under a certificate, what was decided of a picture, how its steps ran, and its scores."""
+        if made.account is None or self.spec.certificate is None:
+            return {}
+        return {"promise": {"certificate": self.spec.certificate.digest, **asdict(made.account)}}
+
     def _entry(self, made: Made) -> Entry:
         item: Item = made.item
         row: Row = item.row
@@ -149,7 +156,7 @@ class Writer:
         entry: dict[str, Any] = {
             "number": item.number, "id": row.id, "copy": item.copy, "line": item.line, **given, "seed": item.seed,
             "width": width, "height": height, "steps": row.steps or self._sampler.steps, "guidance": guidance,
-            **({"extra": row.model_extra} if row.model_extra else {}), **self._same,
+            **({"extra": row.model_extra} if row.model_extra else {}), **self._same, **self._promised(made),
         }  # fmt: skip
         return {key: value for key, value in entry.items() if value is not None}
 

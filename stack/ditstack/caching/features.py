@@ -183,7 +183,7 @@ class _ConditioningModule(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         branch, kind = self.pipe.clock.branch, self.pipe.passes.kind
-        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED):
+        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED) and not self.pipe.passes.by_row:
             return self.gave[branch]
         out = run_original(self, args, kwargs)
         if kind in (FULL, UNDECIDED):

@@ -90,6 +90,11 @@ class Certificate(BaseModel):
             f"{self.macs:.2f} of the MACs"
         )
 
+    @property
+    def digest(self) -> str:
+        """What tells it from every other one."""
+        return digest(self.model_dump(mode="json"))
+
     def save(self, path: Path) -> None:
         """Beside the factors, atomically and under a checksum."""
         tensors = {f"score/{name}": torch.tensor(each, dtype=torch.float64) for name, each in self.scores.items()}

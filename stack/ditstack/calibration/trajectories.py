@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,11 +165,11 @@ class _Last:
 @contextmanager
 def _uncounted(pipe: Pipe) -> Iterator[None]:
     """Inside, passes are neither cached nor counted: a pass that runs again for its gradient is no other pass."""
-    around, pipe.clock.around = pipe.clock.around, lambda *_: nullcontext()
+    run, pipe.clock.run = pipe.clock.run, lambda call, module, args, kwargs: call(*args, **kwargs)
     try:
         yield
     finally:
-        pipe.clock.around = around
+        pipe.clock.run = run
 
 
 @contextmanager

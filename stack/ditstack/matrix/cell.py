@@ -17,17 +17,18 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from ditstack.assembly.comparison import single
 from ditstack.errors import DitstackError
 from ditstack.files import write_atomically
 from ditstack.maths.fidelity import psnr, relative_l2
 from ditstack.matrix.schema import Cell, FewSteps
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure import metrics
-from ditstack.measure.bench import Trial, single, trial
+from ditstack.measure.bench import Trial, trial
 from ditstack.measure.check import verdicts
 from ditstack.measure.controls import Controls, evaluations_of, to_choose_on
 from ditstack.measure.idle import idle
-from ditstack.measure.pictures import image, strip
+from ditstack.paper import image, strip
 from ditstack.recipe import axes, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Unit
@@ -90,7 +91,7 @@ class Bench:
         try:
             made = self._made(chosen, recipe)
         except DitstackError as error:
-            cell.reasons, cell.contradiction = _sentences(error), "declared fine, and refused while it was built"
+            cell.reasons, cell.contradiction = _sentences(error), "planned as possible, but refused while it was built"
             return Record(cell=cell)
         return self._measured(cell, recipe, made)
 

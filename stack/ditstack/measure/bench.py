@@ -11,31 +11,13 @@ from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, warm_up
 from ditstack.assembly.solvers import is_flow
-from ditstack.maths import fidelity
 from ditstack.recipe.recipe import Recipe
-from ditstack.report import Comparison, Estimate, Measure, peak_memory, reset_peak_memory
+from ditstack.report import Estimate, peak_memory, reset_peak_memory
 from ditstack.stack import Stack, load
 
 BATCH = 8
 PAIRS = 6
 """The fewest of which the least and the greatest hold the median with 95 %."""
-
-
-def compare(stacked: Pictures, plain: Pictures, pace: Estimate | None = None) -> Comparison:
-    """Speed and fidelity of one batch against the baseline's.
-
-    Args:
-        pace: the speed-up of interleaved pairs; None takes the one pass that made the pictures.
-    """
-    found = pace or single(plain.seconds["denoise"] / stacked.seconds["denoise"])
-    return Comparison(
-        plain_seconds=plain.seconds,
-        speedup=found.mean,
-        speedup_range=(found.low, found.high) if pace else None,
-        psnr=Measure.of(fidelity.psnr(stacked.images, plain.images)),
-        ssim=Measure.of(fidelity.ssim(stacked.images, plain.images)),
-        relative_l2=Measure.of(fidelity.relative_l2(stacked.latents, plain.latents)),
-    )
 
 
 def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | None = None) -> Pictures:
@@ -79,11 +61,6 @@ def race(
 
 def _median(found: Sequence[float]) -> Estimate:
     return Estimate(mean=statistics.median(found), low=min(found), high=max(found))
-
-
-def single(value: float) -> Estimate:
-    """One measurement, which has no interval."""
-    return Estimate(mean=value, low=value, high=value)
 
 
 @dataclass

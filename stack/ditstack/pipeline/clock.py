@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -45,8 +45,8 @@ class Clock:
         """Of the present or last call: passes of a transformer before any timesteps were set."""
         self.whole = False
         """Whether the last call came to its end."""
-        self.around: Callable[..., AbstractContextManager[None]] = _alone
-        """Entered around every call of a transformer, once step and branch are settled; told of module and inputs."""
+        self.run: Callable[..., Any] = _alone
+        """In place of every call of a transformer, once step and branch are settled; given the call, module, inputs."""
         self.before_call: list[Callable[[Mapping[str, Any]], None]] = []
         """Called with its arguments before the pipeline's call; they may call it themselves, or raise to refuse it."""
         self.on_call: list[Callable[[], None]] = []
@@ -210,8 +210,8 @@ class Clock:
             forget()
 
 
-def _alone(*_: object) -> AbstractContextManager[None]:
-    return nullcontext()
+def _alone(call: Callable[..., Any], _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return call(*args, **kwargs)
 
 
 def _sample_of(out: Any) -> Any:
@@ -247,8 +247,11 @@ class _Pass(ModelHook):
             return run_original(self, args, kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
         self.clock.enter(module, self.context._context, len(hidden))
-        with self.clock.around(module, args, kwargs):
+
+        def call(*args: Any, **kwargs: Any) -> Any:
             return run_original(self, args, kwargs)
+
+        return self.clock.run(call, module, args, kwargs)
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         """The clock resets itself when the next generation begins."""

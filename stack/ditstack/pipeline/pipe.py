@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from types import MappingProxyType
@@ -17,8 +17,9 @@ from ditstack.pipeline.blocks import Block, find_blocks
 from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.passes import Passes
 from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+from ditstack.pipeline.records import PassInputs
 
-__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe", "execution_device", "transformers_of"]
+__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Off", "Pipe", "execution_device", "transformers_of"]
 
 TRANSFORMERS = ("transformer", "transformer_2")
 
@@ -73,7 +74,8 @@ class Pipe:
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
-        scheduler: with which the stack samples.
+        unguided: which rows of a pass are the unconditional half of guidance, where both halves share it.
+        scheduler: with which the stack samples; `own_scheduler` is the one that the pipeline came with.
         bound_for: the device that weights are moved to once they are rounded; None where they lie there already.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
@@ -100,6 +102,7 @@ class Pipe:
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         self.conditioning_modules: tuple[str, ...] = ()
         self.fps = 0
+        self.unguided: Callable[[PassInputs], Sequence[bool]] = lambda inputs: [False] * len(inputs.hidden_states)
         _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
@@ -115,6 +118,7 @@ class Pipe:
         self.undo: list[Callable[[], None]] = []
         self.bound_for: torch.device | None = None
         self.scheduler: Any = pipeline.scheduler
+        self.own_scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 
@@ -180,6 +184,20 @@ class Pipe:
         if self.attention is not None:
             self.attention.ran.clear()
         self.compiled = None if self.compiled is None else 0
+
+
+class Off:
+    """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.passes, self.before = pipe.passes, pipe.passes.cache_on
+        self.passes.cache_on = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.passes.cache_on = self.before
 
 
 def execution_device(pipeline: Any) -> torch.device:

@@ -36,6 +36,7 @@ class Capability:
     FREE_TRUNK: ClassVar[Capability]
     TRACEABLE: ClassVar[Capability]
     PASSING: ClassVar[Capability]
+    ROWS: ClassVar[Capability]
     COMPILER: ClassVar[Capability]
     CUDA: ClassVar[Capability]
     SM80: ClassVar[Capability]
@@ -78,7 +79,8 @@ Capability.MOVED_WHOLE = Capability("weights stay in place or move with their wh
 Capability.FREE_ATTENTION = Capability("the attention kernel can be replaced")
 Capability.FREE_TRUNK = Capability("no other cache sits on the transformer")
 Capability.TRACEABLE = Capability("a compiler can follow what runs inside a block")
-Capability.PASSING = Capability("nothing that a block computes is kept for a later step")
+Capability.PASSING = Capability("no block keeps tensors from one step to the next")
+Capability.ROWS = Capability("the transformer can run on some rows of its batch")
 Capability.COMPILER = Capability("there is a compiler: of C++, or Triton where there is a GPU", _has_compiler)
 Capability.CUDA = Capability("the model runs on a CUDA GPU", _at_least(1, 0))
 Capability.SM80 = Capability("the GPU is of compute capability 8.0 or newer", _at_least(8, 0))

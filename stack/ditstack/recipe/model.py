@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.pipeline.pipe import Pipe
+    from ditstack.pipeline.records import PassInputs
 
 GIVES = frozenset(
     {
@@ -37,6 +38,11 @@ GIVES = frozenset(
     }
 )
 
+ROW_ARGUMENTS = (
+    *("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image", "encoder_attention_mask"),
+    *("pooled_projections", "guidance", "class_labels", "added_cond_kwargs", "ofs"),
+)
+"""A transformer's arguments that have a row for each of its batch; positions and rotations have none."""
 
 LOADING = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, ImportError),
@@ -76,6 +82,8 @@ class Model(Adapter):
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
     conditioning_modules: ClassVar[tuple[str, ...]] = ()
     """The transformer's modules whose output only its blocks read, such as the projection of the text."""
+    cut_into_rows: ClassVar[bool] = False
+    """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
@@ -96,7 +104,8 @@ class Model(Adapter):
 
     @property
     def gives(self) -> frozenset[Capability]:
-        return GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        found = GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        return found | {Capability.ROWS} if self.cut_into_rows else found
 
     def place(self) -> torch.device:
         """Where the model runs: what `device` says, or a GPU if there is one."""
@@ -179,7 +188,7 @@ class Model(Adapter):
             return first
         page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"
         return (
-            f"it is not whole on this computer, and the hub did not give it. Where there is a network: {named}; "
+            f"it is not complete on this computer, and the hub did not send it. With a network: {named}; "
             f"if its licence asks for it, accept that on {page} and `hf auth login` first. "
             f"The hub said: {textwrap.shorten(first, 160, placeholder=' ...')}"
         )
@@ -217,6 +226,7 @@ class Model(Adapter):
         ask = functools.partial(self.ask, pipeline)
         pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
         pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
+        pipe.passes.cut, pipe.unguided = ROW_ARGUMENTS if self.cut_into_rows else (), self.unguided
         return pipe
 
     def check_family(self, pipeline: Any) -> None:
@@ -237,6 +247,10 @@ class Model(Adapter):
     def judge(self) -> Judge | None:
         """What can tell whether its pictures agree with their prompts, where the family brings it."""
         return None
+
+    def unguided(self, inputs: PassInputs) -> Sequence[bool]:
+        """Which rows of a pass are the unconditional half of guidance, where both halves share it."""
+        return [False] * len(inputs.hidden_states)
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """The arguments of the pipeline's call that carry the prompts."""

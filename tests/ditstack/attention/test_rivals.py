@@ -52,8 +52,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return timed
 
 
-def qkv(tokens: int = 16) -> list[Tensor]:
-    return [torch.randn(1, 2, tokens, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+def qkv(tokens: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (torch.randn(1, 2, tokens, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    return q, k, v
 
 
 def call(mask: Tensor | None = None) -> Call:

@@ -30,7 +30,7 @@ def test_a_fixed_part_of_the_matrix_is_measured_again_and_agrees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matrix = committed()
-    monkeypatch.setattr("ditstack.matrix.survey.GATE", Gate(**matrix.gate))
+    monkeypatch.setattr("ditstack.matrix.survey.GATE", Gate.model_validate(matrix.gate))
     survey = Survey.of(Recipe.read(matrix.model), matrix.axes, matrix.prompts)
     write_atomically(tmp_path / "work" / "survey.json", survey.model_dump_json().encode())
     bench = Bench(tmp_path / "work")

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from ditstack.assembly.sample import Pictures
+from ditstack.cli.app import app
 from ditstack.errors import RecipeError
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
@@ -151,3 +153,47 @@ def test_a_ladder_adds_one_stage_at_a_time_and_its_errors_add_up() -> None:
     *told, control = text(rungs).splitlines()
     assert len(told) == len(rungs)
     assert "full evaluations, by" in control
+
+
+def test_a_gate_is_judged_by_the_low_end_and_not_by_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    def uneven(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
+        """Pictures that are in turn 12 dB above and 12 dB below what the cache's interval gives."""
+        made = painter(0.0, 1.0)(recipe, prompts, **how)
+        error = 0.004 * (getattr(recipe.adapters.get("cache"), "interval", 1) - 1)
+        made.pictures.images[::2] += 4 * error
+        made.pictures.images[1::2] += error / 4
+        return made
+
+    monkeypatch.setattr(tune, "trial", uneven)
+    search = tuner("psnr_min=35")
+    choice = search.choose()
+    assert choice is not None
+    assert choice.run.option.changes == {"cache": {"method": "reuse", "interval": 2}}
+    assert "psnr_min 35: found 47.96" in str(choice.run.outcome.verdicts[0])
+    assert "by the low end kept" in str(choice.run.outcome.verdicts[0])
+    spanning = {
+        str(run.option): run
+        for run in search.tried.values()
+        if (psnr := run.outcome.to_baseline["psnr"]).mean >= 35 > psnr.low
+    }
+    assert len(spanning) >= 3
+    assert not any(run.fits for run in spanning.values())
+    assert all("by the low end missed by" in str(run) for run in spanning.values())
+
+
+def test_tune_takes_any_gate_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Recipe] = []
+    monkeypatch.setattr("ditstack.cli.commands.tune._tune", lambda base, *_: asked.append(base))
+    words = [
+        "--psnr-p5-min",
+        "30",
+        "--gate",
+        "relative_l2_max=0.1",
+        "--prompts",
+        "2",
+        "--out",
+        str(tmp_path / "t.yaml"),
+    ]
+    said = CliRunner().invoke(app, ["tune", "--model", "tiny", *words])
+    assert said.exit_code == 0, said.output
+    assert asked[0].quality.limits() == {"psnr_p5_min": 30.0, "relative_l2_max": 0.1}
