@@ -34,8 +34,8 @@ def first_screen() -> str:
             lines.append(line([title, *(signed(one) if one else "" for one in gains)]))
     note = (
         f"To the model's own uncached pictures, {data['steps']} Euler steps; *converged*: 400 of them. "
-        f"{data['prompts']} unseen prompts, {data['machine']}, 95 % intervals; solver and settings were chosen on other "
-        "prompts."
+        f"{data['prompts']} unseen prompts, {data['machine']}, 95 % intervals; solver and settings were chosen on "
+        "other prompts."
     )
     return "\n".join([*lines, "", note, "", _ahead(data["rows"], counts)])
 
