@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ditstack.errors import BadFile
 from ditstack.files import expand, is_there, read_text, write_atomically
@@ -95,3 +96,20 @@ def is_signed(path: Path) -> bool:
 
 def _signature(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def signed_json(data: dict[str, Any]) -> str:
+    """The same of a JSON object, whose `$comment` tells it."""
+    comment = f"written by ditstack, {_signature(json.dumps(data))}; a changed file is never replaced"
+    return json.dumps({"$comment": comment, **data}, indent=2) + "\n"
+
+
+def is_signed_json(path: Path) -> bool:
+    """Whether a file is as `signed_json` made it."""
+    try:
+        text = read_text(path)
+        data = json.loads(text)
+        data.pop("$comment")
+        return text == signed_json(data)
+    except (BadFile, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return False

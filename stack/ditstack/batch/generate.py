@@ -83,7 +83,7 @@ class Generator:
         height, width = made.images.shape[-2:]
         row = items[0].row
         if row.width is not None and (row.width, row.height) != (width, height):
-            why = f"found the size {row.width}x{row.height}; the model makes {width}x{height} of it: write that"
+            why = f"found the size {row.width}x{row.height}; the model would make it {width}x{height}: write that"
             for item in items:
                 yield self._fail(item, why)
             return
