@@ -172,7 +172,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
     elif stage == "quantize":
-        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 

@@ -189,7 +189,7 @@ def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, 
     if sizes and sizes == {name: one.shape for name, one in former.items()}:
         cache.take(calibration.pipe, former)
         try:
-            said += f"; with the factors before, {calibration.miss():.2%}"
+            said += f"; with the previous factors, {calibration.miss():.2%}"
         finally:
             cache.take(calibration.pipe, new)
     calibration.tell(said)

@@ -157,7 +157,7 @@ class Job:
             raise Unfinished(f"the matrix stopped{f' at {at}' if at else ''}: {why}; see {self.work / 'log.txt'}")
         cell = Cell(name=at, words=chosen, status="failed", reasons=[why])
         cell.recipe = self.survey.recipe(chosen).to_yaml()
-        cell.contradiction = "declared fine, but it failed"
+        cell.contradiction = "planned as possible, but it failed"
         write_atomically(self.work / f"{at}.json", Record(cell=cell).model_dump_json(indent=1).encode())
 
     def _record(self, name: str) -> Record:

@@ -31,13 +31,14 @@ def calibrate(
 
     Killed, a fit goes on where it was. A promise is tested on prompts that nothing was fitted to.
     """
-    from ditstack.calibration.calibrate import calibrate as fit
-    from ditstack.calibration.calibrate import wanting
-    from ditstack.measure.told import Told
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     given = read_prompts(prompts) if prompts else None
+    from ditstack.calibration.calibrate import calibrate as fit
+    from ditstack.calibration.calibrate import wanting
+    from ditstack.measure.told import Told
+
     with Told(err).shown() as told:
         if wanting(read) or read.quality.promise is None:
             wanted = (given or list(read.calibration))[:samples]

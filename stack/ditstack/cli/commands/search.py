@@ -26,21 +26,21 @@ LARGEST = 2**20
 
 def search(
     recipe: RecipeName,
-    target: Annotated[Path, typer.Option("--out", help="The recipe to write; its notes lie beside it until then.")],
+    target: Annotated[Path, typer.Option("--out", help="The recipe to write; its progress is kept beside it.")],
     macs: Annotated[
-        float, typer.Option(min=0.01, max=1, help="What a run may cost, of an uncached one's MACs.")
+        float, typer.Option(min=0.01, max=1, help="The budget: MACs as a share of an uncached run's.")
     ] = 0.25,
-    seconds: Annotated[float | None, typer.Option("--time", min=0.01, max=1, help="The same, of its time.")] = None,
+    seconds: Annotated[float | None, typer.Option("--time", min=0.01, max=1, help="The same budget in time.")] = None,
     prompts: PromptsFile = None,
     samples: Annotated[int, typer.Option(min=LEAST, help="How many prompts to use at most.")] = 36,
-    tries: Annotated[int, typer.Option(min=1, help="How many candidates to look at.")] = 100,
+    tries: Annotated[int, typer.Option(min=1, help="How many candidates to evaluate.")] = 100,
     size: Annotated[list[float], typer.Option(help="A rank to try, or a share where cache.macs is set.")] = [],  # noqa: B006
     samplers: Annotated[
         str, typer.Option("--sampler", metavar="WORD,WORD", help="Solvers to search under: euler-50,unipc-20.")
     ] = "",
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Search the schedule of a mixed cache on the final pictures; killed, the same command goes on."""
+    """Search the schedule of a mixed cache on the final pictures; killed, the same command resumes."""
     from ditstack.folders import own_file
     from ditstack.recipe.recipe import Recipe
 
