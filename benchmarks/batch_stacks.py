@@ -100,7 +100,7 @@ def play(name: str, place: str, out: Path, settings: dict[str, int]) -> dict[str
         stops = [run.fill_up(place, sum(map(len, whole.values())) // 2)]
     else:
         devices = {"s3": [1], "two": [2]}.get(name, [1, 2])
-        stops = [run.kill(place, devices[turn % len(devices)]) for turn in range(kills)]
+        stops = [run.kill(place, devices[turn % len(devices)], count // (kills + 1)) for turn in range(kills)]
     run.must_end_well(place, 1 if name == "s3" else 2)
     return {"recipe": run.recipe, "rows": count, "stops": stops, **compare(folder_of(place), whole, count)}
 
@@ -140,16 +140,22 @@ class Run:
         code = self.start(place, devices, shards).wait()
         assert code == 0, f"{place}: the run ended with {code}; see {self.out}/*.log"
 
-    def kill(self, place: str, devices: int) -> dict[str, Any]:
-        """Start, and SIGKILL at a random moment: mostly while pictures appear, one time in four at any earlier one."""
+    def kill(self, place: str, devices: int, share: int) -> dict[str, Any]:
+        """Start, and SIGKILL at a random moment: mostly while pictures appear, one time in four at any earlier one.
+
+        Args:
+            share: of the pictures, so many at most are new when it comes, so that every kill finds a run to kill.
+        """
         before = size(place)
         process = self.start(place, devices)
-        if random.random() < 0.75:
-            while process.poll() is None and size(place) == before:
-                time.sleep(0.3 if "://" in place else 0.05)
-            time.sleep(random.random() * LATE)
-        else:
-            time.sleep(random.random() * EARLY)
+        early = random.random() >= 0.75
+        end = time.monotonic() + random.random() * EARLY if early else None
+        while process.poll() is None and (new := size(place) - before) < (share // (self.shards or 1) or 1):
+            if end is None and new:
+                end = time.monotonic() + random.random() * LATE
+            if end is not None and time.monotonic() >= end:
+                break
+            time.sleep(0.2 if "://" in place else 0.02)
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 group = random.random() < 0.5
@@ -199,7 +205,7 @@ def compare(folder: Folder, whole: dict[int, bytes], count: int) -> dict[str, in
     assert sorted(found) == list(range(count)), "rows missing"
     assert json.loads(folder.read("report.json") or b"{}")["complete"], "the report says that it is not complete"
     names = {name for name in folder.names() if name != "parts"}
-    known = {"batch.json", "recipe.yaml", "report.json", "manifest.jsonl", "pictures", "shards", "factors"}
+    known = {"batch.json", "recipe.yaml", "report.json", "manifest.jsonl", "pictures", "shards", "factors", ".ditstack"}
     assert names <= known, f"strange files: {sorted(names - known)}"
     shards = folder.names("shards")
     assert shards == [f"{number:08d}.tar" for number in range(len(shards))], "shards with gaps"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from ditstack.files import write_atomically
 from ditstack.recipe.capabilities import describe_machine
@@ -31,8 +32,7 @@ def add_row(case: str, told: dict[str, Any], row: dict[str, Any], key: Sequence[
     """Write one more row of a case at once, in the place of one that has the same `key`; several processes may."""
     path = place_of(case)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{case}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.parent / f".{case}.lock"):
         known = json.loads(path.read_text())["rows"] if path.is_file() else []
         others = [one for one in known if any(one[name] != row[name] for name in key)]
         write(case, {**told, "rows": [*others, row]})

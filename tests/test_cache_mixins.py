@@ -1,4 +1,4 @@
-"""What diffusers asks of its own caches (FirstBlock, Faster, TaylorSeer, MagCache, PAB), asked of every trunk cache here.
+"""What diffusers asks of its own caches (FirstBlock, Faster, TaylorSeer, MagCache, PAB), asked of ours.
 
 On, the picture differs and is finite; a second call is the same; off, the output is bit-exact; nothing is kept between
 calls or afterwards; taken away, the pipeline is as it was.

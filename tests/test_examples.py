@@ -1,5 +1,7 @@
 """The examples are short, and run as they stand."""
 
+import ast
+import builtins
 import json
 import re
 import runpy
@@ -26,14 +28,37 @@ def test_the_lightning_example_makes_its_pictures_and_goes_on(tmp_path: Path, mo
     assert list((tmp_path / "out" / "logs").rglob("metrics.csv"))
 
 
-def test_the_readme_shows_a_lightning_program_that_runs_as_it_stands(
+def test_the_cookbook_shows_a_lightning_program_that_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    shown = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "lightning" in code)
+    page = (EXAMPLES.parent / "docs" / "cookbook" / "batches.md").read_text()
+    shown = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "lightning" in code)
     (tmp_path / "prompts.csv").write_text("id,prompt,steps\na,a red circle,2\nb,a blue star,2\n")
     (tmp_path / "program.py").write_text(shown)
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(action="ignore"):
         runpy.run_path("program.py", run_name="__main__")
-    assert {path.name for path in (tmp_path / "pictures" / "pictures").iterdir()} == {"a.png", "b.png"}
+    assert {path.name for path in (tmp_path / "made" / "pictures").iterdir()} == {"a.png", "b.png"}
+
+
+def unknown_names(code: str) -> set[str]:
+    """Names that a program reads and neither makes, imports nor finds among the builtins."""
+    nodes = [*ast.walk(ast.parse(code))]
+    imported = {
+        (one.asname or one.name).partition(".")[0]
+        for node in nodes
+        for one in getattr(node, "names", [])
+        if isinstance(one, ast.alias)
+    }
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return {node.id for node in names if isinstance(node.ctx, ast.Load)} - made - imported - set(dir(builtins))
+
+
+def test_no_program_in_the_readme_lacks_an_import() -> None:
+    programs = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    assert programs
+    assert not [unknown_names(code) for code in programs if unknown_names(code)]
+    assert unknown_names("pipe = FluxPipeline.from_pretrained('x', dtype=torch.bfloat16)") == {"FluxPipeline", "torch"}

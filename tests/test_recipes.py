@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from ditstack import load
+from ditstack.matrix.survey import GATE
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.layers import shelf, shelf_names
 from ditstack.recipe.plan import plan
@@ -31,11 +32,20 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
     recipe = Recipe.read(name)
     model, quantize, attention, cache = name.split("-")[:4]
     method = {stage: type(adapter).__module__.rpartition(".")[2] for stage, adapter in recipe.stages()}
-    assert (method["model"], method["attention"], method.get("cache", "none")) == (model, attention, cache)
+    kernels = getattr(recipe.adapters["attention"], "kernels", ())  # `auto` may take the kernel of the name
+    assert attention in (method["attention"], *kernels)
+    assert (method["model"], method.get("cache", "none")) == (model, cache)
     assert ("quantize" in method) == (quantize != "none")
     named = re.fullmatch(r"(\d+)(step|eval)", name.split("-")[-1])
     assert (named is not None) == ("distill" in method)
     assert named is None or int(named[1]) == recipe.sampler.steps
+
+
+@pytest.mark.parametrize("name", [name for name in shelf_names() if not name.startswith("tiny")])
+def test_what_torchao_rounds_for_a_gpu_is_compiled(name: str) -> None:
+    """Uncompiled it is slower than bf16."""
+    adapters = Recipe.read(name).adapters
+    assert "compile" in adapters or getattr(adapters.get("quantize"), "method", "") != "torchao"
 
 
 @pytest.mark.parametrize("name", [name for name in shelf_names() if name.startswith("tiny")])
@@ -48,6 +58,13 @@ def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str) -> None:
     made = stack.sample(SAID[:1])
     assert made.images.shape == (1, 3, 64, 64)
     assert sum(made.steps.values()) == steps
+
+
+def test_the_shelfs_gates_and_the_matrixs_name_the_low_end() -> None:
+    gates = [GATE, *(Recipe.read(name).quality for name in shelf_names())]
+    named = [gate.limits() for gate in gates if gate.limits()]
+    assert len(named) >= 2
+    assert all("psnr_p5_min" in one for one in named), "a mean of dB hides broken pictures"
 
 
 def test_the_full_few_step_stack_acts_at_every_stage() -> None:

@@ -16,7 +16,7 @@ ALL = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench
 
 STOREYS = (
     {"errors"},
-    {"files", "compat", "report"},
+    {"files", "compat", "report", "paper"},
     {"marks"},
     {"factors", "folders"},
     {"maths"},

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import pairwise
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -108,7 +108,7 @@ def optimizers(painter: Painter, rank: int, processes: int) -> list[torch.optim.
 
 def rate(settings: Settings, step: int) -> float:
     """Share of the full learning rate: a short rise, then flat, then down to 0 at the end."""
-    left = (settings.end - datetime.now(timezone.utc)).total_seconds() / 60
+    left = (settings.end - datetime.now(UTC)).total_seconds() / 60
     return max(0.0, min(1.0, (step + 1) / WARMUP, left / settings.decay_minutes))
 
 
@@ -196,7 +196,7 @@ class Diary:
         speed = len(self.seen) * samples / (time.monotonic() - self.written)
         edges = (0.0, 0.3, 0.6, 0.85, 1.0)
         parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         print(
             f"{now:%H:%M:%S} step {int(counts[0])} samples {int(counts[1])} {speed:.0f}/s rate {factor:.2f}"
             f" loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true", help="no torch.compile")
     given = vars(parser.parse_args())
-    given["end"] = given["end"].replace(tzinfo=timezone.utc)
+    given["end"] = given["end"].replace(tzinfo=UTC)
     train(Settings(compiled=not given.pop("eager"), **given))
 
 

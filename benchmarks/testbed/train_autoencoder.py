@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def train(folder: Path, minutes: float, size: int, threads: int) -> None:
         optimizer.zero_grad()
         step += 1
         if step % 50 == 0:
-            now = f"{datetime.now(timezone.utc):%H:%M:%S}"
+            now = f"{datetime.now(UTC):%H:%M:%S}"
             print(f"{now} step {step} decoder {decoder:.5f} encoder {encoder:.5f}", flush=True)
         if time.monotonic() - saved > 120:
             save(model, folder)

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Diary:
         edges = (0.0, 0.3, 0.6, 0.85, 1.01)
         parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
         print(
-            f"{datetime.now(timezone.utc):%H:%M:%S} step {run.steps} samples {run.samples} {speed:.0f}/s"
+            f"{datetime.now(UTC):%H:%M:%S} step {run.steps} samples {run.samples} {speed:.0f}/s"
             f" rate {factor:.2f} loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
             flush=True,
         )
@@ -197,7 +197,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     use_plain_attention()
-    end = given.end.replace(tzinfo=timezone.utc).timestamp()
+    end = given.end.replace(tzinfo=UTC).timestamp()
     train(find(given.twin), given.folder, end, given.seed, compiled=not given.eager)
 
 

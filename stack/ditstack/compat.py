@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 import os
+import types
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 from ditstack.errors import Incompatible
 
@@ -59,3 +63,32 @@ def usage_error() -> type[Exception]:
     import typer
 
     return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def compile_apart(function: Callable[..., Any], limit: int, **how: Any) -> Callable[..., Any]:
+    """`torch.compile` whose code and count of recompilations no other call of it shares, of at most `limit` pieces.
+
+    torch 2.13 has `isolate_recompiles` and `recompile_limit` for that. 2.11 has neither: it counts by code object, so a
+    copy of the function gets one of its own, and reads the limit from its configuration, which is raised for all.
+    """
+    import torch
+
+    known = inspect.signature(torch.compile).parameters
+    if "isolate_recompiles" in known and "recompile_limit" in known:
+        apart: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": limit}
+        return torch.compile(function, **apart, **how)
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, limit)
+    return torch.compile(_copy_of(function), **how)
+
+
+def _copy_of(function: Any) -> Any:
+    """The same function with a code object of its own; what is no plain function stays as it is."""
+    if not isinstance(function, types.FunctionType):
+        return function
+    code, spaces, closure = function.__code__.replace(), function.__globals__, function.__closure__
+    copied = types.FunctionType(code, spaces, function.__name__, function.__defaults__, closure)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    copied.__dict__.update(function.__dict__)
+    return copied

@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditstack.attention.dispatch import Call, Declined, choose_backend, replace_attention
+    from ditstack.attention.dispatch import Call, Declined, Kernel, choose_backend, replace_attention
+    from ditstack.attention.masks import without_hidden
+    from ditstack.attention.rivals import Fastest, rivals
     from ditstack.attention.sparse import SparseKernel
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
@@ -18,40 +20,47 @@ if TYPE_CHECKING:
     from ditstack.calibration import compensation
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import principal_bases, tune_gains
-    from ditstack.calibration.run import CalibrationRun
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
     from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
     from ditstack.pipeline.hooks import put_beneath
     from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
-    from ditstack.pipeline.policy import StepPolicy
+    from ditstack.pipeline.policy import COPIED, RowPolicy, StepPolicy
+    from ditstack.pipeline.records import PassInputs
     from ditstack.recipe.adapter import Adapter, Attention, Cache, Quantizer, suggest
+    from ditstack.recipe.calibration import Calibration
     from ditstack.recipe.capabilities import Capability, compute_capability
-    from ditstack.recipe.declared import Knob, SearchedFields
+    from ditstack.recipe.declared import Knob, SearchedFields, Trunk
     from ditstack.recipe.model import Model
     from ditstack.weights import lora_files, lora_probe
     from ditstack.weights.dense import is_beside
 
 _ROOMS = {
-    "attention.dispatch": ("Call", "Declined", "choose_backend", "replace_attention"),
+    "attention.dispatch": ("Call", "Declined", "Kernel", "choose_backend", "replace_attention"),
+    "attention.masks": ("without_hidden",),
+    "attention.rivals": ("Fastest", "rivals"),
     "attention.sparse": ("SparseKernel",),
     "caching.diffusers_caches": ("DiffusersCache",),
+    "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("principal_bases", "tune_gains"),
-    "calibration.run": ("CalibrationRun",),
+    "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
     "pipeline.fitted_scheduler": ("FittedMultistepScheduler", "process_of"),
     "pipeline.hooks": ("put_beneath",),
+    "pipeline.records": ("PassInputs",),
     "pipeline.pipe": ("CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe"),
-    "pipeline.policy": ("StepPolicy",),
+    "pipeline.policy": ("COPIED", "RowPolicy", "StepPolicy"),
     "recipe.adapter": ("Adapter", "Attention", "Cache", "Quantizer", "suggest"),
     "recipe.capabilities": ("Capability", "compute_capability"),
-    "recipe.declared": ("Knob", "SearchedFields"),
+    "recipe.declared": ("Knob", "SearchedFields", "Trunk"),
     "recipe.model": ("Model",),
     "weights.dense": ("is_beside",),
 }
@@ -62,12 +71,61 @@ _MODULES = {
 }
 
 __all__ = [
-    "CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Adapter", "Attention", "BadFile", "BadPipeline", "Cache",
-    "CalibrationRun", "Call", "Capability", "Declined", "DiffusersCache", "FeatureCache", "Fit",
-    "FittedMultistepScheduler", "Knob", "LowRankLinears", "Model", "Pipe", "Quantizer", "SamplerFit", "SamplerWish",
-    "SearchedFields", "SparseKernel", "StepPolicy", "Wish", "cache_attentions", "cache_branches", "cache_trunks",
-    "choose_backend", "compensation", "compute_capability", "is_beside", "lora_files", "lora_probe", "principal_bases",
-    "process_of", "put_beneath", "replace_attention", "suggest", "trace", "tune_gains", "wrong_corrections",
+    "CALIBRATED",
+    "COPIED",
+    "FULL",
+    "OFF",
+    "REUSED",
+    "UNDECIDED",
+    "Adapter",
+    "Attention",
+    "BadFile",
+    "BadPipeline",
+    "Cache",
+    "Calibration",
+    "Call",
+    "Capability",
+    "Declined",
+    "DiffusersCache",
+    "Fastest",
+    "FeatureCache",
+    "Fit",
+    "FittedMultistepScheduler",
+    "Kernel",
+    "Knob",
+    "LowRankLinears",
+    "Model",
+    "PassInputs",
+    "Pipe",
+    "Quantizer",
+    "RowPolicy",
+    "SamplerFit",
+    "SamplerWish",
+    "SearchedFields",
+    "SparseKernel",
+    "StepPolicy",
+    "Trunk",
+    "Wish",
+    "cache_attentions",
+    "cache_branches",
+    "cache_trunks",
+    "choose_backend",
+    "compensation",
+    "compile_apart",
+    "compute_capability",
+    "is_beside",
+    "lora_files",
+    "lora_probe",
+    "principal_bases",
+    "process_of",
+    "put_beneath",
+    "replace_attention",
+    "rivals",
+    "suggest",
+    "trace",
+    "tune_gains",
+    "without_hidden",
+    "wrong_corrections",
 ]  # fmt: skip
 
 

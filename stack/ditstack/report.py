@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.metadata
 import os
 import platform
@@ -105,10 +106,36 @@ class Report(BaseModel):
     macs: int
     macs_ratio: float
     """Multiply-accumulates as a share of running every step in full."""
+    each: list[dict[str, Any]] = []
+    """Of each picture its steps and MACs; under a promise what was decided of it, and its scores."""
     compiled: int | None = None
     """Pieces of code that were compiled during the generation: 0 once it is warm, None where nothing is compiled."""
     notes: list[str] = []
     compare: Comparison | None = None
+
+    def __repr__(self) -> str:
+        return f"Report({self.recipe}: {'; '.join(f'{name} {value}' for name, value in self._told())})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = [*self._told(), ("on", self.machine), *(("note", note) for note in self.notes)]
+        cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
+        return f"<table><caption>{html.escape(self.recipe)}</caption>{cells}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        """What a reader wants first, in words."""
+        told = [("pictures", str(len(self.prompts)))] if self.prompts else []
+        told += [("steps", " + ".join(f"{count} {kind}" for kind, count in self.steps.items()))]
+        told += [("MACs", f"{self.macs_ratio:.0%} of all"), ("denoise", f"{self.seconds.get('denoise', 0.0):.2f} s")]
+        if (found := self.compare) is not None:
+            told += [("speed-up", f"{found.speedup:.2f}x"), ("PSNR", _mean_and_least(found.psnr, "dB"))]
+            told += [("SSIM", f"{found.ssim.mean:.4f}")]
+        return told
+
+
+def _mean_and_least(found: Measure, unit: str) -> str:
+    return f"{found.mean:.1f} {unit} (worst {min(found.each):.1f})"
 
 
 def versions() -> dict[str, str]:

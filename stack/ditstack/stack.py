@@ -6,21 +6,26 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
-from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.build import build, check_stack, standing_on, take_down, unchanged
+from ditstack.assembly.comparison import Compared, beside, unaccelerated
+from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.calibration.calibrate import Bar, Tell, provide_factors, wanting
+from ditstack.calibration.certificate import Certificate, certified
+from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
 from ditstack.factors import Factors, fingerprint
-from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.pipe import Off, Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.origin import origins
-from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.recipe import Recipe, Sampler
 from ditstack.report import Report, peak_memory, versions
 
 LOG = logging.getLogger("ditstack")
@@ -36,9 +41,12 @@ class Stack:
         self._weights = weights
         self._expectations, self._drift = Expectations(pipe), Drift(pipe)
         self._refitting = False
+        self.promised: Promised | None = None
+        """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
         check_parallel(pipe)
         pipe.clock.before_call.append(self._look_for_drift)
+        self._departures = Departures(pipe)
 
     def __repr__(self) -> str:
         words = [f"{stage} {adapter.method}" for stage, adapter in self.recipe.stages()]
@@ -56,9 +64,17 @@ class Stack:
     @property
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
-        return [*self.pipe.notes, *self.pipe.departures, *self._drift.notes, *self._expectations.notes]
+        promised = [] if self.promised is None else self.promised.notes
+        return [
+            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
+        ]  # fmt: skip
 
-    def _look_for_drift(self) -> None:
+    @property
+    def departed(self) -> list[str]:
+        """Where any call since it stands left what its factors were fitted at, a sentence each."""
+        return list(self._departures.seen)
+
+    def _look_for_drift(self, arguments: Mapping[str, Any]) -> None:
         """The pipeline is about to be called: notice what was changed on it since.
 
         Raises:
@@ -75,16 +91,16 @@ class Stack:
 
     def _follow_weights(self) -> None:
         note = (
-            "the weights are others than when the stack was put up: a LoRA was loaded, fused or set, or they were cast"
+            "the weights have changed since the stack was applied: a LoRA was loaded, fused or set, or they were cast"
         )
         if self.factors is not None and not all(
             getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
         ):
-            raise StaleFactors(f"{note}; the factors belong to those before; call `apply` again")
+            raise StaleFactors(f"{note}; the factors were fitted to the former ones; call `apply` again")
         self._weights = ""
         self.pipe.passes.recount()
         if self.factors is not None:
-            note += "; the factors were fitted anew"
+            note += "; the factors were refitted"
             self._refitting = True
             try:
                 self.factors = provide_factors(self.recipe, self.pipe).factors
@@ -105,9 +121,9 @@ class Stack:
         self._weights = self._weights or fingerprint(self.pipe.transformers)
         return self._weights
 
-    def off(self) -> _Off:
+    def off(self) -> Off:
         """Switch the cache off: until `on`, or for the length of a `with` block."""
-        return _Off(self.pipe)
+        return Off(self.pipe)
 
     def on(self) -> None:
         """Switch the cache on again."""
@@ -138,7 +154,49 @@ class Stack:
                 "this stack was removed, or another recipe was applied since; use what that `apply` returned"
             )
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
-        return sample(self.pipe, prompts, chosen, self.recipe.sampler, negative_prompt)
+        return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+
+    def compare(
+        self, prompts: Sequence[str], seeds: Sequence[int] | None = None, plain: Any = None, negative: str | None = None
+    ) -> Compared:
+        """Pictures of this stack beside those of its pipeline without it: the report with its figures, and a grid.
+
+        Args:
+            plain: a pipeline of the same model, loaded again; needed where this one's weights were rounded.
+            negative: the negative prompt of both.
+
+        Raises:
+            BadPipeline: nothing unaccelerated is at hand.
+        """
+        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
+        with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
+            return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
+
+    def make(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampler: Sampler,
+        negative_prompt: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Pictures:
+        """One picture per prompt and seed, sampled as `sampler` says; under a promise each says what was decided.
+
+        Args:
+            extra: further arguments of the pipeline's call.
+        """
+        if self.promised is not None:
+            return self.promised.sample(prompts, seeds, sampler, negative_prompt, extra)
+        return sample(self.pipe, prompts, seeds, sampler, negative_prompt, extra)
+
+    def promise(self, certificate: Certificate) -> None:
+        """From now on pictures are made under a certificate.
+
+        Raises:
+            StaleFactors: it was made of something else than what stands.
+        """
+        certificate.check(self.recipe, self.pipe, self.factors)
+        self.promised = Promised(self.pipe, certificate)
 
     def report(self, pictures: Pictures | None = None) -> Report:
         """What ran in the last generation, and on what."""
@@ -161,23 +219,10 @@ class Stack:
             steps=pipe.passes.steps,
             macs=pipe.passes.macs,
             macs_ratio=pipe.passes.macs_ratio,
+            each=[asdict(one) for one in pictures.each] if pictures else [],
             compiled=pipe.compiled,
             notes=self.notes,
         )
-
-
-class _Off:
-    """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self.passes, self.before = pipe.passes, pipe.passes.cache_on
-        self.passes.cache_on = False
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self.passes.cache_on = self.before
 
 
 def apply(
@@ -185,6 +230,7 @@ def apply(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     tell: Tell = LOG.info,
     changes: Sequence[str] = (),
+    promise: bool = False,
 ) -> Stack:
     """Accelerate a diffusers pipeline that is loaded already, in place.
 
@@ -196,14 +242,18 @@ def apply(
         recipe: a name on the shelf, a path, a dict with the keys of a recipe, or a Recipe.
         tell: told in a sentence what long work is being done, such as calibration.
         changes: such as "cache.interval=5", laid over the recipe.
+        promise: take the setting that `ditstack calibrate` certified, and keep the recipe's promise.
 
     Raises:
         RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
-    chosen = _read(recipe, changes)
-    check(chosen, pipeline)
+    chosen, certificate = certified(_read(recipe, changes), promise)
+    check_stack(chosen, pipeline)
     with unchanged(chosen, pipeline):
-        return _stand(chosen, pipeline, tell)
+        stack = _stand(chosen, pipeline, tell)
+        if certificate is not None:
+            stack.promise(certificate)
+        return stack
 
 
 def load(
@@ -211,14 +261,20 @@ def load(
     tell: Tell = LOG.info,
     changes: Sequence[str] = (),
     bar: Bar = lambda part, done, count: None,
+    promise: bool = False,
 ) -> Stack:
     """Load the recipe's own model and stack on it.
 
     Args:
         tell: told in a sentence what long work is being done, such as calibration.
         bar: told what is being gathered for it, how many prompts are done, and of how many.
+        promise: take the setting that `ditstack calibrate` certified, and keep the recipe's promise.
     """
-    return _stand(_read(recipe, changes), None, tell, bar)
+    chosen, certificate = certified(_read(recipe, changes), promise)
+    stack = _stand(chosen, None, tell, bar)
+    if certificate is not None:
+        stack.promise(certificate)
+    return stack
 
 
 def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str]) -> Recipe:
@@ -236,6 +292,6 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, do
     built = time.perf_counter()
     provided = provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
-    LOG.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     seconds = {"build": built - started, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -1,5 +1,6 @@
 """apply and load: on the user's own pipelines, twice, with a cache that can be switched off exactly."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,34 @@ def test_an_offline_basis_is_fitted_where_a_subspace_asks_for_it_and_used(model:
     made = [stack.sample(P).latents for stack in (offline, again, online)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+def test_two_threads_on_one_stack_get_each_its_own_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thread reads what its call left only when the second could have called, if it may."""
+    from ditstack.assembly import sample as sampling
+
+    stack = apply(tiny.flux(), recipe())
+    alone = {prompt: stack.sample([prompt], [3]).latents for prompt in P}
+    inside, other, made = threading.Event(), threading.Event(), dict[str, torch.Tensor]()
+    now, looks = sampling.now, dict[int, int]()
+
+    def slow() -> float:
+        thread = threading.get_ident()
+        looks[thread] = looks.get(thread, 0) + 1
+        if thread == first.ident and looks[thread] == 2:  # its call has ended
+            inside.set()
+            other.wait(1)
+        return now()
+
+    def make(prompt: str) -> None:
+        made[prompt] = stack.sample([prompt], [3]).latents
+        other.set() if prompt == P[1] else None
+
+    monkeypatch.setattr(sampling, "now", slow)
+    first, second = (threading.Thread(target=make, args=(prompt,)) for prompt in P)
+    first.start()
+    inside.wait(60)
+    second.start()
+    first.join()
+    second.join()
+    assert all(torch.equal(made[prompt], alone[prompt]) for prompt in P)

@@ -12,7 +12,7 @@ from ditstack.plugin import Attention, Capability
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import Call, Declined, Pipe
+    from ditstack.plugin import Call, Declined, Kernel, Pipe
 
 WIDTHS = (64, 96, 128)
 """Widths of a head that 1.x takes; 2.x takes every one up to the last."""
@@ -31,23 +31,29 @@ class Sage(Attention):
         return super().needs | {Capability.CUDA, Capability.SM80}
 
     def apply(self, pipe: Pipe) -> None:
-        from importlib.metadata import version
-
         from ditstack.plugin import replace_attention
 
-        first = version("sageattention").startswith("1.")
-        replace_attention(pipe, "sage", attend_1 if first else attend_2, closed=True)
+        replace_attention(pipe, "sage", _installed(), closed=True)
+
+    def dense_kernels(self) -> dict[str, Kernel]:
+        return {"sage": _installed()}
+
+
+def _installed() -> Kernel:
+    from importlib.metadata import version
+
+    return attend_1 if version("sageattention").startswith("1.") else attend_2
 
 
 def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 1.x."""
     import torch
 
-    from ditstack.plugin import Declined
+    from ditstack.plugin import without_hidden
 
     k, v, reason = without_hidden(k, v, call)
     if (reason := reason or refusal_1(q, k, call.causal)) is not None:
-        return Declined(reason)
+        return _declined(reason, q, k, v, call)
     q, k, v = (one if one.stride(-1) == 1 else one.contiguous() for one in (q, k, v))
     # its own smoothing would change the caller's k
     k = k - k.mean(-2, keepdim=True)
@@ -57,24 +63,23 @@ def attend_1(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
 
 def attend_2(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
     """Through sageattention 2.x, which pads and smooths by itself."""
-    from ditstack.plugin import Declined
+    from ditstack.plugin import without_hidden
 
     k, v, reason = without_hidden(k, v, call)
     if (reason := reason or refusal_2(q)) is not None:
-        return Declined(reason)
+        return _declined(reason, q, k, v, call)
     return _sage()(q, k, v, tensor_layout="HND", is_causal=call.causal, sm_scale=call.scale)
 
 
-def without_hidden(k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor, str | None]:
-    """The keys and values that the mask lets through, or why it cannot be said so: the kernels know no masks."""
-    if call.mask is None:
-        return k, v, None
-    if call.keys is None or call.causal:
-        return k, v, "they carry a mask between single tokens"
-    seen = call.keys[0, 0]
-    if (call.keys != seen).any():
-        return k, v, "their mask hides other keys from each item"
-    return k[..., seen, :], v[..., seen, :], None
+def _declined(reason: str, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Declined:
+    """Where hidden keys are left out already, PyTorch's own kernel needs no mask and takes its fast way."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from ditstack.plugin import Declined
+
+    if call.mask is None or call.keys is None or k.shape[-2] == call.mask.shape[-1]:
+        return Declined(reason)
+    return Declined(reason, scaled_dot_product_attention(q, k, v, scale=call.scale))
 
 
 def refusal_1(q: Tensor, k: Tensor, causal: bool) -> str | None:
@@ -84,7 +89,7 @@ def refusal_1(q: Tensor, k: Tensor, causal: bool) -> str | None:
     if causal and q.shape[-2] != k.shape[-2]:
         return "the kernel's causal form wants as many keys as queries"
     if not causal and k.shape[-2] % KEYS:
-        return f"{k.shape[-2]} keys are no multiple of {KEYS}; the kernel would count padding as keys"
+        return f"{k.shape[-2]} keys are not a multiple of {KEYS}; the kernel would count padding as keys"
     return None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -32,6 +32,9 @@ class FirstBlockCache(Cache):
     @property
     def knob(self) -> Knob:
         return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
+
+    def kept(self, trunk: Trunk) -> float:
+        return 2 * trunk.feature  # of the first block, and of those after it
 
     def apply(self, pipe: Pipe) -> None:
         from diffusers.hooks.first_block_cache import FirstBlockCacheConfig

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths.schedule import spell
-from ditstack.plugin import Cache, Knob
+from ditstack.plugin import Cache, Knob, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FirstBlock(Cache):
-    """The first block always runs. A pass skips the others where none of its pictures needs them."""
+    """The first block always runs, the others for the rows that need them; for all, where the batch cannot be cut."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"threshold": 0.0}
     trial: ClassVar[dict[str, Any]] = {"threshold": 0.6}
@@ -39,7 +39,11 @@ class FirstBlock(Cache):
         from ditstack.plugin import UNDECIDED, FeatureCache, StepPolicy, cache_trunks
 
         pipe.policy = StepPolicy(pipe.clock, lambda steps: spell((0,), steps, UNDECIDED))
+        pipe.policy.by_row = True
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()), self.due)
+
+    def kept(self, trunk: Trunk) -> float:
+        return 2 * trunk.feature  # of the first block, and of those after it
 
     def due(self, now_BTD: Tensor, last_BTD: Tensor) -> Tensor:
         """Which pictures have changed too much, (B,)."""

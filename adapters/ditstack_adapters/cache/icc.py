@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 class Icc(Cache):
@@ -27,7 +27,7 @@ class Icc(Cache):
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
     factors_field: ClassVar[str] = "factors"
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
-    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate", "moments_gb"})
 
     interval: Annotated[int, Field(ge=1)] = 2
     """One step in so many is full; 1 runs every step in full."""
@@ -49,11 +49,13 @@ class Icc(Cache):
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
     """What to do where factors are missing or stale: fit them now, or refuse."""
+    moments_gb: Annotated[float, Field(ge=0, strict=False)] = 8.0
+    """GB of a GPU that what calibration adds up may take; the rest is added up in the host's memory, more slowly."""
 
     @model_validator(mode="after")
     def _ranks_that_can_be_compared(self) -> Icc:
         if self.macs is not None and not (self.factors_by.startswith("rrr") and self.weighting == "sensitivity"):
-            raise ValueError("macs compares linears by their effect; it wants an rrr and weighting: sensitivity")
+            raise ValueError("macs needs factors_by: rrr (or rrr_observed) and weighting: sensitivity")
         return self
 
     @property
@@ -75,11 +77,22 @@ class Icc(Cache):
         return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.plugin import CALIBRATED, LowRankLinears, StepPolicy, cache_attentions
+        from ditstack.plugin import LowRankLinears, StepPolicy, cache_attentions
 
-        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, CALIBRATED))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds)
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        pipe.budget = self.macs
+
+    def kinds(self, steps: int) -> tuple[str, ...]:
+        return schedule.spell(self.full_steps(steps), steps, schedule.KINDS["C"])
+
+    def kept(self, trunk: Trunk) -> float:
+        rank = 1.0 if self.macs is not None else self.rank  # ranks that follow a budget are known only once fitted
+        return trunk.corrected(rank, order=int(self.anchor == "line"))
+
+    def weighs(self, trunk: Trunk) -> float:
+        return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """As published: every `interval`-th step from the first on."""
@@ -90,11 +103,11 @@ class Icc(Cache):
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity")
+        wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity", self.moments_gb)
         return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:

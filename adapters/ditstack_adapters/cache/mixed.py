@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ditstack.maths.schedule import Word
-from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields
+from ditstack.plugin import BadPipeline, Cache, Capability, SearchedFields, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 def _word(text: str) -> str:
@@ -38,7 +38,7 @@ class Mixed(Cache):
     trial: ClassVar[dict[str, Any]] = {"schedule": "FSCFRCS"}
     factors_field: ClassVar[str] = "factors"
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
-    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate", "moments_gb"})
 
     schedule: Annotated[str, AfterValidator(_word)] = "F (SCSF)..."
     """F full, C calibrated, S forecast, R reused: FSCS FSS, F 3(SCS), or FSCS... to the end."""
@@ -56,6 +56,8 @@ class Mixed(Cache):
     """A factors file; None keeps them in the user's cache folder under the recipe's name."""
     calibrate: Literal["auto", "never"] = "never"
     """What to do where factors are missing or stale: fit them now, or refuse."""
+    moments_gb: Annotated[float, Field(ge=0, strict=False)] = 8.0
+    """GB of a GPU that what calibration adds up may take; the rest is added up in the host's memory, more slowly."""
 
     @property
     def word(self) -> Word:
@@ -96,6 +98,7 @@ class Mixed(Cache):
         cache_trunks(pipe, FeatureCache(pipe, lambda site: Steered(self.trust), "step"))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
         """The kind of every step.
@@ -106,20 +109,30 @@ class Mixed(Cache):
         if self.schedule_steps not in (steps, None):
             raise BadPipeline(
                 f"cache.schedule names {self.schedule_steps} steps, and this generation takes {steps}; "
-                "write a letter for each, or end it with ... to go on to the end"
+                "write a letter for each, or end it with ... to repeat it to the end"
             )
         return self.word.kinds(steps)
+
+    def kept(self, trunk: Trunk) -> float:
+        line = 3 * trunk.feature  # two full steps and what a calibrated one has told
+        if not self.wants_factors:
+            return line
+        return line + trunk.corrected(1.0 if self.macs is not None else self.rank, order=int(self.anchor == "line"))
+
+    def weighs(self, trunk: Trunk) -> float:
+        return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         from ditstack.plugin import wrong_corrections
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
         from ditstack.plugin import Fit, LowRankLinears, Wish
 
-        return Fit(pipe, LowRankLinears.on(pipe), calibration, Wish("rrr", self.rank, self.macs)).tensors()
+        wish = Wish("rrr", self.rank, self.macs, room_gb=self.moments_gb)
+        return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
         from ditstack.plugin import LowRankLinears

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.maths.schedule import even_by_interval, spell
+from ditstack.maths.schedule import KINDS, even_by_interval, spell
 from ditstack.plugin import Cache, Knob
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ class Reuse(Cache):
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.maths import predictors
-        from ditstack.plugin import REUSED, FeatureCache, StepPolicy, cache_trunks
+        from ditstack.plugin import FeatureCache, StepPolicy, cache_trunks
 
-        pipe.policy = StepPolicy(pipe.clock, lambda steps: spell(even_by_interval(steps, self.interval), steps, REUSED))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds)
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()))
+
+    def kinds(self, steps: int) -> tuple[str, ...]:
+        return spell(even_by_interval(steps, self.interval), steps, KINDS["R"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.maths.predictors import Predictor
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 SCHEDULES = {
@@ -106,9 +106,20 @@ class SvdCache(Cache):
     def apply(self, pipe: Pipe) -> None:
         from ditstack.plugin import FeatureCache, StepPolicy, cache_branches, cache_trunks
 
-        pipe.policy = StepPolicy(pipe.clock, lambda steps: schedule.spell(self.full_steps(steps), steps, "forecast"))
+        pipe.policy = StepPolicy(pipe.clock, self.kinds)
         store = FeatureCache(pipe, lambda site: self._predictor(site, store.factors), self.coordinate)
         (cache_trunks if self.granularity == "trunk" else cache_branches)(pipe, store)
+
+    def kinds(self, steps: int) -> tuple[str, ...]:
+        return schedule.spell(self.full_steps(steps), steps, "forecast")
+
+    def kept(self, trunk: Trunk) -> float:
+        known = {"taylor": self.order + 1, "fitted": 3, "holt": 2}.get(self.predictor, 1)
+        if self.rank is not None or self.energy is not None:
+            known += 2  # the feature itself, and its principal part
+        if self.granularity == "trunk":
+            return known * trunk.feature
+        return known * 2 * trunk.blocks * (trunk.tokens + trunk.text) * trunk.width
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
         """The steps that run in full, of a generation of `steps`."""
@@ -136,7 +147,7 @@ class SvdCache(Cache):
             wrong.append("there is no basis")
         return wrong
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """The basis of every site, and the gains of every full step, tuned on the final latent."""
         from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 
@@ -172,6 +183,6 @@ class SvdCache(Cache):
         return predictors.Ema(self.beta) if self.predictor == "ema" else predictors.Reuse()
 
     def _find_basis(self, feature_BTD: Tensor) -> Tensor:
-        from ditstack.maths.lowrank import gram, principal
+        from ditstack.maths.lowrank import gram, leading
 
-        return principal(gram(feature_BTD), self.rank, self.energy)
+        return leading(gram(feature_BTD), self.rank, self.energy)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,10 @@ class TaylorSeer(Cache):
     @property
     def knob(self) -> Knob:
         return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    def kept(self, trunk: Trunk) -> float:
+        known = self.order + 1  # of the output, or of every attention's
+        return known * (trunk.feature if self.lite else trunk.blocks * (trunk.tokens + trunk.text) * trunk.width)
 
     @property
     def drops(self) -> frozenset[Capability]:

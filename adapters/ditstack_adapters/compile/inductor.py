@@ -42,6 +42,10 @@ class Inductor(Adapter):
         return frozenset(facts | {Capability.PASSING} if self.replays else facts)
 
     @property
+    def gives(self) -> frozenset[Capability]:
+        return frozenset({Capability.FUSED})
+
+    @property
     def replays(self) -> bool:
         """Whether CUDA graphs are replayed: what one computes lasts until the next."""
         return self.mode in ("reduce-overhead", "max-autotune")
@@ -79,6 +83,8 @@ class _Region:
         function, owner = getattr(forward, "__func__", forward), getattr(forward, "__self__", None)
         bound = () if owner is None else (owner,)
         compiled, pipe = self._compiled(function), self.pipe
+        # a graph's next replay, such as guidance's second pass, writes where this one did; blocks' are read at once
+        keeps = self.adapter.replays and self.adapter.region == "whole"
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if pipe.as_written:
@@ -86,16 +92,23 @@ class _Region:
             before = counters["stats"]["unique_graphs"]
             out = compiled(*bound, *args, **kwargs)
             pipe.compiled = (pipe.compiled or 0) + counters["stats"]["unique_graphs"] - before
-            return out
+            return _copied(out) if keeps else out
 
         return run
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        import torch
+        from ditstack.plugin import compile_apart
 
         if function not in self._made:
+            mode = {} if self.adapter.mode == "default" else {"mode": self.adapter.mode}
             # neither another pipe's code nor its count of recompilations is shared
-            how: dict[str, Any] = {"fullgraph": True, "isolate_recompiles": True, "recompile_limit": FORMS}
-            how |= {} if self.adapter.mode == "default" else {"mode": self.adapter.mode}
-            self._made[function] = torch.compile(function, backend=self.adapter.backend, **how)
+            how = {"fullgraph": True, "backend": self.adapter.backend, **mode}
+            self._made[function] = compile_apart(function, FORMS, **how)
         return self._made[function]
+
+
+def _copied(out: Any) -> Any:
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(Tensor, Tensor.clone, out)

@@ -16,7 +16,7 @@ from ditstack.plugin import Adapter
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 class FittedSolver(Adapter):
@@ -54,6 +54,11 @@ class FittedSolver(Adapter):
         return self.evaluations
 
     @property
+    def fitted_for(self) -> frozenset[str]:
+        """Its times and coefficients are one row for each evaluation."""
+        return frozenset({"steps"})
+
+    @property
     def baseline(self) -> dict[str, Any] | None:
         return {"steps": self.baseline_steps}
 
@@ -63,7 +68,7 @@ class FittedSolver(Adapter):
 
         process_of(pipe.pipeline.scheduler)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """Times, nodes and coefficients."""
         from ditstack.plugin import SamplerFit, SamplerWish
 

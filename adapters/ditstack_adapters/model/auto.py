@@ -22,6 +22,11 @@ class Auto(Model):
             return {"class_labels": [int(prompt) for prompt in prompts]}
         return {"prompt": prompts if len(prompts) > 1 else prompts[0]}  # some take no list
 
+    @property
+    def waits(self) -> bool:
+        """It is run once to find its blocks, which takes minutes where a large model waits beside its GPU."""
+        return False
+
     def wrap(self, pipeline: Any) -> Pipe:
         from ditstack.plugin import Pipe, trace
 

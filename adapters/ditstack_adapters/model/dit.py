@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditstack.plugin import BadPipeline, Capability, Model
+
+if TYPE_CHECKING:
+    from ditstack.plugin import PassInputs
 
 CLASSES = 1000
 
@@ -15,6 +18,7 @@ class DiT(Model):
 
     transformer_class: ClassVar[str] = "DiTTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    cut_into_rows: ClassVar[bool] = True
 
     source: str = "facebook/DiT-XL-2-256"
     """A hub id, or a folder that `save_pretrained` wrote."""
@@ -22,6 +26,10 @@ class DiT(Model):
     @property
     def gives(self) -> frozenset[Capability]:
         return super().gives - {Capability.LORAS}
+
+    def unguided(self, inputs: PassInputs) -> list[bool]:
+        """The rows of the class that stands for none."""
+        return [int(one) == CLASSES for one in inputs.kwargs["class_labels"]]
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         return {"class_labels": [_label(pipeline, prompt.strip()) for prompt in prompts]}

@@ -22,6 +22,7 @@ class Flux(Model):
 
     transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    cut_into_rows: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("pos_embed", "context_embedder")
 
     source: str = "black-forest-labs/FLUX.1-dev"

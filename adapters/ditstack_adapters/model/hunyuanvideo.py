@@ -14,6 +14,7 @@ class HunyuanVideo(Model):
 
     transformer_class: ClassVar[str] = "HunyuanVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    cut_into_rows: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "context_embedder")
     fps: ClassVar[int | None] = 15
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)

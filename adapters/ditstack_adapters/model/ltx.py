@@ -12,6 +12,7 @@ class LTX(Model):
 
     transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    cut_into_rows: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "caption_projection")
     fps: ClassVar[int | None] = 25
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)

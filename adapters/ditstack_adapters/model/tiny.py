@@ -18,15 +18,18 @@ class Tiny(Model):
 
     transformer_class: ClassVar[str] = "FluxTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
+    cut_into_rows: ClassVar[bool] = True
     guidance: ClassVar[str] = "true_cfg_scale"
     call: ClassVar[dict[str, Any]] = {"max_sequence_length": 16}
 
     source: str = "embedded"
     """`embedded`, a hub id, or a folder that `save_pretrained` wrote."""
 
-    def load(self) -> Any:
-        here = self.model_copy(update={"source": str(FOLDER)}) if self.source == "embedded" else self
-        return Model.load(here)
+    def files(self) -> str:
+        return str(FOLDER) if self.source == "embedded" else self.source
+
+    def load(self, wait: bool = False) -> Any:
+        return Model.load(self.model_copy(update={"source": self.files()}), wait)
 
     def judge(self) -> ShapesJudge:
         from .embedded.judge import ShapesJudge

@@ -12,6 +12,7 @@ class Wan(Model):
 
     transformer_class: ClassVar[str] = "WanTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("blocks",)
+    cut_into_rows: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "condition_embedder.text_embedder")
     fps: ClassVar[int | None] = 16
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)

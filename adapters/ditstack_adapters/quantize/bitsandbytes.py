@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ditstack.plugin import CalibrationRun, Pipe
+    from ditstack.plugin import Calibration, Pipe
 
 
 class BitsAndBytes(Quantizer):
@@ -39,7 +39,7 @@ class BitsAndBytes(Quantizer):
     @model_validator(mode="after")
     def _scales_to_round(self) -> BitsAndBytes:
         if self.double_quant and self.scheme == "int8":
-            raise ValueError("double_quant is for nf4 and fp4; int8 has one scale a row")
+            raise ValueError("double_quant is for nf4 and fp4; int8 has one scale per row")
         return self
 
     @property
@@ -56,16 +56,15 @@ class BitsAndBytes(Quantizer):
 
         _hush()
         with compensation.noting_errors(pipe, self.wants_factors):
-            for blocks in pipe.blocks.values():
-                for block in blocks:
-                    self._swap_linears(block.module)
+            for block in pipe.arriving():
+                self._swap_linears(block.module)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         from ditstack.plugin import wrong_corrections
 
         return wrong_corrections(pipe, tensors)
 
-    def fit(self, pipe: Pipe, calibration: CalibrationRun) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """What takes each linear's rounding error back, where activations are."""
         from ditstack.plugin import compensation
 
@@ -93,7 +92,20 @@ class BitsAndBytes(Quantizer):
 
         from ditstack.plugin import is_beside
 
-        return type(module) is Linear and not is_beside(name) and not any(word in name for word in self.skip)
+        return type(module) is Linear and not is_beside(name) and self.rounds(name, module.in_features)
+
+    def rounds(self, name: str, columns: int) -> bool:
+        return not any(word in name for word in self.skip)
+
+    def stored(self, rows: int, columns: int, item: int) -> float:
+        # int8: a scale of 4 bytes a row; four bits: one of 4 bytes for 64 weights, or of 1 and a share of a second
+        rank = self.compensate or 0
+        rank = rank if isinstance(rank, int) else round(rank * min(rows, columns))
+        beside = rank * (rows + columns) * item
+        if self.scheme == "int8":
+            return rows * columns + rows * 4 + beside
+        scale = 1 + 4 / 256 if self.double_quant else 4
+        return rows * columns * (0.5 + scale / 64) + beside
 
     def _swapped(self, linear: Any) -> torch.nn.Module:
         swapped = self._int8(linear) if self.scheme == "int8" else self._four_bits(linear)

@@ -19,6 +19,7 @@ from ditstack.pipeline.hooks import Undo, noting_undo
 from ditstack.pipeline.pipe import Pipe, execution_device, transformers_of
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import STAGES, Adapter
+from ditstack.recipe.memory.room import check_room
 from ditstack.recipe.recipe import Recipe
 
 OF_WEIGHTS = ("distill", "quantize")
@@ -41,11 +42,26 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         Incompatible: before any weight is loaded.
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
-    check(recipe, pipeline)
+    check_stack(recipe, pipeline)
     if pipeline is None:
-        loaded = recipe.model.load()
-        return _put_up(recipe, loaded, lambda: recipe.model.settle(loaded))
+        return _load(recipe)
     return _put_up(recipe, pipeline)
+
+
+def _load(recipe: Recipe) -> Pipe:
+    """The recipe's own model with its stages; weights to be rounded are so on their way to the device, block by block.
+
+    So the device holds the rounded model and one block that is not, at most.
+    """
+    model = recipe.model
+    model.check_source()
+    if tight := check_room(recipe):
+        LOG.warning(tight)
+    waits = model.waits and "quantize" in recipe.adapters
+    loaded = model.load(wait=waits)
+    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if waits else None)
+    pipe.notes += [tight] if tight else []
+    return pipe
 
 
 @contextmanager
@@ -56,9 +72,9 @@ def unchanged(recipe: Recipe, pipeline: Any) -> Iterator[None]:
         yield
 
 
-def check(recipe: Recipe, pipeline: Any = None) -> None:
+def check_stack(recipe: Recipe, pipeline: Any = None) -> None:
     """Refuse what can be known to fail before any weight is loaded, rounded or copied."""
-    plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
+    plan.check_plan(recipe, None if pipeline is None else str(execution_device(pipeline)))
     check_scheduler(recipe.sampler)
     for _, adapter in recipe.stages():
         adapter.inspect()
@@ -75,6 +91,11 @@ def standing_on(pipeline: Any) -> Pipe | None:
     return found if found is not None and found.pipeline is pipeline else None
 
 
+def changed_weights(pipe: Pipe) -> dict[str, Adapter]:
+    """The stages that changed the weights of a pipe's transformers, now or earlier."""
+    return {stage: one for module in pipe.transformers.values() for stage, one in _DONE.get(module, {}).items()}
+
+
 def take_down(pipe: Pipe) -> list[str]:
     """Give a pipeline back as it was before its stack.
 
@@ -86,18 +107,18 @@ def take_down(pipe: Pipe) -> list[str]:
         pipe.clock.leave()
         for undo in reversed(pipe.undo):
             undo()
-    done = {stage: one for name in pipe.transformers.values() for stage, one in _DONE.get(name, {}).items()}
+    done = changed_weights(pipe)
     return [f"weights stay as {stage} {adapter.method} left them" for stage, adapter in done.items()]
 
 
-def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None) -> Pipe:
+def _put_up(recipe: Recipe, pipeline: Any, settle: Undo | None = None, bound_for: torch.device | None = None) -> Pipe:
     wanted, kept = _of_weights(recipe, pipeline)
     undo: list[Undo] = []
     if (before := standing_on(pipeline)) is not None:
         take_down(before)
     with noting_undo(undo):
         pipe = recipe.model.wrap(pipeline)
-    pipe.undo = undo
+    pipe.undo, pipe.bound_for = undo, bound_for
     _set_scheduler(pipe, chosen_scheduler(pipeline, recipe.sampler))
     pipe.notes += kept
     if settle is not None:
@@ -151,7 +172,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
     elif stage == "quantize":
-        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 
@@ -159,6 +180,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
 def _set_scheduler(pipe: Pipe, scheduler: Any) -> None:
     before, pipeline = pipe.pipeline.scheduler, pipe.pipeline
     pipeline.scheduler = pipe.scheduler = scheduler
+    pipe.own_scheduler = before
 
     def undo() -> None:
         if pipeline.scheduler is pipe.scheduler and before is not pipe.scheduler:

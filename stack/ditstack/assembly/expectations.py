@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from ditstack.pipeline.pipe import FULL, UNDECIDED, Pipe
+from ditstack.pipeline.pipe import CALIBRATED, FULL, UNDECIDED, Pipe
 
 LOG = logging.getLogger("ditstack")
+OVER_BUDGET = 0.02
+"""How far, as a share of a full step, a calibrated one may go beyond its budget unsaid."""
 
 
 class Expectations:
@@ -28,7 +30,7 @@ class Expectations:
         """A call has ended; one that was interrupted or failed is held to nothing."""
         pipe = self.pipe
         whole = pipe.clock.whole and not getattr(pipe.pipeline, "_interrupt", False)
-        self.notes = [*_of_steps(pipe), *_of_cache(pipe), *_of_attention(pipe)] if whole else []
+        self.notes = [*_of_steps(pipe), *_of_cache(pipe), *_of_budget(pipe), *_of_attention(pipe)] if whole else []
         for note in self.notes:
             if note not in self._logged:
                 LOG.warning(note)
@@ -63,6 +65,15 @@ def _of_cache(pipe: Pipe) -> Iterator[str]:
         yield (
             f"the cache planned to skip blocks on {len(planned)} of {clock.steps} steps, and every block ran on all of "
             f"them: {why}"
+        )
+
+
+def _of_budget(pipe: Pipe) -> Iterator[str]:
+    took = pipe.passes.shares.get(CALIBRATED, 0.0)
+    if pipe.budget is not None and took > pipe.budget + OVER_BUDGET:
+        yield (
+            f"calibrated steps took {took:.2f} of a full step's MACs, and the budget is {pipe.budget:.2f}: the factors "
+            "were fitted at another size or prompt length; calibrate at this one to keep it"
         )
 
 

@@ -12,16 +12,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ditstack.errors import BadPipeline, StaleFactors
+from ditstack.errors import BadPipeline
+from ditstack.paper import as_html, sheet
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
 
-CALLED = ("steps", "guidance", "size", "frames")
-"""Fields of the sampler that a call may change."""
-
 
 @dataclass
+class Account:
+    """What one picture of a generation cost, and what was decided of it.
+
+    Attributes:
+        steps: how many steps ran in each way.
+        macs: multiply-accumulates of the transformer.
+        decision: where a quality was promised: "certified", or "in full" and why.
+        scores: what can be told of it without its unaccelerated one, by name.
+    """
+
+    steps: dict[str, int]
+    macs: int
+    decision: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(repr=False)
 class Pictures:
     """What a generation made.
 
@@ -32,6 +47,7 @@ class Pictures:
         steps: how many steps ran in each way.
         macs: multiply-accumulates of the transformer, all steps and branches.
         fps: frames per second of a video.
+        each: what each picture cost.
     """
 
     images: Tensor
@@ -42,6 +58,16 @@ class Pictures:
     prompts: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     fps: int = 0
+    each: list[Account] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        kind, count = ("videos", len(self.images)) if self.images.ndim == 5 else ("pictures", len(self.images))
+        height, width = self.images.shape[-2:]
+        ran = " + ".join(f"{number} {kind}" for kind, number in self.steps.items())
+        return f"Pictures({count} {kind} of {width} x {height}; {ran} steps; {self.seconds.get('denoise', 0.0):.2f} s)"
+
+    def _repr_html_(self) -> str:
+        return as_html(sheet(self.images, self.prompts), "; ".join(self.prompts))
 
 
 def sample(
@@ -62,30 +88,48 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
-    pipe.departures = departures(pipe, sampler)
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     arguments["generator"] = generators if len(generators) > 1 else generators[0]  # some take no list
-    started = now()
-    with torch.inference_mode(), _explained(pipe):
-        out = pipe.pipeline(**arguments)
+    with pipe.clock.held():
+        started = now()
+        with torch.inference_mode(), _explained(pipe), _told_of_scheduler(pipe.pipeline):
+            out = pipe.pipeline(**arguments)
+        return _pictures(pipe, out, prompts, seeds, started)
+
+
+@contextmanager
+def _told_of_scheduler(pipeline: Any) -> Iterator[None]:
+    """What diffusers says of a scheduler that its pipeline cannot use, in a recipe's words."""
+    try:
+        yield
+    except ValueError as error:
+        if "does not support custom" not in str(error):
+            raise
+        name, kind = type(pipeline.scheduler).__name__, type(pipeline).__name__
+        raise BadPipeline(
+            f"sampler.scheduler: a {kind} gives its scheduler sigmas or timesteps, which a {name} does not take; "
+            "name another, such as UniPCMultistepScheduler"
+        ) from None
+
+
+def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int], started: float) -> Pictures:
+    """What the call that has just ended made."""
     ended = now()
     images = torch.as_tensor(next(one for one in out.values() if one is not None)).float().cpu()
     if not torch.isfinite(images).all():
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
         )
-    clock = pipe.clock
-    seconds = {
-        "encode": clock.first_pass - started,
-        "denoise": clock.ended - clock.first_pass,
-        "decode": ended - clock.ended,
-    }
+    clock, passes = pipe.clock, pipe.passes
+    spent = (clock.first_pass - started, clock.ended - clock.first_pass, ended - clock.ended)
+    seconds = dict(zip(("encode", "denoise", "decode"), spent, strict=True))
     assert clock.latents is not None
     latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
-    return Pictures(images, latents, seconds, pipe.passes.steps, pipe.passes.macs, list(prompts), list(seeds), pipe.fps)
+    each = [Account(*passes.of_picture(place, len(prompts))) for place in range(len(prompts))]
+    return Pictures(images, latents, seconds, passes.steps, passes.macs, list(prompts), list(seeds), pipe.fps, each)
 
 
 @contextmanager
@@ -120,22 +164,6 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
         arguments["num_frames"] = sampler.frames
     arguments["output_type"] = "latent" if pipe.call.get("output_type") == "latent" else "pt"
     return {name: value for name, value in arguments.items() if name != "return_dict"}
-
-
-def departures(pipe: Pipe, sampler: Sampler) -> tuple[str, ...]:
-    """Where a call leaves what the factors were fitted at, a sentence each.
-
-    Raises:
-        StaleFactors: a stage says that it matters.
-    """
-    stated = {key: pipe.fitted_under.get(f"sampler.{key}", "") for key in CALLED}
-    now = {key: "" if (value := getattr(sampler, key)) is None else str(value) for key in CALLED}
-    left = [key for key in CALLED if stated["steps"] and stated[key] != now[key]]
-    own = "the pipeline's own"
-    told = tuple(f"factors were fitted at {key} {stated[key] or own}; here it is {now[key] or own}" for key in left)
-    if held := sorted(pipe.fitted_for & set(left)):
-        raise StaleFactors(f"{'; '.join(told)}: they serve no other {', '.join(held)}; run `ditstack calibrate` again")
-    return told
 
 
 def _require_size(pipeline: Any, sampler: Sampler) -> None:
@@ -179,9 +207,17 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
         raise BadPipeline(f"a {type(pipeline).__name__} takes no {', '.join(unknown)}")
 
 
+def is_bound_to_steps(pipe: Pipe) -> bool:
+    """Whether a call of another number of steps than the recipe's is refused: a schedule or factors name them."""
+    return "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
+
+
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
-    bound = "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
-    whole = bound or pipe.compiled is not None
+    whole = is_bound_to_steps(pipe) or pipe.compiled is not None
     short = sampler if whole else sampler.model_copy(update={"steps": 2})
-    sample(pipe, prompts, range(len(prompts)), short)
+    fitted, pipe.fitted_under = pipe.fitted_under, {}  # no reader of notes need know how short it was
+    try:
+        sample(pipe, prompts, range(len(prompts)), short)
+    finally:
+        pipe.fitted_under = fitted

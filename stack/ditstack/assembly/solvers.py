@@ -78,6 +78,11 @@ def _beside(made: Any, own: Any) -> Any:
     return made
 
 
+def _set_own(own: Any, steps: int | None, device: Any, **given: Any) -> None:
+    """Set the timesteps of the model's own scheduler; it takes no argument that the pipeline left out."""
+    own.set_timesteps(steps, device, **{name: one for name, one in given.items() if one is not None})
+
+
 @functools.cache
 def _on_flow(kind: Any) -> Any:
     """A multistep solver in log-SNR, on the sigmas of the flow model's own scheduler."""
@@ -90,8 +95,7 @@ def _on_flow(kind: Any) -> Any:
         mu: float | None = None,
         timesteps: Any = None,
     ) -> None:
-        given = {"sigmas": sigmas, "mu": mu, "timesteps": timesteps}
-        self.own.set_timesteps(num_inference_steps, device, **{k: v for k, v in given.items() if v is not None})
+        _set_own(self.own, num_inference_steps, device, sigmas=sigmas, mu=mu, timesteps=timesteps)
         shifted = {"mu": mu} if self.config.get("use_dynamic_shifting") else {}
         kind.set_timesteps(self, len(self.own.timesteps), device=device, **shifted)
         self.timesteps = self.own.timesteps
@@ -132,8 +136,7 @@ def _heun_on_flow(kind: Any) -> Any:
         sigmas: Any = None,
         mu: float | None = None,
     ) -> None:
-        given = {"sigmas": sigmas, "mu": mu}
-        self.own.set_timesteps(num_inference_steps, device, **{k: v for k, v in given.items() if v is not None})
+        _set_own(self.own, num_inference_steps, device, sigmas=sigmas, mu=mu)
         kind.set_timesteps(self, len(self.own.timesteps), device)
         sigma, time = self.own.sigmas.float().cpu(), self.own.timesteps
         self.timesteps = torch.cat([time[:1], time[1:].repeat_interleave(2)])

@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from ditstack.attention.layout import AroundPass, Layout
+from ditstack.attention.masks import Masks
 from ditstack.attention.opaque import attend, number
 from ditstack.pipeline.hooks import InnerHook, attach, run_original, to_undo
 from ditstack.pipeline.macs import Stated, attention_macs, counts_as
@@ -64,9 +65,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Declined:
-    """A kernel's answer to a call that it cannot take; PyTorch's own kernel takes it, and the report says why."""
+    """A kernel's answer to a call that it cannot take; PyTorch's own kernel takes it, and the report says why.
+
+    Attributes:
+        instead: what PyTorch's own kernel made of it already, such as without the keys that its mask hides.
+    """
 
     reason: str
+    instead: Tensor | None = None
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Call], "Tensor | Declined"]
@@ -87,7 +93,7 @@ class Replacement:
         self.asked: float | Tensor = 0.0
         self.made: float | Tensor = 0.0
         self.awake = False
-        self.layout = Layout()
+        self.layout, self.masks = Layout(), Masks(pipe)
 
     def answer(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if torch.compiler.is_compiling():
@@ -100,7 +106,7 @@ class Replacement:
                 self.made + dense * (1 if isinstance(out, Declined) else call.share),
             )
             if isinstance(out, Declined):
-                call.share = 0.0
+                call.share = 0.0 if out.instead is None else 1.0
         if self.closed:  # seen at every call, compiled or not
             self.pipe.passes.state(Stated(dense, call.share))
         self.ran[out.reason if isinstance(out, Declined) else "kernel"] += 1
@@ -214,14 +220,14 @@ class Site(TorchFunctionMode):
         if not isinstance(out, Declined):
             return out
         self.replacement.tell(out.reason)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if out.instead is None else out.instead
 
     def _answer(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Tensor | Declined:  # fmt: skip
         if query.dim() != 4 or dropout_p:
-            return Declined("they drop out at random or are not of four dimensions")
+            return Declined("they use dropout, or tensors that are not 4-D")
         if enable_gqa and key.shape[1] != query.shape[1]:
             times = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
@@ -245,4 +251,6 @@ class Site(TorchFunctionMode):
         if not isinstance(out, Declined):
             return out
         self.replacement.tell(out.reason)
+        if out.instead is not None:
+            return out.instead
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)

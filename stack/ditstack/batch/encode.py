@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ditstack.errors import BadFile
-from ditstack.measure.pictures import comment_of, image, video
+from ditstack.paper import comment_of, image, video
 
 Format = Literal["png", "jpg", "webp", "mp4"]
 _NAME = "ditstack"

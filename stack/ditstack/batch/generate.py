@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ditstack.assembly.sample import Pictures, sample
+from ditstack.assembly.sample import Pictures
 from ditstack.batch.outcomes import Failed, Made
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import Row, picture_file
@@ -43,6 +43,8 @@ class Generator:
     make: Callable[[Sequence[Item]], Pictures]
     limit: int = MOST * 1000
     """The largest batch that fits, as far as is known."""
+    quick: bool = True
+    """Whether `make` takes fewer steps than the recipe's, so that a size is soon tried."""
     seconds: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     macs: int = 0
@@ -81,13 +83,13 @@ class Generator:
         height, width = made.images.shape[-2:]
         row = items[0].row
         if row.width is not None and (row.width, row.height) != (width, height):
-            why = f"found the size {row.width}x{row.height}; the model makes {width}x{height} of it: write that"
+            why = f"found the size {row.width}x{row.height}; the model would make it {width}x{height}: write that"
             for item in items:
                 yield self._fail(item, why)
             return
         self._count(made, len(items))
-        for item, image in zip(items, made.images, strict=True):
-            yield Made(item, image, made.fps)
+        for place, (item, image) in enumerate(zip(items, made.images, strict=True)):
+            yield Made(item, image, made.fps, made.each[place] if made.each else None)
 
     def _fail(self, item: Item, why: str) -> Failed:
         self.failures += 1
@@ -111,7 +113,7 @@ class Generator:
 
     def largest(self, item: Item) -> int:
         """The largest power of two that fits: tried with two steps, doubling, until memory or `MOST` ends it."""
-        size, trial = 1, replace(item, row=item.row.model_copy(update={"steps": 2}))
+        size, trial = 1, replace(item, row=item.row.model_copy(update={"steps": 2})) if self.quick else item
         while size < MOST and _room_for_double():
             try:
                 self.make([trial] * (2 * size))
@@ -147,7 +149,7 @@ class StackSampler:
             extra["strength"] = row.strength
         self.stack.pipe.pipeline = self._img2img() if row.image is not None else self.plain
         prompts, seeds = [self._words(item.row) for item in items], [item.seed for item in items]
-        return sample(self.stack.pipe, prompts, seeds, sampler, extra=extra)
+        return self.stack.make(prompts, seeds, sampler, extra=extra)
 
     def _words(self, row: Row) -> str:
         """What the model is asked for: a class by its number where it takes classes."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ditstack.assembly.sample import Account
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import BadRow
 
 
 class Made:
-    """A picture of one item: `image` is (3, H, W), or (F, 3, H, W) for a video, float in [0, 1]."""
+    """A picture of one item: `image` is (3, H, W), or (F, 3, H, W) for a video, float in [0, 1].
 
-    def __init__(self, item: Item, image: Tensor, fps: int = 0) -> None:
-        self.item, self.image, self.fps = item, image, fps
+    Args:
+        account: what it cost, and what was decided of it.
+    """
+
+    def __init__(self, item: Item, image: Tensor, fps: int = 0, account: Account | None = None) -> None:
+        self.item, self.image, self.fps, self.account = item, image, fps, account
         self.id, self.number, self.copy = item.row.id, item.number, item.copy
         self.prompt, self.seed = item.row.prompt, item.seed
 

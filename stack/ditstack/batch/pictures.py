@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from ditstack.batch.data import PromptData
 from ditstack.batch.encode import Format
-from ditstack.batch.report import BatchReport, summarise
+from ditstack.batch.report import BatchReport, kept_promise, summarise
 from ditstack.batch.spec import BatchSpec
 from ditstack.batch.stopping import Stopping
 from ditstack.batch.store.folder import write
@@ -90,7 +90,8 @@ class PictureWriter(BasePredictionWriter):
         data, writer = _data(trainer), self.writer
         stopping = data.stopping if data else Stopping()
         assert writer is not None
-        writer.close({"rank": trainer.global_rank, **_sampled(pl_module), **self._session(data)})
+        notes = {"notes": getattr(getattr(pl_module, "stack", None), "departed", [])}
+        writer.close({"rank": trainer.global_rank, **notes, **_sampled(pl_module), **self._session(data)})
         if trainer.global_rank == 0:
             self._wait(writer.spec, trainer.world_size, stopping)
             self._report(writer, trainer.world_size, getattr(pl_module, "stack", None))
@@ -106,7 +107,10 @@ class PictureWriter(BasePredictionWriter):
         spec = writer.spec
         totals = spec.ledger.close(world)
         self.report = summarise(spec.recipe, totals, writer.before, spec.size)
-        self.report.notes = [*spec.ledger.repaired, *(stack.pipe.notes if stack is not None else [])]
+        departed = dict.fromkeys(note for one in totals for note in one.get("notes", []))
+        self.report.notes = [*spec.ledger.repaired, *(stack.pipe.notes if stack is not None else []), *departed]
+        if spec.certificate is not None:
+            self.report.promise = kept_promise(spec.certificate, spec.ledger.entries())
         if stack is not None:
             self.report.weights = stack.weights
         # a call that found nothing left to do does not hide how fast the pictures were made

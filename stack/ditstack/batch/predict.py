@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning as L
 
-from ditstack.assembly.sample import Pictures
+from ditstack.assembly.sample import Pictures, is_bound_to_steps
 from ditstack.batch.data import PromptData
 from ditstack.batch.generate import Generator, StackSampler, stand
 from ditstack.batch.outcomes import Failed, Made
@@ -26,6 +26,7 @@ from ditstack.batch.rows.batches import Batch, Item, by_kind
 from ditstack.batch.rows.check import BadRow
 from ditstack.batch.rows.foreign import items_in, rows_in
 from ditstack.calibration.calibrate import wanting
+from ditstack.calibration.certificate import Certificate
 from ditstack.calibration.run import Tell
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
@@ -50,6 +51,8 @@ class DiffusionModule(L.LightningModule):
         self.prepare_data_per_node = False
         self.generator = Generator(make) if make else None
         self.stack: Stack | None = None
+        self.certificate: Certificate | None = None
+        """Under which every picture is made."""
         self.tell: Tell = lambda text: None
         """Told in a sentence what long work is being done before the first picture."""
         self._counted = 0
@@ -90,9 +93,11 @@ class DiffusionModule(L.LightningModule):
         folder = self.data.spec.folder if self.data else None
         self.tell(f"loading {self.recipe.name} on {device}")
         self.stack = stand(self.recipe, device, folder, first, self.tell)
+        if self.certificate is not None:
+            self.stack.promise(self.certificate)
         if first:
             _ = self.stack.weights  # the fingerprint for the report, while the weights are not in use
-        self.generator = Generator(StackSampler(self.stack))
+        self.generator = Generator(StackSampler(self.stack), quick=not is_bound_to_steps(self.stack.pipe))
         return self.generator
 
     def on_predict_start(self) -> None:

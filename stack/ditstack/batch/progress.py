@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -156,7 +156,7 @@ class Lines(L.Callback):
         self._print(text, {"event": "progress", **found, **figures})
 
     def _print(self, text: str, fields: dict[str, Any]) -> None:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         stamped = {"time": now.isoformat(timespec="seconds"), **fields}
         line = json.dumps(stamped) if self.as_json else f"{now.astimezone():%H:%M:%S} {text}"
         print(line, file=sys.stderr, flush=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+from ditstack.calibration.certificate import Certificate
+from ditstack.calibration.promised import CERTIFIED
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.origin import origins
 from ditstack.recipe.recipe import Recipe
@@ -32,6 +35,19 @@ class Cost(BaseModel):
     """Of every process from its first batch to its last, waiting included."""
     stage_seconds_per_picture: dict[str, float]
     """The same of encode, denoise and decode."""
+
+
+class KeptPromise(BaseModel):
+    """What a certificate came to."""
+
+    certificate: str
+    digest: str
+    pictures: int
+    """At the certified setting, of which the promised share keeps it."""
+    in_full: dict[str, int]
+    """Pictures that it does not cover, all of whose steps ran, by the reason."""
+    drift: str
+    """What tells that the prompts may be of another kind than calibration's; empty where nothing does."""
 
 
 class BatchReport(BaseModel):
@@ -60,6 +76,8 @@ class BatchReport(BaseModel):
     macs: int
     peak_memory: int
     devices: list[Device]
+    promise: KeptPromise | None = None
+    """Of all pictures in the folder, where it was made under a certificate."""
     cost: Cost | None = None
     """None where this run made nothing."""
     notes: list[str] = []
@@ -99,6 +117,24 @@ def summarise(recipe: Recipe, totals: list[dict[str, Any]], before: int, size: i
         peak_memory=peak_memory(),
         devices=devices,
         cost=_cost(written, elapsed, totals, seconds) if written else None,
+    )
+
+
+def kept_promise(certificate: Certificate, entries: Iterable[Mapping[str, Any]]) -> KeptPromise:
+    """Of the lines of a manifest; a picture may have several."""
+    decisions: Counter[str] = Counter()
+    scores: dict[str, list[float]] = {}
+    for one in {entry["number"]: entry["promise"] for entry in entries}.values():
+        decisions[one["decision"]] += 1
+        for name, value in one["scores"].items() if one["decision"] == CERTIFIED else ():
+            scores.setdefault(name, []).append(value)
+    certified = decisions.pop(CERTIFIED, 0)
+    return KeptPromise(
+        certificate=str(certificate),
+        digest=certificate.digest,
+        pictures=certified,
+        in_full=dict(decisions),
+        drift=certificate.drift(scores),
     )
 
 

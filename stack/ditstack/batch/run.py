@@ -86,12 +86,13 @@ class Job:
         Raises:
             DitstackError: before anything is loaded, where that can be known.
         """
-        plan.check(self.spec.recipe)
+        plan.check_plan(self.spec.recipe)
         require_lightning()
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
         writer = PictureWriter()
         data, module = PromptData(self.spec, self.stopping), DiffusionModule(self.spec.recipe, self.make)
+        module.certificate = self.spec.certificate
         bar = self._bar(data, writer, console)
         trainer = self.trainer([writer, *([bar] if bar else [])])
         self.stopping.listen()
@@ -105,7 +106,7 @@ class Job:
             trainer.predict(module, data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
-            raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
+            raise Unfinished("stopped at once; finished pictures are kept, and the same command resumes") from None
         except DitstackError:
             raise
         except Exception:

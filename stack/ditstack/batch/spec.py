@@ -16,13 +16,17 @@ from ditstack.batch.encode import Format, check_format
 from ditstack.batch.rows.batches import Batch, cut, items_of, share
 from ditstack.batch.rows.check import BadRow, GoodRow, read_rows
 from ditstack.batch.rows.sources import Source, spool
-from ditstack.batch.store.folder import folder_of, write
+from ditstack.batch.store.folder import folder_of, is_passing, write
 from ditstack.batch.store.manifest import Ledger
 from ditstack.batch.store.objects import fetch
 from ditstack.batch.store.place import is_url, normal
+from ditstack.calibration.certificate import certified
 from ditstack.errors import BadFile
 from ditstack.files import opened
 from ditstack.recipe.recipe import Recipe
+
+CERTIFICATE = "certificate.json"
+"""In the folder of a batch that was made under one."""
 
 
 class BatchSpec:
@@ -37,9 +41,10 @@ class BatchSpec:
         format: of the files.
         shards: pictures per WebDataset tar; 0 writes one file per picture.
         strict: refuse the whole file for one bad row.
-        resume: insist that there is something to go on with.
+        resume: resume an interrupted run, or refuse.
         prompt: for rows that bring none, such as those of a folder of pictures.
         precision: Lightning's; it belongs to what is made.
+        promise: make every picture under the recipe's certificate, at the setting that it certifies.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class BatchSpec:
         resume: bool = False,
         prompt: str | None = None,
         precision: str = "32-true",
+        promise: bool = False,
     ) -> None:
-        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+        read = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+        self.recipe, self.certificate = certified(read, promise)
         self.prompts = normal(prompts) if is_url(prompts) else Path(prompts)
         self.folder = folder_of(folder)
         self.batch_size: int | Literal["auto"] = batch_size
@@ -79,6 +86,8 @@ class BatchSpec:
             self._open(found)
             self.source = self._keep(found)
         write(self.folder, "recipe.yaml", self.recipe.to_yaml().encode())
+        if self.certificate is not None:
+            write(self.folder, CERTIFICATE, self.certificate.model_dump_json(indent=1, exclude={"scores"}).encode())
         self._begun = True
 
     def begin_without_rows(self) -> None:
@@ -101,7 +110,8 @@ class BatchSpec:
         self.ledger.join()
         if self.source is not None:
             return
-        kept = next((name for name in self.folder.names("parts") if name.startswith("prompts.")), None)
+        ours = (name for name in self.folder.names("parts") if is_passing(name))
+        kept = next((name for name in ours if name.startswith("prompts.")), None)
         subject = self.prompt is None
         path = Path(self.prompts) if kept is None else self.folder.local(f"parts/{kept}")
         self.source = Source.find(path, None, subject, str(self.prompts), self._home())
@@ -159,6 +169,8 @@ class BatchSpec:
             "shard size": self.shards,
             "precision": self.precision,
         }
+        if self.certificate is not None:
+            terms["certificate"] = self.certificate.digest
         return json.loads(json.dumps(terms))
 
     @property

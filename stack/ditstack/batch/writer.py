@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ditstack.batch.encode import encode
@@ -15,9 +18,10 @@ from ditstack.batch.outcomes import Failed, Made
 from ditstack.batch.rows.batches import Item
 from ditstack.batch.rows.check import BadRow, Row
 from ditstack.batch.spec import BatchSpec
-from ditstack.batch.store.folder import write
+from ditstack.batch.store.folder import Folder, write
 from ditstack.batch.store.lines import Entry
 from ditstack.batch.store.manifest import Part
+from ditstack.batch.store.place import is_url
 from ditstack.batch.store.shards import Shard, Shards
 from ditstack.recipe.places import last_name
 from ditstack.report import versions
@@ -103,7 +107,7 @@ class Writer:
         """The lines to add now; none while a shard is open."""
         entry = self._entry(made)
         note = {**entry, "recipe": self._recipe}
-        note |= {"image": last_name(note["image"])} if "image" in note else {}
+        note |= {"image": self._name(made.item.row.image)} if made.item.row.image is not None else {}
         note.pop("extra", None)  # as long as its owner likes; a jpg has room for 64 KiB
         try:
             data = encode(made.image, self.spec.format, note, made.fps)
@@ -116,7 +120,7 @@ class Writer:
             write(self.spec.folder, entry["file"], data)
             return [entry]
         self._shard = self._shard or self._shards.begin()
-        self._shard.add(entry, data)
+        self._shard.add(entry, data, note.get("image"))
         return self._close_shard(add=False) if len(self._shard.entries) >= self.spec.shards else []
 
     def _close_shard(self, add: bool = True) -> list[Entry]:
@@ -128,17 +132,39 @@ class Writer:
             self.written += len(entries)
         return entries
 
+    def _name(self, image: str) -> str:
+        """A picture as it may be called in what travels: from where its rows lie, or by its last name."""
+        source = self.spec.source
+        if is_url(image) or source is None:
+            return last_name(image)
+        return last_name(os.path.relpath(image, source.home or "."))
+
+    def _promised(self, made: Made) -> Entry:
+        """Under a certificate, what was decided of a picture, how its steps ran, and its scores."""
+        if made.account is None or self.spec.certificate is None:
+            return {}
+        return {"promise": {"certificate": self.spec.certificate.digest, **asdict(made.account)}}
+
     def _entry(self, made: Made) -> Entry:
         item: Item = made.item
         row: Row = item.row
         height, width = made.image.shape[-2:]
         guidance = self._sampler.guidance if row.guidance is None else row.guidance
         given = row.model_dump(include={"prompt", "negative_prompt", "class_label", "image", "strength"})
-        if row.image is not None and self.spec.source is not None:
-            given["image"] = row.image.removeprefix(self.spec.source.home).lstrip("/")
+        if row.image is not None:
+            given["image"] = _seen_from(self.spec.folder, row.image)
         entry: dict[str, Any] = {
             "number": item.number, "id": row.id, "copy": item.copy, "line": item.line, **given, "seed": item.seed,
             "width": width, "height": height, "steps": row.steps or self._sampler.steps, "guidance": guidance,
-            **({"extra": row.model_extra} if row.model_extra else {}), **self._same,
+            **({"extra": row.model_extra} if row.model_extra else {}), **self._same, **self._promised(made),
         }  # fmt: skip
         return {key: value for key, value in entry.items() if value is not None}
+
+
+def _seen_from(folder: Folder, image: str) -> str:
+    """Where a picture lies, seen from the batch's folder: a URL as it is, a path relative to the folder."""
+    if is_url(image):
+        return image
+    if is_url(folder.name):
+        return last_name(image)
+    return Path(os.path.relpath(image, folder.scratch)).as_posix()

@@ -21,7 +21,7 @@ def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
     return torch.nn.functional.linear(x_BTI.float(), down_RI.float())
 
 
-class _Source:
+class _SharedInput:
     """One tensor that one or several linears read; their B's are stacked and multiplied once.
 
     What came of it is held until the last reader has taken it. A reader of another tensor gets its own.
@@ -77,7 +77,7 @@ class _Source:
 class Correction:
     """A of one linear, and which rows of the stacked B are its own."""
 
-    source: _Source
+    source: _SharedInput
     up: Tensor
     start: int
 
@@ -99,7 +99,7 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, Correction]:
         if not key.endswith(".down"):
             continue
         members = key.removesuffix(".down").split("+")
-        source, start = _Source(down_RI, len(members)), 0
+        source, start = _SharedInput(down_RI, len(members)), 0
         for member in members:
             up_OR = tensors[f"{member}.up"]
             out[member] = Correction(source, up_OR, start)

@@ -9,77 +9,18 @@ import torch
 from diffusers.hooks.hooks import ModelHook
 from torch import Tensor
 
-from ditstack.caching.memory import CacheMemory
+from ditstack.caching.feature_cache import FeatureCache, choose
 from ditstack.errors import BadPipeline
-from ditstack.maths.predictors import Predictor, Steered, Taylor
+from ditstack.maths.predictors import Taylor
 from ditstack.pipeline.blocks import ATTENTIONS, Block, Branch, branches
 from ditstack.pipeline.hooks import attach, run_original
-from ditstack.pipeline.macs import for_later_steps, uncounted
-from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, Pipe
+from ditstack.pipeline.pipe import CALIBRATED, FULL, OFF, UNDECIDED, Pipe
 
 HOOK = "ditstack_cache"
 
 Due = Callable[[Tensor, Tensor], Tensor]
 """Which rows must run in full, (B,), from what the first block of a trunk adds to its stream now and what it added when
 the row last ran in full, both (B, T, D)."""
-
-
-class FeatureCache(CacheMemory[Predictor]):
-    """What a cache remembers: a predictor per site, part and guidance branch; emptied when a generation begins or ends.
-
-    Args:
-        make: the predictor of a new feature at a site.
-        coordinate: "sigma" counts time as the share of noise, "step" as the step's index.
-
-    Attributes:
-        listeners: told of every feature that is kept: its site and the feature. What they compute is not counted.
-    """
-
-    def __init__(self, pipe: Pipe, make: Callable[[str], Predictor], coordinate: str = "sigma") -> None:
-        super().__init__(pipe)
-        self.make, self.coordinate = make, coordinate
-        self.listeners: list[Callable[[str, Tensor], None]] = []
-        self._kept_at: dict[Hashable, float] = {}
-
-    def keep(self, site: str, feature: Tensor) -> None:
-        """Remember a feature at a full step. Where not all rows are due, the others keep what they had."""
-        key = (site, self.pipe.clock.branch)
-        if key not in self.memories:
-            self.memories[key] = self.make(site)
-        if self.passes.due is not None:
-            feature = choose(self.passes.due, feature, self.last(site))
-        self._kept_at[key] = self._time()
-        with for_later_steps():
-            self.memories[key].keep(feature, self._kept_at[key])
-        with uncounted():
-            for tell in self.listeners:
-                tell(site, feature)
-
-    def hear(self, site: str, feature: Tensor) -> Tensor:
-        """What a calibrated step has come to, as far as its predictor believes it."""
-        memory = self.memories[(site, self.pipe.clock.branch)]
-        assert isinstance(memory, Steered)
-        memory.hear(feature, self._time())
-        return memory.at(self._time())
-
-    def recall(self, site: str) -> Tensor:
-        """What a feature will be at the present step."""
-        key = (site, self.pipe.clock.branch)
-        return self.last(site) if self.passes.kind == REUSED else self.memories[key].at(self._time())
-
-    def last(self, site: str) -> Tensor:
-        """A feature as it was at the last full step."""
-        key = (site, self.pipe.clock.branch)
-        return self.memories[key].at(self._kept_at[key])
-
-    def _time(self) -> float:
-        clock = self.pipe.clock
-        return clock.time() if self.coordinate == "sigma" else float(clock.index)
-
-
-def choose(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """Of each row (B, ...) the first where `rows` (B,) is true, else the other."""
-    return torch.where(rows.view(-1, *[1] * (one.ndim - 1)), one, other)
 
 
 def cache_trunks(pipe: Pipe, store: FeatureCache, due: Due | None = None) -> list[str]:
@@ -242,7 +183,7 @@ class _ConditioningModule(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         branch, kind = self.pipe.clock.branch, self.pipe.passes.kind
-        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED):
+        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED) and not self.pipe.passes.by_row:
             return self.gave[branch]
         out = run_original(self, args, kwargs)
         if kind in (FULL, UNDECIDED):

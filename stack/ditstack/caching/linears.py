@@ -21,7 +21,7 @@ from ditstack.pipeline.pipe import FULL, OFF, Pipe
 # B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step, or on the line through two
 
 
-class LowRankLinears(CacheMemory["_Kept"]):
+class LowRankLinears(CacheMemory["_LinearMemory"]):
     """What a cache of linears remembers, and the factors by which it corrects.
 
     Args:
@@ -45,7 +45,7 @@ class LowRankLinears(CacheMemory["_Kept"]):
         """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
         if self.passes.kind != OFF:
             for name, hook in self._hooks.items():
-                hook.kept, hook.place = self.memories.setdefault((name, self.pipe.clock.branch), _Kept()), 0
+                hook.kept, hook.place = self.memories.setdefault((name, self.pipe.clock.branch), _LinearMemory()), 0
             if self.order:
                 self._go_along()
 
@@ -56,7 +56,7 @@ class LowRankLinears(CacheMemory["_Kept"]):
             full.append(clock.index)
         elif len(full) > 1:
             beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
-            self.beyond = torch.tensor(beyond, device=self.pipe.device)
+            self.beyond = torch.full((), beyond, device=self.pipe.device)  # filled there: a copy would be waited for
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Correct by these factors from the next generation on; see `read_corrections`."""
@@ -99,7 +99,7 @@ def on_tokens(x: Tensor) -> bool:
 
 
 @dataclass
-class _Kept:
+class _LinearMemory:
     """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x).
 
     `older` is what was kept at the full step before, where a line is drawn; `again` of further calls in one pass.
@@ -107,21 +107,21 @@ class _Kept:
 
     y: Tensor | None = None
     base: Tensor | None = None
-    older: _Kept | None = None
-    again: dict[int, _Kept] = field(default_factory=dict)
+    older: _LinearMemory | None = None
+    again: dict[int, _LinearMemory] = field(default_factory=dict)
 
-    def of_call(self, place: int) -> _Kept:
+    def of_call(self, place: int) -> _LinearMemory:
         """What is kept of a further call in a pass, as where text and picture share an MLP."""
-        return self.again.setdefault(place, _Kept())
+        return self.again.setdefault(place, _LinearMemory())
 
-    def at(self, beyond: Tensor) -> _Kept:
+    def at(self, beyond: Tensor) -> _LinearMemory:
         """What the line through both says of the present step."""
         if self.older is None:
             return self
         # C(.) = z1 + (t - t1) / (t1 - t0) (z1 - z0)
         pairs = ((self.y, self.older.y), (self.base, self.older.base))
         y, base = (None if new is None or old is None else new + (new - old) * beyond for new, old in pairs)
-        return _Kept(y, base)
+        return _LinearMemory(y, base)
 
     def tensors(self) -> list[Tensor]:
         others = [*self.again.values(), *([] if self.older is None else [self.older])]
@@ -171,7 +171,7 @@ class _AtLinear(InnerHook):
 
     def __init__(self, module: torch.nn.Module, state: LowRankLinears) -> None:
         super().__init__(module)
-        self.state, self.kept = state, _Kept()
+        self.state, self.kept = state, _LinearMemory()
         self.correction: Correction | None = None
         self.place = 0
 
@@ -187,10 +187,10 @@ class _AtLinear(InnerHook):
         self._keep(x, y, kept)
         return y
 
-    def _keep(self, x_BTI: Tensor, y_BTO: Tensor, kept: _Kept) -> None:
+    def _keep(self, x_BTI: Tensor, y_BTO: Tensor, kept: _LinearMemory) -> None:
         """Remember a full step."""
         if self.state.order and kept.y is not None:
-            kept.older = _Kept(kept.y, kept.base)
+            kept.older = _LinearMemory(kept.y, kept.base)
         kept.y = y_BTO
         if self.correction is None:
             return
@@ -200,7 +200,7 @@ class _AtLinear(InnerHook):
         with for_later_steps():
             kept.base = self.correction.source.base(x_BTI, self.state.lean)
 
-    def _advance(self, x_BTI: Tensor, kept: _Kept) -> Tensor:
+    def _advance(self, x_BTI: Tensor, kept: _LinearMemory) -> Tensor:
         """The output on a calibrated step; without factors what is kept, as it is."""
         kept = kept.at(self.state.beyond)
         y, base = kept.y, kept.base
@@ -210,6 +210,6 @@ class _AtLinear(InnerHook):
         return self.correction.correct(y, self.correction.source.change(x_BTI, base, self.state.lean))
 
     def forget(self) -> None:
-        self.kept = _Kept()
+        self.kept = _LinearMemory()
         if self.correction is not None:
             self.correction.source.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from ditstack.calibration.conditions import PROMPTS, TENSORS, conditions, digest
 from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, is_factors, layout, prefix
-from ditstack.files import expand, home, is_there
+from ditstack.files import expand, free_folder, home, is_there
+from ditstack.folders import own_file
 from ditstack.marks import require_own_file
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
@@ -58,13 +60,18 @@ def provide_factors(
 
     Raises:
         StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
-        BadFile: there are none, or the file is torn.
+        BadFile: there are none, or the file is damaged, and the recipe does not say so; or the file is not ours.
     """
     if not wanting(recipe):
         return Provided()
     file, auto = factors_file(recipe), all(one.fits_on_first_use for _, one in wanting(recipe))
     current, before = conditions(recipe, pipe), _names(pipe)
-    factors = _loaded(recipe, pipe, file, auto, current)
+    try:
+        factors = _loaded(recipe, pipe, file, auto, current)
+    except BadFile as error:
+        if not (auto and _set_aside(recipe, pipe, file, error, tell)):
+            raise
+        factors = None
     if factors is None:
         factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
@@ -83,6 +90,18 @@ def _loaded(recipe: Recipe, pipe: Pipe, file: Path, auto: bool, current: Mapping
     return factors
 
 
+def _set_aside(recipe: Recipe, pipe: Pipe, file: Path, error: BadFile, tell: Tell) -> bool:
+    """Move a factors file of ours that cannot serve out of the way of a new one, and say so; whether it is ours."""
+    if not file.is_file() or not _is_ours(recipe, file):
+        return False
+    aside = free_folder(file.with_name(f"{file.name}.damaged"))
+    os.replace(file, aside)
+    note = f"factors were fitted anew, since those there could not serve: {error}; they are set aside as {aside.name}"
+    tell(note)
+    pipe.notes.append(note)
+    return True
+
+
 def calibrate(
     recipe: Recipe, prompts: Sequence[str], file: Path | None, tell: Tell, bar: Bar = lambda part, done, count: None
 ) -> Path:
@@ -94,12 +113,12 @@ def calibrate(
     if len(prompts) < 2:
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     target = expand(file) if file else factors_file(recipe)
-    _require_own(recipe, target)
-    pipe = build(recipe)
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
-    earlier = _earlier(target)
-    factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
+    with own_file(target, lambda path: _is_ours(recipe, path)):
+        pipe = build(recipe)
+        earlier = _earlier(target)
+        factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
     if pipe.policy is not None:
         _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
@@ -137,6 +156,7 @@ def _fit(
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
     factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
     serve(pipe, wanting(recipe), factors, current)
+    _require_own(recipe, file)  # somebody may have put another there meanwhile; what was fitted is kept beside it
     factors.save(file)
     partial.drop()
     return factors
@@ -169,7 +189,7 @@ def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, 
     if sizes and sizes == {name: one.shape for name, one in former.items()}:
         cache.take(calibration.pipe, former)
         try:
-            said += f"; with the factors before, {calibration.miss():.2%}"
+            said += f"; with the previous factors, {calibration.miss():.2%}"
         finally:
             cache.take(calibration.pipe, new)
     calibration.tell(said)
@@ -177,4 +197,8 @@ def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, 
 
 def _require_own(recipe: Recipe, file: Path) -> None:
     """Refuse to replace what is no factors file, but in the folder that is ditstack's own."""
-    require_own_file(file, lambda path: path == default_file(recipe) or is_factors(path))
+    require_own_file(file, lambda path: _is_ours(recipe, path))
+
+
+def _is_ours(recipe: Recipe, file: Path) -> bool:
+    return file == default_file(recipe) or is_factors(file)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.linears import find_linears
+from ditstack.calibration.moments import Moments
 from ditstack.calibration.statistics import Grams, seeing
 from ditstack.errors import BadFile
 from ditstack.maths.lowrank import regress
@@ -22,7 +23,7 @@ from ditstack.pipeline.pipe import Pipe
 from ditstack.weights.dense import dense
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 HOOK = "ditstack_compensation"
 UP, DOWN = "compensation_up", "compensation_down"
@@ -52,7 +53,7 @@ def noting_errors(pipe: Pipe, wanted: bool = True) -> Iterator[None]:
             setattr(linear, HOOK, _Beside(linear, error))
 
 
-def fit_compensation(pipe: Pipe, calibration: CalibrationRun, rank: int | float) -> dict[str, Tensor]:
+def fit_compensation(pipe: Pipe, calibration: Calibration, rank: int | float) -> dict[str, Tensor]:
     """A and B of every rounded linear, `<linear>.up` and `<linear>.down`, from what it reads without a cache.
 
     Args:
@@ -70,21 +71,24 @@ def fit_compensation(pipe: Pipe, calibration: CalibrationRun, rank: int | float)
         return seen, seen
 
     sums: dict[str, Tensor] = {}
+    moments = Moments(sums)
 
     def run(place: range) -> None:
-        with seeing(linears, Grams(wanted, sums)):
+        with seeing(linears, Grams(wanted, moments)):
             calibration.uncached_latents(place)
+        moments.settle()
 
     calibration.gather("rounding errors", sums, run)
     out, back = {}, []
     for name, gram in sums.items():
+        gram = gram.to(pipe.device)
         error = errors[name].to(gram)
         size = rank if isinstance(rank, int) else max(1, round(rank * min(error.shape)))
         pair = regress(error, gram)
         back.append(float(pair.energy[:size].sum() / pair.energy.sum().clamp_min(1e-30)))
         out |= {f"{name}.up": pair.up[:, :size], f"{name}.down": pair.down[:size]}
     share = sum(back) / max(1, len(back))
-    calibration.tell(f"rounding errors: {share:.0%} of their energy is taken back, over {len(back)} linears")
+    calibration.tell(f"rounding errors: {share:.0%} of their energy is compensated, over {len(back)} linears")
     return {name: one.to(errors[name.rpartition(".")[0]].dtype).contiguous().cpu() for name, one in out.items()}
 
 

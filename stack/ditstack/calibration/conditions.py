@@ -23,13 +23,17 @@ LOOKED_AT = 1024
 """Values of each tensor of an encoder that its outline holds: it names another encoder, not every flipped bit."""
 
 
-def conditions(recipe: Recipe, pipe: Pipe) -> dict[str, str]:
-    """The weights as they run, every stage's fields and packages, what conditions them, and the way of sampling."""
+def conditions(recipe: Recipe, pipe: Pipe, also: Sequence[str] = ()) -> dict[str, str]:
+    """The weights as they run, every stage's fields and packages, what conditions them, and the way of sampling.
+
+    Args:
+        also: further components of the pipeline that were looked at, such as "vae" where pictures were.
+    """
     resolved = recipe.resolved()
     lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
     stages = {stage: _stage(recipe.adapters[stage], resolved[stage]) for stage in lasting}
     sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
-    parts = {*("text_encoder", "image_encoder"), *(name for _, one in recipe.stages() for name in one.fitted_on)}
+    parts = {*("text_encoder", "image_encoder"), *also, *(name for _, one in recipe.stages() for name in one.fitted_on)}
     found = {
         name: _outline(module)
         for name, module in sorted(getattr(pipe.pipeline, "components", {}).items())

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration.compensation import running_weight
-from ditstack.calibration.statistics import Channels, Grams, Replay, See, Since, Survey, seeing
+from ditstack.calibration.moments import ROOM_GB, Moments
+from ditstack.calibration.statistics import Channels, Grams, LinearSurvey, Replay, See, Since, seeing
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.maths.lowrank import (
-    Pair,
+    LowRank,
     allocate,
     channel_scale,
     largest_ranks,
@@ -25,7 +26,7 @@ from ditstack.maths.lowrank import (
 from ditstack.pipeline.pipe import CALIBRATED, Pipe
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
 SENSED = 2
@@ -41,28 +42,30 @@ class Wish:
         rank: components of every linear, or their share of its smaller width.
         macs: what a calibrated step may cost, as a share of a full one; ranks then go where they pay.
         weighted: whether an output's error counts by what it does to the transformer's output.
+        room_gb: GB of the GPU that what is added up of activations may take.
     """
 
     by: By
     rank: int | float
     macs: float | None = None
     weighted: bool = True
+    room_gb: float = ROOM_GB
 
 
 class Fit:
     """One fit on one pipe."""
 
-    def __init__(self, pipe: Pipe, increments: LowRankLinears, calibration: CalibrationRun, wish: Wish) -> None:
+    def __init__(self, pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
         if not calibration.prompts:
             raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
-        self.pipe, self.linears, self.calibration, self.wish = pipe, increments.linears, calibration, wish
-        self.increments, self.order = increments, increments.order
-        self.survey = Survey()
+        self.pipe, self.linears, self.calibration, self.wish = pipe, low_rank.linears, calibration, wish
+        self.low_rank, self.order = low_rank, low_rank.order
+        self.survey = LinearSurvey()
         self.replay = Replay(pipe)
         self.metrics: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The factors, as `increments.read_corrections` reads them."""
+        """The factors, as `LowRankLinears.take` reads them."""
         self._look()
         pair = self._gather()
         fitted, ranks = self._fit(pair)
@@ -74,10 +77,10 @@ class Fit:
             out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
         return out
 
-    def _fit(self, pair: Callable[[str], Pair]) -> tuple[dict[str, Pair], dict[str, int]]:
+    def _fit(self, pair: Callable[[str], LowRank]) -> tuple[dict[str, LowRank], dict[str, int]]:
         """Every linear fitted once, with no more components than it may get; and the rank that each gets."""
         transformer: Any = next(iter(self.pipe.transformers.values()))
-        fitted: dict[str, Pair] = {}
+        fitted: dict[str, LowRank] = {}
         energies: dict[str, Tensor] = {}
         most, costs, budget = self._limits()
         for name, rank in most.items():
@@ -85,7 +88,7 @@ class Fit:
             energies[name], fitted[name] = whole.energy.cpu(), whole.cut(rank).stored(transformer.dtype)
         return fitted, most if budget is None else allocate(energies, costs, budget)
 
-    def _gather(self) -> Callable[[str], Pair]:
+    def _gather(self) -> Callable[[str], LowRank]:
         """Run what must be run; what comes back fits one linear."""
         by = self.wish.by
         if by == "svd":
@@ -97,31 +100,33 @@ class Fit:
             return lambda name: self._scaled(name, channels)
         return self._regression()
 
-    def _scaled(self, name: str, channels: Channels) -> Pair:
+    def _scaled(self, name: str, channels: Channels) -> LowRank:
         left, right = channel_scale(channels.rows[f"{name}/y"]), channel_scale(channels.rows[f"{name}/x"])
         return truncate(self._weight(name), left, right)
 
-    def _regression(self) -> Callable[[str], Pair]:
+    def _regression(self) -> Callable[[str], LowRank]:
         observed = self.wish.by == "rrr_observed"
-        sums: dict[str, Tensor] = {}
-        gram = Grams(self._moment, sums)
-        cross = Grams(lambda name, x, y: (y, x) if observed else None, sums, "observed ")
+        moments = Moments(sums := {}, self.wish.room_gb)
+        gram = Grams(self._moment, moments)
+        cross = Grams(lambda name, x, y: (y, x) if observed else None, moments, "observed ")
 
         def see(name: str, dx: Tensor, dy: Tensor) -> None:
             gram(name, dx, dy)
             cross(name, dx, dy)
 
-        self._run("increments", Since(self.pipe, see, self.order), sums)
+        self._run("increments", Since(self.pipe, see, self.order), sums, moments.settle)
+        if moments.most:
+            self.calibration.tell(f"increments: their sums took at most {moments.most / 1e9:.1f} GB of the GPU")
         if self.wish.weighted:
             self.calibration.gather("sensitivity of the output", self.metrics, self._sense, count=1)
 
-        def fitted(name: str) -> Pair:
+        def fitted(name: str) -> LowRank:
             source = self.survey.inputs[name] if self._by_input(name) else name
-            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64))
-            weight = self._weight(name).to(moment)
+            moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64)).to(self.pipe.device)
+            weight, metric = self._weight(name).to(moment), self.metrics.get(name)
             if f"observed {name}" in sums:
                 weight = observed_map(weight, moment, sums[f"observed {name}"].to(moment))
-            return regress(weight, moment, self.metrics.get(name))
+            return regress(weight, moment, metric)
 
         return fitted
 
@@ -148,14 +153,19 @@ class Fit:
         self.survey.finish()
 
     def _sense(self, _place: range) -> None:
-        self.metrics.update(self.replay.sensitivity(self.linears))
+        self.metrics.update(self.replay.sensitivity(self.linears, room_gb=self.wish.room_gb))
 
-    def _run(self, part: str, see: See, sums: dict[str, Tensor]) -> None:
-        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered."""
+    def _run(self, part: str, see: See, sums: dict[str, Tensor], settle: Callable[[], None] = lambda: None) -> None:
+        """Run the prompts one by one without the cache, seeing every linear; `sums` is what is gathered.
+
+        Args:
+            settle: called after each prompt, when `sums` must hold all that it told.
+        """
 
         def run(place: range) -> None:
             with seeing(self.linears, see):
                 self.calibration.uncached_latents(place)
+            settle()
 
         self.calibration.gather(part, sums, run)
 
@@ -177,13 +187,13 @@ class Fit:
         anew = self._anew()
         if self.wish.macs <= anew:
             raise BadPipeline(
-                f"cache.macs: {self.wish.macs} of a full step is less than the {anew:.2f} that attention and what else "
-                "is computed anew take; wanted more"
+                f"cache.macs: found {self.wish.macs} of a full step; what every calibrated step recomputes, such as "
+                f"attention, takes {anew:.2f} already: write more than that"
             )
         return (self.wish.macs - anew) * self._spent
 
     def _anew(self) -> float:
         """What a calibrated step without corrections takes of a full one; one prompt tells."""
-        with self.increments.trial({}):
+        with self.low_rank.trial({}):
             self.calibration.latents(range(1))
         return self.pipe.passes.shares.get(CALIBRATED, 0.0)

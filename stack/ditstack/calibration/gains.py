@@ -18,7 +18,7 @@ from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.lowrank import gram, principal
 
 if TYPE_CHECKING:
-    from ditstack.calibration.run import CalibrationRun
+    from ditstack.recipe.calibration import Calibration
 
 PLAIN = (1.0, 0.0, 1.0, 0.0)
 NUDGE, ROUNDS, DAMPINGS = 0.1, 2, (1e-3, 1e-2, 1e-1)
@@ -26,7 +26,7 @@ TINY = 1e-12
 
 
 def tune_gains(
-    store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor], kept_steps: int, split: bool
+    store: FeatureCache, calibration: Calibration, tensors: dict[str, Tensor], kept_steps: int, split: bool
 ) -> dict[str, Tensor]:
     """Gains for every step that a forecast may rest on, beside the tensors that the cache has already.
 
@@ -36,7 +36,7 @@ def tune_gains(
         split: whether what lies in the subspaces, whose bases are among the tensors, has gains of its own.
     """
     if kept_steps < 2:
-        calibration.tell("no forecast rests on two full steps; there are no gains to fit")
+        calibration.tell("no forecast uses two full steps; there are no gains to fit")
         return {**tensors, "gains": torch.tensor(PLAIN).repeat(kept_steps, 1)}
     count = len(calibration.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
@@ -55,7 +55,7 @@ def tune_gains(
         if low <= 0:
             break
         best, gains = score, trial
-    verdict = "no clear gain over plain first order, which stays" if gains is plain else "gains kept"
+    verdict = "no clear gain over plain first order, which is kept" if gains is plain else "gains kept"
     calibration.tell(verdict)
     return {**tensors, "gains": gains}
 
@@ -63,7 +63,7 @@ def tune_gains(
 class _Loop:
     """The cached run as a function of the gains."""
 
-    def __init__(self, store: FeatureCache, calibration: CalibrationRun, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, store: FeatureCache, calibration: Calibration, tensors: dict[str, Tensor]) -> None:
         self.store, self.calibration, self.tensors = store, calibration, tensors
 
     def run(self, gains_K4: Tensor, places: range) -> Tensor:
@@ -97,7 +97,7 @@ def _solve(jacobian: Tensor, gap: Tensor, damping: float, gains_K4: Tensor) -> T
 
 
 def principal_bases(
-    store: FeatureCache, calibration: CalibrationRun, rank: int | None, energy: float | None
+    store: FeatureCache, calibration: Calibration, rank: int | None, energy: float | None
 ) -> dict[str, Tensor]:
     """The principal directions of what every site keeps at its full steps, over all prompts; none without a size."""
     if rank is None and energy is None:

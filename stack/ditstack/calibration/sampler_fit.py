@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditstack.calibration.run import SEED, CalibrationRun
+from ditstack.calibration.run import SEED
 from ditstack.calibration.trajectories import Grid, converged, differentiable, final_latents, read_grid
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.multistep import Method, Parameters
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.calibration import Calibration
 
 RATE, TAIL, LOOK = 1e-2, 0.5, 10
 """Adam's learning rate; what the worst quarter counts beside the mean; iterations between looks at other prompts."""
@@ -53,7 +54,7 @@ class SamplerFit:
         aims: (P, ...) converged latents of the unaccelerated model; None takes those of the pipe as it stands.
     """
 
-    def __init__(self, pipe: Pipe, calibration: CalibrationRun, wish: SamplerWish, aims: Tensor | None = None) -> None:
+    def __init__(self, pipe: Pipe, calibration: Calibration, wish: SamplerWish, aims: Tensor | None = None) -> None:
         self.pipe, self.calibration, self.wish = pipe, calibration, wish
         self.grid: Grid = read_grid(pipe, calibration.sampler, wish.reference_steps, calibration.prompts[:1])
         count = len(calibration.prompts)

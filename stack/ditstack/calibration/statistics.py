@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ditstack.caching.linears import on_tokens
+from ditstack.calibration.moments import ROOM_GB, Moments
 from ditstack.maths.predictors import lagrange
 from ditstack.pipeline.macs import uncounted
 from ditstack.pipeline.pipe import CALIBRATED, FULL, Pipe
@@ -47,7 +48,7 @@ def seeing(linears: Mapping[str, torch.nn.Module], see: See) -> Iterator[None]:
             handle.remove()
 
 
-class Survey:
+class LinearSurvey:
     """Which linears read one and the same tensor, how wide they are, and how many rows each has seen.
 
     Attributes:
@@ -97,6 +98,8 @@ class Since:
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         clock = self.pipe.clock
+        if not clock.running:  # beyond the scheduler's steps nothing is calibrated
+            return
         if clock.generation != self._generation:
             self._known, self._generation = {}, clock.generation
         if (present := (clock.generation, clock.index, clock.branch)) != self._pass:
@@ -134,26 +137,25 @@ class Channels:
 
 
 class Grams:
-    """Second moments, summed in fp64. Each `wanted` says what to take of a call; None takes nothing.
+    """Second moments. `wanted` says what to take of a call; None takes nothing.
 
     Args:
-        sums: where they are added up, under the linear's name after `prefix`.
+        moments: where they are added up, under the linear's name after `prefix`.
     """
 
     def __init__(
         self,
         wanted: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor] | None],
-        sums: dict[str, Tensor],
+        moments: Moments,
         prefix: str = "",
     ) -> None:
-        self.wanted, self.sums, self.prefix = wanted, sums, prefix
+        self.wanted, self.moments, self.prefix = wanted, moments, prefix
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         if (pair := self.wanted(name, x_BTI, y_BTO)) is None:
             return
         a, b = (one.flatten(0, -2).float() for one in pair)
-        product, key = (a.mT @ b).double(), self.prefix + name
-        self.sums[key] = self.sums[key].to(product).add_(product) if key in self.sums else product
+        self.moments.add(self.prefix + name, a.mT @ b)
 
 
 class Replay:
@@ -183,20 +185,21 @@ class Replay:
             for handle in handles:
                 handle.remove()
 
-    def sensitivity(self, linears: Mapping[str, torch.nn.Module], draws: int = 1) -> dict[str, Tensor]:
+    def sensitivity(
+        self, linears: Mapping[str, torch.nn.Module], draws: int = 1, room_gb: float = ROOM_GB
+    ) -> dict[str, Tensor]:
         """The mean over rows of J^T J, J the derivative of what a transformer returns by what a linear does.
 
         Returns:
-            (O, O) for every linear, or its diagonal (O,) for wide ones.
+            (O, O) for every linear, or its diagonal (O,) for wide ones; in fp64 on the host.
         """
-        sums: dict[str, Tensor] = {}
+        moments = Moments({}, room_gb)
         rows: Counter[str] = Counter()
 
         def see(name: str, _x: Tensor, y_BTO: Tensor) -> None:
             def add(gradient: Tensor) -> None:
                 g = gradient.detach().flatten(0, -2).float()
-                moment = g.square().sum(0) if g.shape[1] > FULL_METRIC else g.mT @ g
-                sums[name] = sums[name] + moment.double() if name in sums else moment.double()
+                moments.add(name, g.square().sum(0) if g.shape[1] > FULL_METRIC else g.mT @ g)
                 rows[name] += len(g)
 
             if y_BTO.requires_grad:
@@ -216,7 +219,8 @@ class Replay:
                     # E[v v^T] = 1, so E[(J^T v)(J^T v)^T] = J^T J
                     v = [torch.randn(one.shape, generator=generator).to(one) for one in outs]
                     torch.autograd.backward(list(outs), v)
-        return {name: total / rows[name] for name, total in sums.items()}
+        moments.settle()
+        return {name: total / rows[name] for name, total in moments.sums.items()}
 
 
 def _copied(tree: Any) -> Any:

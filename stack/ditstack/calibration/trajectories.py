@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ditstack.assembly.sample import call_arguments
-from ditstack.calibration.run import SEED, CalibrationRun
+from ditstack.calibration.run import SEED
 from ditstack.maths.multistep import Method, Process, adams_bashforth
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
 from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.calibration import Calibration
 from ditstack.recipe.recipe import Sampler
 from ditstack.weights.dense import dense
 
@@ -77,7 +78,7 @@ def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) 
     return Grid(process, kind, times.unique().flip(0), 0.0, own.config.get("num_train_timesteps", 1000))
 
 
-def converged(pipe: Pipe, grid: Grid, calibration: CalibrationRun) -> Tensor:
+def converged(pipe: Pipe, grid: Grid, calibration: Calibration) -> Tensor:
     """(P, ...) final latents of the calibration prompts without a cache, by Adams-Bashforth 2 on the whole grid.
 
     What a killed calibration had is not made again.
@@ -164,13 +165,11 @@ class _Last:
 @contextmanager
 def _uncounted(pipe: Pipe) -> Iterator[None]:
     """Inside, passes are neither cached nor counted: a pass that runs again for its gradient is no other pass."""
-    clock: Any = pipe.clock
-    around, clock.around, clock.enter = clock.around, nullcontext, lambda *_: None
+    run, pipe.clock.run = pipe.clock.run, lambda call, module, args, kwargs: call(*args, **kwargs)
     try:
         yield
     finally:
-        clock.around = around
-        del clock.enter
+        pipe.clock.run = run
 
 
 @contextmanager

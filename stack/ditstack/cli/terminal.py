@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def _recipes(begun: str) -> list[str]:
+def suggest_recipes(begun: str) -> list[str]:
+    """Recipes that begin so, for a shell to complete."""
     from ditstack.recipe.layers import shelf_names
 
     return [name for name in shelf_names() if name.startswith(begun)]
@@ -32,17 +34,20 @@ def suggest_words(begun: str) -> list[str]:
     from ditstack.recipe.adapter import STAGES, methods
 
     words = [word for stage in STAGES for method in methods(stage) for word in (method, f"{stage}/{method}")]
-    return [*_recipes(begun), *(word for word in words if word.startswith(begun))]
+    return [*suggest_recipes(begun), *(word for word in words if word.startswith(begun))]
 
 
 RecipeName = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", autocompletion=_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
+        metavar="RECIPE", autocompletion=suggest_recipes, help="A name on the shelf (see `ditstack recipes`) or a path."
     ),
 ]
 Changes = Annotated[list[str], typer.Option("--set", metavar="PATH=VALUE", help="Override a field: cache.interval=7.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
+Promise = Annotated[
+    bool, typer.Option("--promise", help="Take the setting that `ditstack calibrate` certified, and keep the promise.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="A text file with one prompt a line.")]
 PromptsOrCount = Annotated[
@@ -64,10 +69,27 @@ def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
     if given is not None and len(given) > 9:
         raise BadFile(f"--prompts: found {given[:20]}; wanted a file, or at most {MOST_PROMPTS:,}")
     count, judge = int(given or 0), recipe.model.judge()
-    found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    try:
+        found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    except ValueError as error:
+        raise BadFile(f"{error}; give --prompts FILE") from None
     if not found or len(found) < count:
         raise BadFile(f"recipe {recipe.name} names {len(found)} prompts; give --prompts FILE")
     return found[:count] if count else found
+
+
+def size_of(text: str, option: str) -> int:
+    """Bytes of "16GB", "800 MB", "24GiB" or "1000000"; 0 for nothing.
+
+    Raises:
+        BadFile: it is no size.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?|\d{1,18})\s*([kmg]?)(i?)b?", text.strip().lower(), re.ASCII)
+    if text and found is None:
+        raise BadFile(f"{option}: found {text[:40]!r}; wanted a size such as 16GB")
+    if found is None:
+        return 0
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmg".index(found[2] or " "))
 
 
 @contextmanager

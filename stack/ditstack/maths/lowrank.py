@@ -28,14 +28,47 @@ def principal(gram_DD: Tensor, rank: int | None = None, energy: float | None = N
     Returns:
         (..., D, R) with orthonormal or zero columns.
     """
-    values, vectors = torch.linalg.eigh(gram_DD)
-    values, vectors = values.flip(-1).clamp_min(0), vectors.flip(-1)
+    values, vectors = _descending(gram_DD)
     if rank is not None:
         return vectors[..., :rank]
     ranks = energy_rank(values, energy or 1.0)
     widest = int(ranks.max())
     keep = torch.arange(widest, device=ranks.device) < ranks.unsqueeze(-1)
     return vectors[..., :widest] * keep.unsqueeze(-2)
+
+
+WIDE, TURNS, SPARE = 1024, 3, 16
+"""From this width on `leading` follows directions; turns of its iteration; how many it follows beyond those asked."""
+
+
+def leading(gram_BDD: Tensor, rank: int | None = None, energy: float | None = None) -> Tensor:
+    """`principal` for one generation, where a whole eigendecomposition of a wide matrix would cost more than steps do.
+
+    Block power iteration with Rayleigh-Ritz (Halko et al., arXiv 0909.4061), item by item: products and thin QRs. For
+    an energy twice as many directions are followed until they hold it; past a quarter of the width all are.
+    """
+    if gram_BDD.shape[-1] < WIDE or (rank or 0) > gram_BDD.shape[-1] // 4:
+        return principal(gram_BDD, rank, energy)
+    found = [_leading(one, rank, energy) for one in gram_BDD]
+    widest = max(one.shape[-1] for one in found)
+    return torch.stack([torch.nn.functional.pad(one, (0, widest - one.shape[-1])) for one in found])
+
+
+def _leading(gram_DD: Tensor, rank: int | None, energy: float | None) -> Tensor:
+    width, follow = len(gram_DD), (rank or 48) + SPARE
+    generator = torch.Generator(gram_DD.device).manual_seed(0)
+    while follow <= width // 4 + SPARE:
+        q_DR = torch.randn(width, follow, device=gram_DD.device, dtype=gram_DD.dtype, generator=generator)
+        for _ in range(TURNS):
+            q_DR = torch.linalg.qr(gram_DD @ q_DR).Q
+        values, inner = _descending(q_DR.mT @ gram_DD @ q_DR)
+        if rank is not None:
+            return q_DR @ inner[:, :rank]
+        enough = values.cumsum(-1) >= (energy or 1.0) * gram_DD.diagonal().sum()
+        if (first := int((~enough).sum())) < follow:
+            return q_DR @ inner[:, : first + 1]
+        follow *= 2
+    return principal(gram_DD, rank, energy)
 
 
 def energy_rank(values: Tensor, energy: float) -> Tensor:
@@ -45,7 +78,7 @@ def energy_rank(values: Tensor, energy: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LowRank:
     """A (O, R) and B (R, I) of a linear map of rank R; the components' share of what is fitted, strongest first.
 
     What is fitted decides the unit of `energy`; under an output metric it is the same for every linear.
@@ -55,22 +88,26 @@ class Pair:
     down: Tensor
     energy: Tensor
 
-    def cut(self, rank: int) -> Pair:
-        return Pair(self.up[:, :rank], self.down[:rank], self.energy[:rank])
+    def cut(self, rank: int) -> LowRank:
+        return LowRank(self.up[:, :rank], self.down[:rank], self.energy[:rank])
 
-    def stored(self, dtype: torch.dtype) -> Pair:
+    def stored(self, dtype: torch.dtype) -> LowRank:
         """A copy of A and B on the CPU, as factors are kept; the energy stays as it is."""
         up, down = (one.to(dtype).contiguous().cpu() for one in (self.up, self.down))
-        return Pair(up, down, self.energy)
+        return LowRank(up, down, self.energy)
 
 
-def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | None = None) -> Pair:
+def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | None = None) -> LowRank:
     """The singular components of S_o W S_i, with the scales taken out again (ICC, arXiv 2505.05829)."""
     left = torch.ones(weight_OI.shape[0]).to(weight_OI) if left_O is None else left_O.to(weight_OI)
     right = torch.ones(weight_OI.shape[1]).to(weight_OI) if right_I is None else right_I.to(weight_OI)
-    # S_o W S_i = U S V^T; A = S_o^-1 U S, B = V^T S_i^-1
-    u, s, vt = torch.linalg.svd(left[:, None] * weight_OI * right, full_matrices=False)
-    return Pair(u * s / left[:, None], vt / right, s.square())
+    scaled = left[:, None] * weight_OI * right
+    # S_o W S_i = M = U S V^T; M M^T = U S^2 U^T and M^T M = V S^2 V^T, of which the smaller is decomposed
+    if scaled.shape[0] <= scaled.shape[1]:
+        energy, u = _descending(scaled @ scaled.mT)
+        return LowRank(u / left[:, None], u.mT @ scaled / right, energy)
+    energy, v = _descending(scaled.mT @ scaled)
+    return LowRank(scaled @ v / left[:, None], v.mT / right, energy)
 
 
 def channel_scale(activity_NC: Tensor) -> Tensor:
@@ -84,7 +121,7 @@ def channel_scale(activity_NC: Tensor) -> Tensor:
     return scale.clamp_min(scale.max() / 1000) if scale.max() > 0 else torch.ones_like(scale)
 
 
-def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> Pair:
+def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> LowRank:
     """Reduced-rank regression: the rank-R maps M that minimise E |H (W dx - M dx)|^2, for every R at once.
 
     Args:
@@ -92,17 +129,21 @@ def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> Pa
         metric: H^T H, as a matrix (O, O) or its diagonal (O,); None is the identity.
     """
     h = _metric_root(metric, weight_OI)
-    weighted = h @ weight_OI
-    if gram.shape[0] == weight_OI.shape[1]:
-        # H W L = U S V^T with L L^T = E[dx dx^T]
-        u, s, _ = torch.linalg.svd(weighted @ _root(gram.to(weight_OI)), full_matrices=False)
-        energy = s.square()
-    else:
+    weighted, gram = h @ weight_OI, gram.to(weight_OI)
+    height, width = weight_OI.shape
+    if gram.shape[0] != width:
         # H E[dy dy^T] H^T = U S U^T
-        energy, u = torch.linalg.eigh(h @ gram.to(weight_OI) @ h.mT)
-        energy, u = energy.flip(-1).clamp_min(0), u.flip(-1)
+        energy, u = _descending(h @ gram @ h.mT)
+    elif height <= width:
+        # H W E[dx dx^T] W^T H^T = U S U^T
+        energy, u = _descending(weighted @ gram @ weighted.mT + _ridge(gram) * weighted @ weighted.mT)
+    else:
+        # H W L = M = U S V^T with L L^T = E[dx dx^T]; U spans M V, column by column
+        seen = weighted @ _root(gram)
+        energy, v = _descending(seen.mT @ seen)
+        u = torch.linalg.qr(seen @ v).Q
     # A = H^-1 U, B = U^T H W
-    return Pair(torch.linalg.solve_triangular(h, u, upper=True), u.mT @ weighted, energy)
+    return LowRank(torch.linalg.solve_triangular(h, u, upper=True), u.mT @ weighted, energy)
 
 
 def observed_map(weight_OI: Tensor, gram_II: Tensor, cross_OI: Tensor, ridge: float = 1e-4) -> Tensor:
@@ -163,10 +204,21 @@ def _even_share(widths: Mapping[str, int], costs: Mapping[str, float], budget: f
     return budget / sum(costs[name] * width for name, width in widths.items())
 
 
-def _root(gram: Tensor, ridge: float = 1e-9) -> Tensor:
-    """L with L L^T the Gram matrix and a small ridge, so that directions never seen keep an order."""
+def _descending(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, none negative, and eigenvectors of a symmetric matrix, the largest first."""
     values, vectors = torch.linalg.eigh(gram)
-    return vectors * (values.clamp_min(0) + ridge * values.mean().clamp_min(1e-30)).sqrt()
+    return values.flip(-1).clamp_min(0), vectors.flip(-1)
+
+
+def _ridge(gram: Tensor, share: float = 1e-9) -> Tensor:
+    """A small number beside the eigenvalues of a Gram matrix, so that directions never seen keep an order."""
+    return share * gram.diagonal().mean().clamp_min(1e-30)
+
+
+def _root(gram: Tensor) -> Tensor:
+    """L with L L^T the Gram matrix, ridged once rounding has left no eigenvalue negative."""
+    values, vectors = torch.linalg.eigh(gram)
+    return vectors * (values.clamp_min(0) + _ridge(gram)).sqrt()
 
 
 def _metric_root(metric: Tensor | None, like: Tensor, ridge: float = 1e-3) -> Tensor:

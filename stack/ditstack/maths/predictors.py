@@ -200,6 +200,7 @@ class Fitted:
         self.count = 0
 
     def keep(self, z: Tensor, t: float) -> None:
+        self.basis = None if self.basis is None else self.basis.to(z)
         self.known = [*(one for one in self.known if one[1] != t), (z, t)][-3:]
         self.count += 1
 
@@ -210,9 +211,8 @@ class Fitted:
             return z
         if self.basis is None:
             return self._mix(t, 1.0, row[0], row[1])
-        basis = self.basis.to(z)
-        principal = self._mix(t, 0.0, row[0] - row[2], row[1] - row[3]) @ basis
-        return self._mix(t, 1.0, row[2], row[3]) + principal @ basis.mT
+        principal = self._mix(t, 0.0, row[0] - row[2], row[1] - row[3]) @ self.basis
+        return self._mix(t, 1.0, row[2], row[3]) + principal @ self.basis.mT
 
     def _mix(self, t: float, value: float, first: float, second: float) -> Tensor:
         """value z_n + first a1 + second a2, as one weighted sum of the values at the last full steps."""

@@ -14,19 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
+from ditstack.assembly.comparison import single
 from ditstack.errors import DitstackError
 from ditstack.files import write_atomically
 from ditstack.maths.fidelity import psnr, relative_l2
 from ditstack.matrix.schema import Cell, FewSteps
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure import metrics
-from ditstack.measure.bench import Trial, single, trial
+from ditstack.measure.bench import Trial, trial
 from ditstack.measure.check import verdicts
 from ditstack.measure.controls import Controls, evaluations_of, to_choose_on
 from ditstack.measure.idle import idle
-from ditstack.measure.pictures import image, strip
+from ditstack.paper import image, strip
 from ditstack.recipe import axes, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Unit
@@ -89,24 +91,29 @@ class Bench:
         try:
             made = self._made(chosen, recipe)
         except DitstackError as error:
-            cell.reasons, cell.contradiction = _sentences(error), "declared fine, and refused while it was built"
+            cell.reasons, cell.contradiction = _sentences(error), "planned as possible, but refused while it was built"
             return Record(cell=cell)
         return self._measured(cell, recipe, made)
 
     def _made(self, chosen: dict[str, str], recipe: Recipe) -> Trial:
         """A cell that is the reference of others is made once."""
         if chosen.get("quantize", "") == axes.NONE:
-            return self.reference("unquantized", recipe, against=recipe.plain())
-        return trial(recipe, self.survey.prompts, against=recipe.plain())
+            return self.reference("unquantized", recipe, against=self.whole(chosen))
+        return trial(recipe, self.survey.prompts, against=self.whole(chosen))
+
+    def whole(self, chosen: dict[str, str]) -> Recipe:
+        """The plain model with all its steps and no LoRA; where the base brings the LoRA, the stack's own baseline."""
+        own = self.survey.plain(chosen)
+        return self.survey.plain({}) if "distill" in own.adapters and "distill" in self.survey.axes else own
 
     def _measured(self, cell: Cell, recipe: Recipe, made: Trial) -> Record:
-        baseline = self.reference("baseline", recipe.plain())
+        baseline = self.reference("baseline", self.survey.plain(cell.words))
         record = self._figures(cell, recipe, made, baseline)
         if "quantize" in recipe.adapters:
             whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
             usable, _ = self._metrics(recipe, made)
             cell.to_unquantized = metrics.measure(usable, made.pictures, whole.pictures)
-        asleep, beaten = idle(recipe, made, baseline), self._beside(cell, recipe)
+        asleep, beaten = idle(recipe, made, baseline), self._beside(cell)
         pace = made.pace or single(cell.speedup or 1.0)
         found = {**cell.to_baseline, "speedup": pace}
         missed = [str(one) for one in verdicts(self.survey.gate, found, record.left_out) if not one.ok]
@@ -123,22 +130,36 @@ class Bench:
         cell.psnr_each = psnr(pictures.images, baseline.pictures.images)
         cell.errors = relative_l2(pictures.latents, baseline.pictures.latents)
         cell.steps, cell.macs_ratio = pictures.steps, pictures.macs / max(1, baseline.pictures.macs)
-        pace = made.pace or single(baseline.seconds / made.seconds)
-        cell.seconds, cell.speedup, cell.speedup_range = made.seconds, pace.mean, (pace.low, pace.high)
-        cell.peak_memory, cell.weight_bytes = made.peak_memory, made.weight_bytes
+        plain = self._beside_whole(cell, recipe, made, baseline)
+        pace, lap = made.pace or single(plain.seconds / made.seconds), made.lap or single(made.seconds)
+        cell.speedup, cell.speedup_range = pace.mean, (pace.low, pace.high)
+        cell.seconds, cell.seconds_range = lap.mean, (lap.low, lap.high)
+        cell.weight_bytes = made.weight_bytes
+        if torch.cuda.is_available():
+            cell.peak_memory = made.peak_memory
         cell.pictures = self._keep_pictures(cell.name, made)
         return Record(cell=cell, units=[unit for metric in usable for unit in metric.units], left_out=left_out)
+
+    def _beside_whole(self, cell: Cell, recipe: Recipe, made: Trial, baseline: Trial) -> Trial:
+        """Set a cell beside the plain model with all its steps; returns what that made."""
+        whole = self.whole(cell.words)
+        plain = baseline if whole == self.survey.plain(cell.words) else self.reference("plain", whole)
+        cell.plain_macs_ratio = made.pictures.macs / max(1, plain.pictures.macs)
+        if plain is not baseline and plain.pictures.images.shape == made.pictures.images.shape:
+            usable, _ = self._metrics(recipe, made)
+            cell.to_plain = metrics.measure(usable, made.pictures, plain.pictures)
+        return plain
 
     def _metrics(self, recipe: Recipe, made: Trial) -> tuple[list[metrics.Metric], list[str]]:
         return metrics.metrics_for(recipe.model.judge(), made.pictures.images.ndim == 5)
 
-    def _beside(self, cell: Cell, recipe: Recipe) -> list[str]:
+    def _beside(self, cell: Cell) -> list[str]:
         """Set a cell beside the control of its multiply-accumulates; a sentence where it is not surely above it."""
-        steps = recipe.sampler.steps
+        steps = self.survey.plain(cell.words).sampler.steps
         evaluations = evaluations_of(cell.macs_ratio or 1.0, steps)
-        if evaluations >= steps:
+        if evaluations >= steps or self.survey.is_sampler_alone(cell.words):
             return []
-        control = self.control(cell.words, recipe, evaluations).cell
+        control = self.control(cell.words, evaluations).cell
         gains = [0.0 if a == b else a - b for a, b in zip(cell.psnr_each, control.psnr_each, strict=True)]
         cell.control, cell.above_control = control.name, metrics.estimate(gains)
         found = cell.above_control
@@ -146,21 +167,21 @@ class Bench:
             return []
         return [f"not surely above {control.name}: {found.mean:+.2f} dB ({found.low:+.2f} to {found.high:+.2f})"]
 
-    def control(self, words: dict[str, str], recipe: Recipe, evaluations: int) -> Record:
-        """The best control of a recipe at a budget, measured once as a cell is, in a file of its own."""
+    def control(self, words: dict[str, str], evaluations: int) -> Record:
+        """The best control of a cell at a budget, measured once as a cell is, in a file of its own."""
         distill = words.get("distill", axes.NONE)
         file = self.folder / f"{CONTROL}-{distill}-{evaluations}.json"
         if file.is_file():
             return Record.model_validate_json(file.read_text(encoding="utf-8"))
-        plain = recipe.plain()
+        plain = self.survey.plain(words)
         if self._controls is None or self._controls.recipe != plain:
-            self._controls = Controls(plain, to_choose_on(recipe, self.survey.prompts))
+            self._controls = Controls(plain, to_choose_on(plain, self.survey.prompts))
         best = self._controls.best(evaluations)
         prefix = "" if distill == axes.NONE else f"{distill}, "
         kept = {stage: distill if stage == "distill" else axes.NONE for stage in self.survey.axes}
         cell = Cell(name=f"{prefix}{evaluations} evaluations, {best.title}", words=kept, status="control")
         cell.recipe = best.recipe.to_yaml()
-        made = trial(best.recipe, self.survey.prompts, against=plain)
+        made = trial(best.recipe, self.survey.prompts, against=self.whole(words))
         record = self._figures(cell, best.recipe, made, self.reference("baseline", plain))
         write_atomically(file, record.model_dump_json(indent=1).encode())
         return record

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from ditstack.matrix import figures
 from ditstack.matrix.schema import STATUSES, Cell, Estimate, Matrix
 
 LEAD = ("psnr", "psnr_p5", "ssim", "frechet", "agreement.all")
@@ -52,12 +53,13 @@ def _cells(matrix: Matrix) -> Iterator[str]:
         "PSNR to unquantized",
         "interaction",
     ]
-    yield from _table(heads, [_row(cell, [unit.name for unit in shown]) for cell in matrix.cells])
+    yield from _table(heads, [_row(matrix, cell, [unit.name for unit in shown]) for cell in matrix.cells])
 
 
-def _row(cell: Cell, names: list[str]) -> list[str]:
-    speed = "" if cell.speedup is None else f"{cell.speedup:.2f}x"
-    macs = "" if cell.macs_ratio is None else f"{cell.macs_ratio:.2f}"
+def _row(matrix: Matrix, cell: Cell, names: list[str]) -> list[str]:
+    pace, ratio = figures.pace(matrix, cell), figures.macs(cell)
+    speed = "" if pace is None else f"{pace.mean:.2f}x"
+    macs = "" if ratio is None else f"{ratio:.2f}"
     weights = "" if cell.weight_bytes is None else f"{cell.weight_bytes / 1e6:.1f} MB"
     measures = [_figure(cell.to_baseline.get(name) or cell.own.get(name)) for name in names]
     status = f"**{cell.status}**" if cell.contradiction else cell.status

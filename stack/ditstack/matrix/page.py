@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +14,14 @@ from PIL import Image
 
 from ditstack.errors import BadFile
 from ditstack.files import write_atomically
-from ditstack.matrix.schema import PLAIN, STATUSES, Cell, Estimate, FewSteps, Matrix, Peer, Unit
+from ditstack.matrix import figures
+from ditstack.matrix.advice import Advice, advice
+from ditstack.matrix.figures import Column, Figure, short
+from ditstack.matrix.schema import PLAIN, STATUSES, Cell, FewSteps, Matrix, Peer
 
 NAME = "matrix.html"
 _FILES = Path(__file__).parent / "page_files"
 _SIDE, _LOSSLESS_SIDE, _MOST_PICTURES = 320, 128, 800
-_TO_BASELINE, _TO_UNQUANTIZED = "to the unaccelerated baseline", "to the same stack, unquantized"
 
 
 def write(matrix: Matrix, folder: Path) -> Path:
@@ -49,47 +50,6 @@ def render(matrix: Matrix, folder: Path) -> str:
     return page.get_template("matrix.html").render(view=view, matrix=matrix, **inlined)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number as it is sorted, as it is read, and its interval."""
-
-    value: str = ""
-    text: str = ""
-    interval: str = ""
-
-    @classmethod
-    def of(cls, given: Estimate | float | None, scale: float = 1.0, sign: bool = False) -> Figure:
-        if given is None:
-            return cls()
-        if not isinstance(given, Estimate):
-            return cls(_plain(given * scale), _short(given * scale, sign))
-        ends = [_short(end * scale, sign) for end in (given.low, given.high)]
-        interval = "" if ends[0] == ends[1] else " to ".join(ends)
-        return cls(_plain(given.mean * scale), _short(given.mean * scale, sign), interval)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One measure in the table and on the plot."""
-
-    key: str
-    title: str
-    unit: str
-    higher: bool
-    note: str = ""
-
-    @property
-    def detail(self) -> bool:
-        """Whether it is one part of a measure, such as "agreement.colour": for the open cell, not for the table."""
-        return self.key.count(".") == 2 and not self.key.endswith(".all")
-
-    @property
-    def label(self) -> str:
-        unit = f" ({self.unit})" if self.unit else ""
-        note = f" {self.note}" if self.note else ""
-        return f"{self.title}{note}{unit}"
-
-
 @dataclass
 class View:
     """What the template shows of a matrix."""
@@ -102,34 +62,28 @@ class View:
     @cached_property
     def columns(self) -> list[Column]:
         """What was measured in at least one cell."""
-        given = [
-            Column("speedup", "speed-up", "x", True, "of denoising"),
-            Column("macs", "multiply-accumulates", "% of the plain model's", False),
-            Column("weights", "weights", "MB", False),
-            Column("memory", "peak memory", "MB", False),
-        ]
-        for group, note in (("to_baseline", _TO_BASELINE), ("own", ""), ("to_unquantized", _TO_UNQUANTIZED)):
-            given += [_column(group, unit, note) for unit in self.matrix.units]
-        given.append(Column("control", "PSNR over the control", "dB", True, "of as many multiply-accumulates"))
-        given.append(Column("interaction", "interaction", "relative L2", False))
+        given = figures.columns(self.matrix)
         return [one for one in given if any(self.figure(cell, one.key).value for cell in self.matrix.cells)]
+
+    @cached_property
+    def heads(self) -> list[Column]:
+        """Those of the table."""
+        return [column for column in self.columns if not column.detail]
 
     def figure(self, cell: Cell, key: str) -> Figure:
         """The figure of a cell in a column."""
-        group, _, measure = key.partition(".")
-        if measure:
-            return Figure.of(getattr(cell, group).get(measure))
-        if key == "control":
-            return Figure.of(cell.above_control, sign=True)
-        if key == "interaction":
-            return Figure.of(cell.interaction, sign=True)
-        simple = {
-            "speedup": (cell.speedup, 1.0),
-            "macs": (cell.macs_ratio, 100.0),
-            "weights": (cell.weight_bytes, 1e-6),
-            "memory": (cell.peak_memory, 1e-6),
-        }
-        return Figure.of(*simple[key])
+        return figures.figure(self.matrix, cell, key)
+
+    @cached_property
+    def advice(self) -> list[Advice]:
+        """What to use, for readers who want different things."""
+        return advice(self.matrix)
+
+    @property
+    def plain_steps(self) -> str:
+        """Of the plain model, in words."""
+        plain = figures.plain_cell(self.matrix)
+        return f"{sum(plain.steps.values())} steps" if plain and plain.steps else "steps"
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -171,27 +125,14 @@ class View:
         """The words of a cell that do something; of a control its name."""
         if cell.status == "control":
             return cell.name
-        baseline = self.baselines.get(cell.words.get("distill", PLAIN))
+        baseline = figures.plain_cell(self.matrix, cell.words.get("distill", PLAIN))
         idle = {stage: word for stage, word in baseline.words.items() if stage != "distill"} if baseline else {}
         acting = [word for stage, word in cell.words.items() if word not in (PLAIN, idle.get(stage))]
         return " · ".join(acting) or "plain"
 
-    @cached_property
-    def baselines(self) -> dict[str, Cell]:
-        """The plain cell of each LoRA: the first whose pictures equal the unaccelerated baseline's."""
-        found: dict[str, Cell] = {}
-        for cell in self.matrix.cells:
-            if (
-                cell.status != "control"
-                and cell.pictures
-                and "psnr" in cell.to_baseline
-                and cell.to_baseline["psnr"].mean == math.inf
-            ):
-                found.setdefault(cell.words.get("distill", PLAIN), cell)
-        return found
-
     def _cell(self, cell: Cell) -> dict[str, Any]:
-        figures = {one.key: self.figure(cell, one.key) for one in self.columns}
+        found = {one.key: self.figure(cell, one.key) for one in self.columns}
+        baseline = figures.plain_cell(self.matrix) or figures.plain_cell(self.matrix, cell.words.get("distill", PLAIN))
         return {
             "title": self.title(cell),
             "words": cell.words,
@@ -200,10 +141,12 @@ class View:
             "contradiction": cell.contradiction,
             "recipe": cell.recipe,
             "steps": ", ".join(f"{count} {kind}" for kind, count in cell.steps.items()),
-            "figures": {key: [one.value, one.text, one.interval] for key, one in figures.items() if one.value},
+            "figures": {
+                key: [one.value, one.text, one.interval, one.low, one.high] for key, one in found.items() if one.value
+            },
             "interaction": self._interaction(cell),
             "pictures": [self._source(file) for file in cell.pictures[: self.shown]],
-            "baseline": baseline.name if (baseline := self.baselines.get(cell.words.get("distill", PLAIN))) else None,
+            "baseline": baseline.name if baseline else None,
         }
 
     def _interaction(self, cell: Cell) -> dict[str, Any] | None:
@@ -218,8 +161,8 @@ class View:
                 [one.name, self.title(one), Figure.of(one.to_baseline.get("relative_l2")).text or "not measured"]
                 for one in parts
             ],
-            "predicted": _short(measured.mean - cell.interaction.mean),
-            "measured": _short(measured.mean),
+            "predicted": short(measured.mean - cell.interaction.mean),
+            "measured": short(measured.mean),
         }
 
     def _source(self, file: str) -> int:
@@ -256,10 +199,6 @@ class View:
         }
 
 
-def _column(group: str, unit: Unit, note: str) -> Column:
-    return Column(f"{group}.{unit.name}", unit.title, unit.unit, unit.higher_is_better, note)
-
-
 def _data_uri(path: Path) -> str:
     """A picture as WebP: as it is where it is small, scaled down where it is large."""
     with Image.open(path) as picture:
@@ -268,18 +207,3 @@ def _data_uri(path: Path) -> str:
     out = io.BytesIO()
     small.save(out, "WEBP", lossless=max(small.size) <= _LOSSLESS_SIDE, quality=90)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _plain(value: float) -> str:
-    """For sorting, in a way that JavaScript's Number reads."""
-    return "Infinity" if value == math.inf else repr(float(value))
-
-
-def _short(value: float, sign: bool = False) -> str:
-    """Three significant digits and no exponent."""
-    if math.isinf(value):
-        return "exact" if value > 0 else "-∞"
-    rounded = abs(float(f"{value:.3g}"))
-    digits = 0 if rounded == 0 else max(0, 2 - math.floor(math.log10(rounded)))
-    text = f"{value:{'+' if sign else ''}.{min(digits, 4)}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("+-")

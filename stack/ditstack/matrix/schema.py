@@ -40,19 +40,26 @@ class Cell(_Row):
     steps: dict[str, int] = {}
     """Steps by kind: {"full": 7, "forecast": 21}."""
     seconds: float | None = None
-    """Of denoising one picture, median of several runs."""
+    """Of denoising one picture: the median of several made one at a time."""
+    seconds_range: tuple[float, float] | None = None
+    """Its 95 % interval; None in older files, whose seconds are a picture's share of a batch."""
     speedup: float | None = None
-    """Of denoising, against the unaccelerated baseline: the median of interleaved pairs."""
+    """Of denoising, against the plain model with all its steps: the median of interleaved pairs."""
     speedup_range: tuple[float, float] | None = None
     """Its 95 % interval."""
     peak_memory: int | None = None
-    """Bytes."""
+    """Bytes of the GPU's memory; None without a GPU, where only the process's high-water mark is known."""
     weight_bytes: int | None = None
     """Of the transformers' weights as they run."""
     macs_ratio: float | None = None
     """Multiply-accumulates as a share of the unaccelerated baseline's."""
     to_baseline: dict[str, Estimate] = {}
     """Fidelity to the unaccelerated baseline: same model, LoRA, sampler and seeds, nothing else."""
+    plain_macs_ratio: float | None = None
+    """Multiply-accumulates as a share of those of the plain model with all its steps, which has no LoRA. Where this is
+    None (older files), a LoRA's speed-up is against its own baseline."""
+    to_plain: dict[str, Estimate] = {}
+    """Fidelity to the plain model with all its steps; empty where that is the baseline."""
     to_unquantized: dict[str, Estimate] = {}
     """Fidelity to the same stack without its quantize stage; empty where there is none."""
     own: dict[str, Estimate] = {}

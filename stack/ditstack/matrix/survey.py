@@ -8,14 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack.recipe.adapter import STAGES
-from ditstack.recipe.axes import NONE, is_plain
+from ditstack.pipeline import samplers
+from ditstack.pipeline.samplers import SAMPLER
+from ditstack.recipe.axes import AXES, NONE, is_plain
 from ditstack.recipe.axes import fields as fields_of
 from ditstack.recipe.layers import Layered
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import FILED
 
-GATE = Gate(psnr_min=30)
+GATE = Gate(psnr_p5_min=30)
 """What a cell must keep to be ok where the base recipe names no gate."""
 FEW = (4, 8)
 """Schedules on which caches are set beside one step fewer."""
@@ -59,7 +60,7 @@ class Survey(BaseModel):
 
     def combinations(self) -> Iterator[dict[str, str]]:
         """Words by stage. The quantizer varies fastest and the LoRA slowest, so that references are made once."""
-        slow_first = sorted(self.axes, key=lambda stage: (stage == "quantize", STAGES.index(stage)))
+        slow_first = sorted(self.axes, key=lambda stage: (stage == "quantize", AXES.index(stage)))
         for chosen in product(*(self._none_first(stage) for stage in slow_first)):
             yield {stage: dict(zip(slow_first, chosen, strict=True))[stage] for stage in self.axes}
 
@@ -69,21 +70,34 @@ class Survey(BaseModel):
         Raises:
             RecipeError: it cannot be read.
         """
-        layered = Layered.plain(name_of(chosen), {**self.base, **dict.fromkeys(self.axes)})
-        few_steps = chosen.get("distill", NONE) != NONE
-        layered.add({stage: fields_of(stage, word, self.model, few_steps) for stage, word in chosen.items()}, CHANGES)
+        few_steps, word = chosen.get("distill", NONE) != NONE, chosen.get(SAMPLER, NONE)
+        own = self.base[SAMPLER]
+        stages = [stage for stage in self.axes if stage != SAMPLER]
+        base = {**self.base, **dict.fromkeys(stages), SAMPLER: own if word == NONE else {}}
+        fields = {stage: fields_of(stage, chosen[stage], self.model, few_steps) for stage in stages if stage in chosen}
+        layered = Layered.plain(name_of(chosen), base)
+        layered.add(fields if word == NONE else {**fields, SAMPLER: samplers.named(own, word)}, CHANGES)
         if changes:
             layered.add(changes, CHANGES)
         return Recipe.check(layered)
 
     def parts(self, chosen: dict[str, str]) -> list[dict[str, str]]:
-        """Each accelerating stage of a combination alone, on the same LoRA; empty where it has fewer than two."""
-        recipe = self.recipe(chosen)
-        acting = [stage for stage in chosen if stage != "distill" and not is_plain(recipe, stage)]
+        """What accelerates in a combination, each alone, on the same LoRA; empty where that is fewer than two."""
+        acting = [stage for stage in chosen if stage != "distill" and not self._is_plain(chosen, stage)]
         if len(acting) < 2:
             return []
-        idle = {stage: word if stage == "distill" else self._plain_word(stage, word) for stage, word in chosen.items()}
+        idle = {
+            stage: word if stage == "distill" else self._plain_word(chosen, stage) for stage, word in chosen.items()
+        }
         return [{**idle, stage: chosen[stage]} for stage in acting]
+
+    def plain(self, chosen: dict[str, str]) -> Recipe:
+        """The plain model with all its steps, on the LoRA of a combination: what it is measured against."""
+        return self.recipe({stage: word for stage, word in chosen.items() if stage == "distill"}).plain()
+
+    def is_sampler_alone(self, chosen: dict[str, str]) -> bool:
+        """Whether a combination is the plain model by another solver, or in fewer steps: what controls are."""
+        return all(self._is_plain(chosen, stage) for stage in chosen if stage not in ("distill", SAMPLER))
 
     def few(self) -> list[tuple[str, int]]:
         """(LoRA, steps) of every short schedule on which caches are set beside one step fewer."""
@@ -95,9 +109,16 @@ class Survey(BaseModel):
             found += [(distill, steps) for steps in ([own] if own <= max(FEW) else FEW)]
         return found
 
-    def _plain_word(self, stage: str, word: str) -> str:
-        plain = (one for one in self.axes[stage] if is_plain(self.recipe({stage: one}), stage))
-        return next(plain, word)
+    def _is_plain(self, chosen: dict[str, str], stage: str) -> bool:
+        if stage == SAMPLER:
+            return self.recipe(chosen).sampler == self.plain(chosen).sampler
+        return is_plain(self.recipe(chosen), stage)
+
+    def _plain_word(self, chosen: dict[str, str], stage: str) -> str:
+        """The word that leaves a stage as it is; a combination's own where there is none."""
+        lora = {one: word for one, word in chosen.items() if one == "distill"}
+        plain = (word for word in self.axes[stage] if self._is_plain({**lora, stage: word}, stage))
+        return next(plain, chosen[stage])
 
     def _none_first(self, stage: str) -> list[str]:
         return sorted(self.axes[stage], key=lambda word: word != NONE)

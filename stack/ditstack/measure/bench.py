@@ -11,31 +11,13 @@ from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, warm_up
 from ditstack.assembly.solvers import is_flow
-from ditstack.maths import fidelity
 from ditstack.recipe.recipe import Recipe
-from ditstack.report import Comparison, Estimate, Measure, peak_memory, reset_peak_memory
+from ditstack.report import Estimate, peak_memory, reset_peak_memory
 from ditstack.stack import Stack, load
 
 BATCH = 8
 PAIRS = 6
 """The fewest of which the least and the greatest hold the median with 95 %."""
-
-
-def compare(stacked: Pictures, plain: Pictures, pace: Estimate | None = None) -> Comparison:
-    """Speed and fidelity of one batch against the baseline's.
-
-    Args:
-        pace: the speed-up of interleaved pairs; None takes the one pass that made the pictures.
-    """
-    found = pace or single(plain.seconds["denoise"] / stacked.seconds["denoise"])
-    return Comparison(
-        plain_seconds=plain.seconds,
-        speedup=found.mean,
-        speedup_range=(found.low, found.high) if pace else None,
-        psnr=Measure.of(fidelity.psnr(stacked.images, plain.images)),
-        ssim=Measure.of(fidelity.ssim(stacked.images, plain.images)),
-        relative_l2=Measure.of(fidelity.relative_l2(stacked.latents, plain.latents)),
-    )
 
 
 def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | None = None) -> Pictures:
@@ -44,15 +26,28 @@ def timed_sample(stack: Stack, prompts: Sequence[str], negative_prompt: str | No
     return stack.sample(prompts, negative_prompt=negative_prompt)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What a race found, each the median with its interval.
+
+    Attributes:
+        speedup: how many times faster.
+        seconds: of denoising one picture by itself.
+    """
+
+    speedup: Estimate
+    seconds: Estimate
+
+
 def race(
     stack: Stack, plain: Stack, prompts: Sequence[str], negative_prompt: str | None = None, pairs: int = PAIRS
-) -> Estimate:
+) -> Pace:
     """How many times faster `stack` denoises one picture than `plain`: the median of interleaved pairs.
 
     A machine that slows down between two measurements then slows both of a pair. The interval is that of the median
     from its order: of six pairs it lies between the least and the greatest with 97 %.
     """
-    ratios = []
+    ratios, own = [], []
     for place in range(pairs):
         one = [prompts[place % len(prompts)]]
         first, second = (stack, plain) if place % 2 else (plain, stack)
@@ -60,12 +55,12 @@ def race(
             id(runner): runner.sample(one, None, negative_prompt).seconds["denoise"] for runner in (first, second)
         }
         ratios.append(seconds[id(plain)] / seconds[id(stack)])
-    return Estimate(mean=statistics.median(ratios), low=min(ratios), high=max(ratios))
+        own.append(seconds[id(stack)])
+    return Pace(_median(ratios), _median(own))
 
 
-def single(value: float) -> Estimate:
-    """One measurement, which has no interval."""
-    return Estimate(mean=value, low=value, high=value)
+def _median(found: Sequence[float]) -> Estimate:
+    return Estimate(mean=statistics.median(found), low=min(found), high=max(found))
 
 
 @dataclass
@@ -79,6 +74,7 @@ class Trial:
         weight_bytes: of the transformers' weights as they run.
         flow: whether the scheduler integrates a flow.
         pace: how many times faster it denoises than what it was raced against, if it was.
+        lap: its seconds for one picture by itself in that race.
         attended: of attention's products, the share that its kernel made or left to PyTorch's own, where there is one;
             a kernel that is there to make the same products faster has left all of them, or none.
     """
@@ -90,6 +86,7 @@ class Trial:
     notes: list[str]
     flow: bool = True
     pace: Estimate | None = None
+    lap: Estimate | None = None
     attended: float | None = None
 
     @property
@@ -104,12 +101,14 @@ def trial(
     batch: int = BATCH,
     told: Callable[[int], None] = lambda done: None,
     against: Recipe | None = None,
+    pairs: int = PAIRS,
 ) -> Trial:
     """Load a recipe, warm up, and sample every prompt; the seeds count up from the recipe's.
 
     Args:
         told: of how many pictures are done.
         against: a recipe to race, with both in memory.
+        pairs: of the race.
     """
     reset_peak_memory()
     stack = load(recipe)
@@ -127,8 +126,9 @@ def trial(
     )
     ratio = spent / would_spend if would_spend else 1.0
     flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
-    pace = None if against is None else _raced(stack, against, prompts)
-    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, _attended(stack))
+    found = None if against is None else _raced(stack, against, prompts, pairs)
+    pace, lap = (found.speedup, found.seconds) if found else (None, None)
+    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, lap, _attended(stack))
 
 
 def _attended(stack: Stack) -> float | None:
@@ -138,13 +138,13 @@ def _attended(stack: Stack) -> float | None:
     return float(kernel.made) / float(kernel.asked) if kernel.thins else float(not kernel.ran["kernel"])
 
 
-def _raced(stack: Stack, against: Recipe, prompts: Sequence[str]) -> Estimate | None:
+def _raced(stack: Stack, against: Recipe, prompts: Sequence[str], pairs: int) -> Pace | None:
     """The race with a recipe; None where both do not fit into the memory of the GPU."""
     if not room_for_another():
         return None
     plain = load(against)
     warm_up(plain.pipe, prompts[:1], against.sampler)
-    return race(stack, plain, prompts)
+    return race(stack, plain, prompts, pairs=pairs)
 
 
 def room_for_another() -> bool:

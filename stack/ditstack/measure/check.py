@@ -10,11 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from ditstack.assembly.comparison import single
 from ditstack.errors import BadFile
 from ditstack.files import home, is_there, read_text, write_atomically
 from ditstack.maths.fidelity import paired
 from ditstack.measure import metrics
-from ditstack.measure.bench import Trial, single, trial
+from ditstack.measure.bench import Trial, trial
 from ditstack.measure.controls import Beside, Controls, beside, to_choose_on
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe

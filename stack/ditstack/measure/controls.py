@@ -11,14 +11,13 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import BaseModel
 
-from ditstack.assembly.scheduler import OF_THE_PIPELINE
 from ditstack.maths import fidelity
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.metrics import estimate
+from ditstack.pipeline.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replaced
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Estimate
 
@@ -28,35 +27,6 @@ OTHER_SEEDS = 10_000
 """How far the seeds of the prompts for choosing lie from those that are reported."""
 CHOSEN_ON = 8
 """Prompts on which the best control is chosen, at most."""
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A way to integrate the model's own equation.
-
-    Attributes:
-        scheduler: its class in diffusers; None is the model's own.
-        flow_only: whether it is for flow models alone.
-    """
-
-    title: str
-    scheduler: str | None = None
-    settings: tuple[tuple[str, Any], ...] = ()
-    flow_only: bool = False
-
-    def steps(self, evaluations: int) -> int:
-        """The most steps with at most so many passes of the network; Heun's method takes two a step but the last."""
-        return (evaluations + 1) // 2 if self.scheduler == "FlowMatchHeunDiscreteScheduler" else evaluations
-
-
-SOLVERS = (
-    Solver("Euler"),
-    Solver("Heun", "FlowMatchHeunDiscreteScheduler", flow_only=True),
-    Solver("DPM-Solver++ 2M", "DPMSolverMultistepScheduler", (("solver_order", 2),)),
-    Solver("UniPC, order 2", "UniPCMultistepScheduler", (("solver_order", 2),)),
-    Solver("UniPC, order 3", "UniPCMultistepScheduler", (("solver_order", 3),)),
-    Solver("DEIS, order 2", "DEISMultistepScheduler", (("solver_order", 2),)),
-)
 
 
 @dataclass(frozen=True)
@@ -77,8 +47,9 @@ def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
             steps then take from the grid of the recipe's own steps.
     """
     sampler = recipe.sampler
-    own = Solver((sampler.scheduler or ("" if flow else "DDIM") or "Euler").removesuffix("Scheduler"))
-    found = [Control(own.title, _with(recipe, own, evaluations, flow, keep=True))]
+    title = (sampler.scheduler or ("" if flow else "DDIM") or "Euler").removesuffix("Scheduler")
+    own = Solver("own", title, sampler.scheduler)
+    found = [Control(title, _with(recipe, own, evaluations, flow))]
     if set(sampler.settings) <= set(OF_THE_PIPELINE) or sampler.scheduler is not None:
         others = [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != sampler.scheduler]
         found += [Control(one.title, _with(recipe, one, evaluations, flow)) for one in others]
@@ -90,17 +61,12 @@ def evaluations_of(macs_ratio: float, steps: int) -> int:
     return max(1, min(steps, math.ceil((macs_ratio - SLACK) * steps)))
 
 
-def _with(recipe: Recipe, solver: Solver, evaluations: int, flow: bool, keep: bool = False) -> Recipe:
-    """The plain recipe with another solver, or with its own scheduler and settings where those are kept."""
+def _with(recipe: Recipe, solver: Solver, evaluations: int, flow: bool) -> Recipe:
+    """The plain recipe with another solver, or with fewer steps of its own."""
     plain = recipe.plain().resolved()
-    sampler: dict[str, Any] = {**plain["sampler"], "steps": solver.steps(evaluations)}
+    sampler = replaced(plain["sampler"], solver, solver.steps(evaluations))
     if not flow:
         sampler["grid"] = sampler.get("grid", recipe.sampler.steps)
-    if not keep:
-        shared = {key: value for key, value in sampler.pop("settings", {}).items() if key in OF_THE_PIPELINE}
-        sampler.pop("scheduler", None)
-        sampler |= {"settings": {**shared, **dict(solver.settings)}}
-        sampler |= {"scheduler": solver.scheduler} if solver.scheduler else {}
     return Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {solver.title}")
 
 

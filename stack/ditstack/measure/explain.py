@@ -22,6 +22,7 @@ class Rung:
         outcome: against the unaccelerated baseline, the lowest rung.
         faster: of denoising, against the rung below; both were raced against the baseline.
         added_error: relative L2 of the final latents to the baseline, less that of the rung below, paired.
+        notes: what its report says that those below do not, such as which attention kernel was fastest.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Rung:
     outcome: Outcome
     faster: float
     added_error: Estimate
+    notes: tuple[str, ...] = ()
 
 
 def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> list[Rung]:
@@ -46,7 +48,9 @@ def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> l
         now = relative_l2(made.pictures.latents, baseline.pictures.latents)
         added = estimate([a - b for a, b in zip(now, error, strict=True)])
         outcome = Pair(rung, made, baseline).outcome(Gate())
-        rungs.append(Rung(title, made, outcome, outcome.speedup / below, added))
+        known = {note for one in rungs for note in one.made.notes}
+        notes = tuple(note for note in made.notes if note not in known)
+        rungs.append(Rung(title, made, outcome, outcome.speedup / below, added, notes))
         below, error = outcome.speedup, now
     tell("the same work without a cache, by the best of several solvers")
     rungs[-1].outcome.control = beside(Controls(recipe, to_choose_on(recipe, prompts)), rungs[-1].made, baseline)
@@ -79,6 +83,7 @@ def text(rungs: list[Rung]) -> str:
             f"{made.macs_ratio:.2f} of the MACs; weights {made.weight_bytes / 1e6:.1f} MB"
             + (f"; {cost}" if lines else "")
         )
+        lines += [f"    {note}" for note in rung.notes]
     if (control := rungs[-1].outcome.control) is not None:
         lines.append(str(control))
     return "\n".join(lines)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ditstack import paper
+from ditstack.assembly.comparison import compare
 from ditstack.assembly.sample import Pictures
+from ditstack.calibration.certificate import Certificate, certified
 from ditstack.compat import hush_loading, require
-from ditstack.files import write_atomically
-from ditstack.folders import folder_atomically
-from ditstack.measure import pictures as paper
-from ditstack.measure.bench import compare, race, room_for_another, timed_sample
+from ditstack.folders import folder_atomically, rewrite_own
+from ditstack.measure.bench import race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
 from ditstack.measure.told import Told
 from ditstack.recipe import plan
@@ -33,6 +34,8 @@ class Job:
     negative_prompt: str | None = None
     compare: bool = False
     overwrite: bool = False
+    promise: bool = False
+    """Whether the certified setting runs, under its certificate."""
 
     def run(self, console: Console) -> Report:
         """Make the pictures.
@@ -40,27 +43,32 @@ class Job:
         Raises:
             DitstackError: before any weight is loaded, where that can be known.
         """
-        plan.check(self.recipe)
+        self.recipe, certificate = certified(self.recipe, self.promise)
+        plan.check_plan(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
             baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
             runner, plain = baseline or (None, None)
             del baseline
             runner = runner if room_for_another() else None
-            stack, made = self._sample(self.recipe, self.recipe.name, console)
+            stack, made = self._sample(self.recipe, self.recipe.name, console, certificate)
             report = stack.report(made)
             report.notes += [note] if (note := unchecked(self.recipe)) else []
             self._write(folder, report, made, plain)
         if plain is not None:  # only now, so that no figure that fails takes the pictures with it
-            pace = race(stack, runner, self.prompts, self.negative_prompt) if runner else None
+            pace = race(stack, runner, self.prompts, self.negative_prompt).speedup if runner else None
             report.compare = compare(made, plain, pace)
-            write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
+            rewrite_own(self.folder, "report.json", report.model_dump_json(indent=2).encode())
         return report
 
-    def _sample(self, recipe: Recipe, title: str, console: Console) -> tuple[Stack, Pictures]:
+    def _sample(
+        self, recipe: Recipe, title: str, console: Console, certificate: Certificate | None = None
+    ) -> tuple[Stack, Pictures]:
         hush_loading()
         with Told(console).shown() as told:
             told.tell(f"loading {title}")
             stack = load(recipe, told.tell, bar=told.count)
+            if certificate is not None:
+                stack.promise(certificate)
             if stack.pipe.fps:
                 require("imageio_ffmpeg", "a run that makes videos", "video")
             with _ticking(stack, lambda done, steps: told.count(title, done, steps)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ditstack.errors import DitstackError
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
 from ditstack.recipe.layers import about
 from ditstack.recipe.manual import Manual
+from ditstack.recipe.memory.planned import gb
+from ditstack.recipe.memory.room import Fit, fit
 from ditstack.recipe.plan import Step, plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report, versions
@@ -38,9 +41,11 @@ def shelf_rows(names: list[str]) -> list[dict[str, Any]]:
 def _shelf_row(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"recipe": name, "about": about(name), "stages": {}, "needs": [], "cannot": []}
     try:
-        steps = plan(Recipe.read(name))
+        recipe = Recipe.read(name)
+        steps, memory = plan(recipe), fit(recipe)
     except DitstackError as error:
-        return {**row, "cannot": [str(error)]}
+        return {**row, "memory": None, "cannot": [str(error)]}
+    row["memory"] = None if memory is None else memory_row(memory)
     row["stages"] = {step.stage: step.method for step in steps}
     row["needs"] = list(dict.fromkeys(word for step in steps for word in _needs(step)))
     row["cannot"] = [reason for step in steps for reason in step.reasons]
@@ -54,15 +59,39 @@ def _needs(step: Step) -> list[str]:
     return [*of_machine, *(step.adapter.packages if step.adapter.extra else ())]
 
 
+def memory_row(found: Fit) -> dict[str, Any]:
+    """What a recipe needs of its device's memory and whether it fits, as plain data."""
+    numbers = {key: round(one) for key, one in asdict(found.plan).items() if isinstance(one, float)}
+    parts = {name: round(size) for name, size in found.plan.parts.items()}
+    said = {"device": found.plan.device, "offload": found.plan.offload, "sizes": found.plan.told}
+    return {**said, **numbers, "parts": parts, "room": found.room, "fits": found.fits, "advice": found.advice}
+
+
+def memory_lines(found: Fit | None) -> list[str]:
+    """The same for people."""
+    if found is None:
+        return ["memory: not known, since the model is not on this computer and its family states no sizes"]
+    return [f"memory: {found.plan}", f"memory: {found}"]
+
+
 def shelf_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each recipe: its name, whether it runs here, what it needs, what it is for."""
+    """One line for each recipe: its name, whether it runs here, its memory, what else it needs, what it is for."""
     named = max((len(row["recipe"]) for row in rows), default=0)
     needs = {row["recipe"]: ", ".join(row["needs"]) or "-" for row in rows}
     widest = max(map(len, needs.values()), default=0)
     return [
-        f"{row['recipe']:{named}}  {'no ' if row['cannot'] else 'yes'}  {needs[row['recipe']]:{widest}}  {row['about']}"
+        f"{row['recipe']:{named}}  {_runs(row)}  {_memory(row):>8}  {needs[row['recipe']]:{widest}}  {row['about']}"
         for row in rows
     ]
+
+
+def _runs(row: dict[str, Any]) -> str:
+    fits = row["memory"] is None or row["memory"]["fits"]
+    return "yes" if fits and not row["cannot"] else "no "
+
+
+def _memory(row: dict[str, Any]) -> str:
+    return "?" if row["memory"] is None else gb(row["memory"]["needs"])
 
 
 def manual_text(manual: Manual) -> str:
@@ -83,7 +112,9 @@ def manual_json(manual: Manual) -> str:
 def plan_json(recipe: Recipe, steps: list[Step]) -> str:
     """The resolved recipe, and why it cannot run here, if it cannot."""
     cannot = [reason for step in steps for reason in step.reasons]
-    return json.dumps({"recipe": recipe.name, "cannot": cannot, "resolved": recipe.resolved()}, indent=2)
+    memory = None if (found := fit(recipe)) is None else memory_row(found)
+    said = {"recipe": recipe.name, "cannot": cannot, "memory": memory, "resolved": recipe.resolved()}
+    return json.dumps(said, indent=2)
 
 
 def plan_table(recipe: Recipe, steps: list[Step]) -> Table:
@@ -119,15 +150,19 @@ def run_summary(report: Report, folder: Path) -> str:
             f"SSIM {found.ssim.mean:.4f}, relative L2 of the latents {found.relative_l2.mean:.4f}"
         )
         lines.append(f"side by side: {folder / 'grid.png'}")
+    decided = Counter(one["decision"] for one in report.each if one["decision"])
+    lines += [f"{count} pictures {decision}" for decision, count in decided.items()]
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, f"pictures, recipe.yaml and report.json: {folder}/"])
 
 
-def doctor_rows() -> dict[str, Any]:
-    """What this machine has."""
+def doctor_rows(recipe: Recipe | None = None) -> dict[str, Any]:
+    """What this machine has, and what a recipe needs of it."""
     facts = machine()
     missing = {name: hint for name, hint in BACKENDS.items() if importlib.util.find_spec(name) is None}
+    more: dict[str, Any] = {} if recipe is None else {"recipe": json.loads(plan_json(recipe, plan(recipe)))}
     return {
+        **more,
         "machine": describe_machine(),
         "facts": {fact.sentence: fact in facts for fact in (Capability.CUDA, Capability.SM80, Capability.SM89)},
         "versions": versions(),

@@ -7,13 +7,15 @@ object changes its class or its attributes: it pickles, copies and compares as e
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 from weakref import WeakMethod, finalize
 
-Enter = Callable[[], AbstractContextManager[None]]
+Enter = Callable[[Mapping[str, Any]], AbstractContextManager[None]]
+"""Told the call's arguments by name, defaults included."""
 
 
 class Listener(Protocol):
@@ -87,8 +89,18 @@ def _replace(kind: type, name: str, replacement: Callable[..., Any]) -> None:
 
 def _call(original: Any, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     enter = entered(pipeline)
-    with running_as(None) if enter is None else enter():
+    with running_as(None) if enter is None else enter(_arguments(original, pipeline, args, kwargs)):
         return original(pipeline, *args, **kwargs)
+
+
+def _arguments(original: Any, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    """By name, with defaults; none where the call will refuse them itself."""
+    try:
+        bound = inspect.signature(original).bind(pipeline, *args, **kwargs)
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def _set_timesteps(original: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

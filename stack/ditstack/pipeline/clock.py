@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -44,10 +45,10 @@ class Clock:
         """Of the present or last call: passes of a transformer before any timesteps were set."""
         self.whole = False
         """Whether the last call came to its end."""
-        self.around: Callable[..., AbstractContextManager[None]] = _alone
-        """Entered around every call of a transformer, once step and branch are settled; told of module and inputs."""
-        self.before_call: list[Callable[[], None]] = []
-        """Called before the pipeline's call begins; they may call it themselves, or raise to refuse it."""
+        self.run: Callable[..., Any] = _alone
+        """In place of every call of a transformer, once step and branch are settled; given the call, module, inputs."""
+        self.before_call: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with its arguments before the pipeline's call; they may call it themselves, or raise to refuse it."""
         self.on_call: list[Callable[[], None]] = []
         """Called when the pipeline's call begins."""
         self.on_return: list[Callable[[], None]] = []
@@ -94,16 +95,22 @@ class Clock:
         leave_calls(self._pipeline)
 
     @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self, arguments: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
         """The pipeline's call, or a denoising loop of the user's own. A second thread waits for the first to end."""
         if running() is self:  # a class that overrides __call__ and calls the one above
             yield
             return
-        with self._lock:
+        with self.held():
             for prepare in self.before_call:
-                prepare()
+                prepare(arguments)
             with running_as(self), self._inside():
                 yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, no other thread calls the pipeline: what a call left here is still its own."""
+        with self._lock:
+            yield
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
@@ -221,8 +228,8 @@ def _sizes(hidden: Any) -> Hashable:
     return tuple(tuple(one.shape) for one in rows)
 
 
-def _alone(*_: object) -> AbstractContextManager[None]:
-    return nullcontext()
+def _alone(call: Callable[..., Any], _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return call(*args, **kwargs)
 
 
 def _sample_of(out: Any) -> Any:
@@ -258,8 +265,11 @@ class _Pass(ModelHook):
             return run_original(self, args, kwargs)
         hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
         self.clock.enter(module, self.context._context, len(hidden), _sizes(hidden))
-        with self.clock.around(module, args, kwargs):
+
+        def call(*args: Any, **kwargs: Any) -> Any:
             return run_original(self, args, kwargs)
+
+        return self.clock.run(call, module, args, kwargs)
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         """The clock resets itself when the next generation begins."""

@@ -7,78 +7,22 @@ from the records, so that it cannot differ from what ran.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from ditstack.pipeline.blocks import parameters_of
 from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.macs import MacCounter, Stated
-from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+from ditstack.pipeline.policy import CALIBRATED, COPIED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+from ditstack.pipeline.records import Cost, PassInputs, PassRecord
+from ditstack.pipeline.rows import put_together, rows_of
 
 __all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Cost", "PassInputs", "PassRecord", "Passes"]
-
-
-@dataclass(frozen=True)
-class PassInputs:
-    """What a transformer was called with."""
-
-    transformer: str
-    """Its name in the pipeline."""
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def hidden_states(self) -> Any:
-        """The noisy picture: a tensor, or a list of them."""
-        return self.args[0] if self.args else self.kwargs["hidden_states"]
-
-    @property
-    def shapes(self) -> tuple[Hashable, ...]:
-        """Of every tensor among the arguments: passes of one kind and of equal shapes cost the same."""
-        return tuple(tuple(one.shape) for one in tree_leaves((self.args, self.kwargs)) if isinstance(one, Tensor))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """MACs of one pass: those counted as it ran, or as one like it did, and those that its attention kernels stated."""
-
-    counted: int
-    stated: tuple[Stated, ...] = ()
-
-    @cached_property
-    def macs(self) -> int:
-        """All of them. Reading it waits for the device where a kernel stated its share as a tensor."""
-        return self.counted + sum(one.macs for one in self.stated)
-
-
-@dataclass(frozen=True)
-class PassRecord:
-    """One pass of a transformer, written when it has ended.
-
-    Attributes:
-        step: of the pipeline's call, from 0.
-        branch: the guidance branch, as the clock names it.
-        rows: pictures (or videos) in the batch.
-        planned: its kind by the step policy when it began; "undecided" where the pass itself has to tell.
-        ran: its kind in the end; a pass without a cache is "full".
-        cost: what it took, with what a cache computes for later steps.
-        full_cost: what it would take in full and without a cache.
-    """
-
-    step: int
-    transformer: str
-    branch: Hashable
-    rows: int
-    planned: str
-    ran: str
-    cost: Cost
-    full_cost: Cost
 
 
 class Passes:
@@ -88,9 +32,13 @@ class Passes:
         kind: what the present pass is: "full" (run and remembered), a word of the cache ("forecast", "reused",
             "calibrated"), "undecided" until the pass itself has told, or "off" (run as if there were no cache).
         due: which rows of the present pass must run in full, (B,); None where all rows are treated alike.
+        cut: by transformer, the arguments that have a row for each of the batch; without any it is never cut.
+        rows: how many the running pass has.
+        members: of the running pass, the places of its rows in the batch; None where it has all of them.
         on_begin: called when a pass begins, its branch and kind being settled.
-        is_compiled: whether compiled code runs, which hides its products. A pass is then counted once and for all for
-            each kind and for equal shapes of what it is given; else once in each call and guidance branch.
+        is_compiled: whether compiled code runs, which hides its products; asked when a call begins. A pass is then
+            counted once and for all for each kind and for equal shapes of what it is given; else once in each call and
+            guidance branch.
         counted_as_written: entered around a pass that is counted: inside, compiled code runs as it was written.
     """
 
@@ -99,15 +47,22 @@ class Passes:
         self.kind, self.cache_on = OFF, True
         self.policy: StepPolicy | None = None
         self.due: Tensor | None = None
+        self.cut: Sequence[str] = ()
+        self.rows = 0
+        self.members: Sequence[int] | None = None
         self.on_begin: list[Callable[[], None]] = []
         self.records: list[PassRecord] = []
         self.is_compiled: Callable[[], bool] = lambda: False
         self.counted_as_written: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._compiled = False
         self._names = {id(one): name for name, one in transformers.items()}
+        self._parameters = {id(one): parameters_of(one) for one in transformers.values()}
+        self._again: list[int] = []
+        self._answer: Any = None
         self._stated: list[Stated] = []
         self._counted: dict[Hashable, int] = {}
         self._full_stated: dict[Hashable, tuple[Stated, ...]] = {}
-        clock.around = self._around
+        clock.run = self._run
         clock.on_call.append(self._begin_call)
         clock.on_edge.append(self._edge)
 
@@ -134,15 +89,24 @@ class Passes:
     @property
     def by_step(self) -> dict[int, str]:
         """How each step ran; where its passes ran differently, all their kinds: "full+reused"."""
-        kinds: dict[int, set[str]] = {}
-        for record in self.records:
-            kinds.setdefault(record.step, set()).add(record.ran)
-        return {step: "+".join(sorted(found, key=lambda kind: (kind != FULL, kind))) for step, found in kinds.items()}
+        return _by_step((record.step, record.ran) for record in self.records)
 
     @property
     def steps(self) -> dict[str, int]:
         """How many steps ran in each way."""
         return dict(Counter(self.by_step.values()))
+
+    def of_picture(self, picture: int, pictures: int) -> tuple[dict[str, int], int]:
+        """How many steps ran in each way for one picture of the last call, and the MACs that they took."""
+        took = [(record, record.macs_of(picture, pictures)) for record in self.records]
+        own = [(record, macs) for record, macs in took if macs is not None]
+        settled = {(record.step, record.branch) for record, _ in own if record.again}
+        steps = _by_step(
+            (record.step, record.ran)
+            for record, _ in own
+            if record.again or (record.step, record.branch) not in settled
+        )
+        return dict(Counter(steps.values())), sum(macs for _, macs in own)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -158,14 +122,29 @@ class Passes:
         """Whether the present pass skips something, so that what was kept at the last full one serves."""
         return self.kind not in (OFF, FULL, UNDECIDED)
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of one batch may run differently, each remembered by itself."""
+        return self.policy is not None and self.policy.by_row and bool(self.cut)
+
+    def places(self, rows: int) -> Sequence[int]:
+        """Of the rows of the running pass, their places in the batch."""
+        return range(rows) if self.members is None else self.members
+
     def settle(self, due: Tensor) -> None:
-        """Decide an undecided pass: full if any row is due, else reused.
+        """Decide an undecided pass: full if all rows are due, else reused, and those that are due run again in full.
+
+        Where the batch cannot be cut, one that is due makes all of them run.
 
         Args:
             due: (B,), whether each row must run in full; a row that need not keeps what it reuses all the same.
         """
         assert self.kind == UNDECIDED
         asked = due.tolist()
+        if self.by_row:
+            self.kind = FULL if all(asked) else REUSED
+            self._again = [] if all(asked) else [place for place, one in enumerate(asked) if one]
+            return
         self.kind = FULL if any(asked) else REUSED
         self.due = None if all(asked) or not any(asked) else due
 
@@ -178,8 +157,8 @@ class Passes:
         self._counted.clear()
 
     def _begin_call(self) -> None:
-        self.records = []
-        if not self.is_compiled():
+        self.records, self._compiled = [], self.is_compiled()
+        if not self._compiled:
             self.recount()
 
     def _edge(self) -> None:
@@ -188,14 +167,69 @@ class Passes:
             self.policy.forget()
         self._full_stated.clear()
 
-    @contextmanager
-    def _around(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
-        """Around every call of a transformer."""
-        inputs = PassInputs(self._names[id(module)], args, kwargs)
+    def _run(self, call: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        """In place of every call of a transformer."""
+        inputs = PassInputs(self._names[id(module)], args, kwargs, self._parameters[id(module)])
         policy = self.policy if self.clock.running and self.cache_on else None
-        planned = self.kind = OFF if policy is None else policy.begin(inputs)
+        kinds = policy.rows(inputs) if policy is not None and self.by_row else None
+        if kinds is not None and (len({*kinds}) > 1 or COPIED in kinds):
+            return self._run_rows(call, inputs, policy, kinds)
+        planned = OFF if policy is None else policy.begin(inputs) if kinds is None else kinds[0]
+        with self._pass(inputs, policy, planned):
+            answer = call(*args, **kwargs)
+        if self._again:
+            answer = self._run_again(call, inputs, policy, answer)
+        self._answer = answer
+        return answer
+
+    def _run_rows(self, call: Callable[..., Any], inputs: PassInputs, policy: Any, kinds: Sequence[str]) -> Any:
+        """Rows that run alike together, those in full first; copied ones take what their partner's answer is."""
+        batch, parts = len(kinds), []
+        for kind in sorted({*kinds} - {COPIED}, key=lambda one: (one != FULL, one)):
+            rows = [place for place, one in enumerate(kinds) if one == kind]
+            part = inputs.of_rows(self.cut, rows)
+            with self._pass(part, policy, kind, rows, inputs):
+                parts.append((rows, call(*part.args, **part.kwargs)))
+        if copied := [place for place, one in enumerate(kinds) if one == COPIED]:
+            self._record_copied(inputs, copied)
+            whole = put_together(parts, batch) if parts else self._answer
+            parts.append((copied, rows_of(whole, [policy.partner(place, batch) for place in copied])))
+        return put_together(parts, batch)
+
+    def _record_copied(self, inputs: PassInputs, rows: Sequence[int]) -> None:
+        """Of rows that were not run: what they would have cost is known from the first step, which runs every row."""
+        alike, nothing = self._alike(inputs, self.policy)[0], Cost(0)
+        full = Cost(self._counted.get(((alike, False), OFF), 0))
+        clock, batch = self.clock, len(inputs.hidden_states)
+        record = PassRecord(
+            clock.done, inputs.transformer, clock.branch, len(rows), COPIED, COPIED, nothing, full, rows, batch
+        )
+        self.records.append(replace(record, full_cost=full.share(len(rows), batch)))
+
+    def _run_again(self, call: Callable[..., Any], inputs: PassInputs, policy: Any, answer: Any) -> Any:
+        """Rows that a pass has found to be due, in full."""
+        rows, self._again = self._again, []
+        part = inputs.of_rows(self.cut, rows)
+        with self._pass(part, policy, FULL, rows, inputs, again=True):
+            made = call(*part.args, **part.kwargs)
+        batch = len(inputs.hidden_states)
+        return put_together([(range(batch), answer), (rows, made)], batch)
+
+    @contextmanager
+    def _pass(
+        self,
+        inputs: PassInputs,
+        policy: StepPolicy | None,
+        planned: str,
+        members: Sequence[int] | None = None,
+        whole: PassInputs | None = None,
+        again: bool = False,
+    ) -> Iterator[None]:
+        """Around one run of a transformer, on all rows of its batch or on `members` of the `whole`."""
+        self.kind = planned
         alike = self._alike(inputs, policy)
-        self.due, self._stated = None, []
+        self.due, self._stated, self.members = None, [], members
+        self.rows = len(inputs.hidden_states)
         for begin in self.on_begin:
             begin()
         outcomes = (planned,) if policy is None else policy.outcomes(planned)
@@ -204,10 +238,18 @@ class Passes:
                 yield
             ran = self.kind if policy is None else policy.end(self.kind)
         finally:
-            self.kind, self.due = OFF, None
+            self.kind, self.due, self.members = OFF, None, None
         if self.clock.calling:
             self._remember(alike, ran, counter)
-            self.records.append(self._record(inputs, alike, planned, ran))
+            record = self._record(inputs, alike, planned, ran)
+            self.records.append(record if whole is None else self._of_rows(record, members, whole, again))
+
+    def _of_rows(self, record: PassRecord, members: Any, whole: PassInputs, again: bool) -> PassRecord:
+        """The record of a part of a batch; in full it costs what its share of the whole batch would."""
+        batch = len(whole.hidden_states)
+        full = self._counted.get(((self._alike(whole, self.policy)[0], False), OFF))
+        cost = Cost(0) if again else record.full_cost if full is None else Cost(full).share(len(members), batch)
+        return replace(record, full_cost=cost, members=members, batch=batch, again=again)
 
     @contextmanager
     def _counting(self, alike: Hashable, outcomes: tuple[str, ...]) -> Iterator[MacCounter | None]:
@@ -220,7 +262,7 @@ class Passes:
 
     def _alike(self, inputs: PassInputs, policy: StepPolicy | None) -> tuple[Hashable, bool]:
         """What passes have in common whose kinds cost the same, and whether it is the first full one of its branch."""
-        if self.is_compiled():
+        if self._compiled:
             return (inputs.transformer, inputs.shapes), False
         return (inputs.transformer, inputs.shapes, self.clock.branch), policy is not None and policy.first
 
@@ -241,4 +283,14 @@ class Passes:
         full = Cost(self._counted.get(((alike[0], False), OFF), cost), self._full_stated.get(branch, stated))
         planned, ran = (FULL if kind == OFF else kind for kind in (planned, ran))
         rows = len(inputs.hidden_states)
-        return PassRecord(self.clock.done, inputs.transformer, branch, rows, planned, ran, Cost(cost, stated), full)
+        return PassRecord(
+            self.clock.done, inputs.transformer, branch, rows, planned, ran, Cost(cost, stated), full, range(rows), rows
+        )
+
+
+def _by_step(ran: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """How each step ran, from steps and kinds; several kinds are joined, the full one first."""
+    kinds: dict[int, set[str]] = {}
+    for step, kind in ran:
+        kinds.setdefault(step, set()).add(kind)
+    return {step: "+".join(sorted(found, key=lambda kind: (kind != FULL, kind))) for step, found in kinds.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from types import MappingProxyType
@@ -17,13 +17,14 @@ from ditstack.pipeline.blocks import Block, find_blocks
 from ditstack.pipeline.clock import Clock
 from ditstack.pipeline.passes import Passes
 from ditstack.pipeline.policy import CALIBRATED, FULL, OFF, REUSED, UNDECIDED, StepPolicy
+from ditstack.pipeline.records import PassInputs
 
-__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Pipe", "execution_device", "transformers_of"]
+__all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Off", "Pipe", "execution_device", "transformers_of"]
 
 TRANSFORMERS = ("transformer", "transformer_2")
 
 
-class Kept(Protocol):
+class StepMemory(Protocol):
     """One thing that a cache keeps."""
 
     def tensors(self) -> list[Tensor]:
@@ -35,7 +36,7 @@ class KeptBetweenSteps(Protocol):
     """A cache at work on a pipe."""
 
     @property
-    def memories(self) -> Mapping[Hashable, Kept]:
+    def memories(self) -> Mapping[Hashable, StepMemory]:
         """What it keeps now, by site and guidance branch."""
         ...
 
@@ -69,10 +70,13 @@ class Pipe:
         conditioning_modules: modules of a transformer whose output only its blocks read: a cache that skips every
             block lets them rest.
         fps: frames per second of its videos.
+        budget: MACs that a calibrated step was fitted to take at most, as a share of a full one; None without a budget.
         compiled: pieces of code compiled in the present or last generation; None where nothing is compiled.
         on_weights: called once, when no later stage changes weights.
         notes: sentences that a report must show, such as that a kernel is emulated.
-        scheduler: with which the stack samples.
+        unguided: which rows of a pass are the unconditional half of guidance, where both halves share it.
+        scheduler: with which the stack samples; `own_scheduler` is the one that the pipeline came with.
+        bound_for: the device that weights are moved to once they are rounded; None where they lie there already.
         undo: how what stands on it is taken off again, in the order in which it was put on.
     """
 
@@ -80,8 +84,6 @@ class Pipe:
     """The conditions that its stages' factors were fitted under."""
     fitted_for: frozenset[str] = frozenset()
     """Fields of the sampler that those factors cannot leave."""
-    departures: tuple[str, ...] = ()
-    """Where the last call left what they were fitted at, a sentence each."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class Pipe:
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         self.conditioning_modules: tuple[str, ...] = ()
         self.fps = 0
+        self.unguided: Callable[[PassInputs], Sequence[bool]] = lambda inputs: [False] * len(inputs.hidden_states)
         _refuse_cached(self.transformers)
         self.clock = Clock()
         self.clock.watch(pipeline, list(self.transformers.values()))
@@ -109,10 +112,13 @@ class Pipe:
         self.clock.on_call.append(self._begin_call)
         self.caches: list[KeptBetweenSteps] = []
         self.attention: AttentionReplacement | None = None
+        self.budget: float | None = None
         self.compiled: int | None = None
         self.on_weights: list[Callable[[], None]] = []
         self.undo: list[Callable[[], None]] = []
+        self.bound_for: torch.device | None = None
         self.scheduler: Any = pipeline.scheduler
+        self.own_scheduler: Any = pipeline.scheduler
         self.notes: list[str] = []
         self._as_written = False
 
@@ -120,6 +126,17 @@ class Pipe:
     def device(self) -> torch.device:
         """Where it runs; offloaded weights may lie elsewhere."""
         return execution_device(self.pipeline)
+
+    def arriving(self) -> Iterator[Block]:
+        """Every block in turn, brought to where it will run if it waits elsewhere, so that it is rounded there alone.
+
+        What is rounded while its turn lasts leaves room for the next: never is more than one block there as it was.
+        """
+        for blocks in self.blocks.values():
+            for block in blocks:
+                if self.bound_for is not None:
+                    block.module.to(self.bound_for)
+                yield block
 
     @property
     def policy(self) -> StepPolicy | None:
@@ -167,6 +184,20 @@ class Pipe:
         if self.attention is not None:
             self.attention.ran.clear()
         self.compiled = None if self.compiled is None else 0
+
+
+class Off:
+    """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.passes, self.before = pipe.passes, pipe.passes.cache_on
+        self.passes.cache_on = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.passes.cache_on = self.before
 
 
 def execution_device(pipeline: Any) -> torch.device:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ditstack.pipeline.passes import PassInputs
 
 FULL, CALIBRATED, REUSED, OFF = "full", "calibrated", "reused", "off"
+COPIED = "copied"
+"""The kind of a row that takes the answer of its partner in guidance."""
 UNDECIDED = "undecided"
 """The kind of a pass that decides for itself, when its first block has run."""
 
@@ -27,6 +29,9 @@ class StepPolicy:
         steps: the one number of steps that it serves; None serves any.
     """
 
+    by_row = False
+    """Whether it tells rows of one batch apart, where the transformer's batch can be cut into rows."""
+
     def __init__(self, clock: Clock, kinds: Callable[[int], Sequence[str]], steps: int | None = None) -> None:
         self.clock, self.kinds, self.steps = clock, kinds, steps
         self.on_forget: list[Callable[[], None]] = []
@@ -36,6 +41,14 @@ class StepPolicy:
     def begin(self, inputs: PassInputs) -> str:
         """The kind of a pass that begins; a policy of another kind may look at what the transformer is given."""
         return self.kind()
+
+    def rows(self, inputs: PassInputs) -> Sequence[str] | None:
+        """The kind of every row of a pass that begins; None where all are alike, and `begin` tells."""
+        return None
+
+    def partner(self, row: int, batch: int) -> int:
+        """Whose answer a copied row takes."""
+        raise NotImplementedError
 
     @property
     def first(self) -> bool:
@@ -74,3 +87,59 @@ class StepPolicy:
         self._ran.clear()
         for forget in self.on_forget:
             forget()
+
+
+class RowPolicy(StepPolicy):
+    """Says of each row of a pass how it runs, and follows every row of every guidance branch by itself.
+
+    A row that has not run in full yet runs in full, whatever is decided of it.
+
+    Args:
+        unguided: which rows of a pass are unconditional; for families that batch the halves of guidance. Passes that
+            the pipeline names "uncond" are so as a whole.
+    """
+
+    by_row = True
+
+    def __init__(self, clock: Clock, unguided: Callable[[PassInputs], Sequence[bool]]) -> None:
+        super().__init__(clock, lambda steps: ())
+        self.unguided = unguided
+        self.unconditional: set[tuple[Hashable, int]] = set()
+        """The rows of the generation that are, each a branch and a place in its batch."""
+        self._last: dict[tuple[Hashable, int], int] = {}
+
+    def decide(self, row: Hashable, unguided: bool, last: int) -> str:
+        """The kind of one row at the present step.
+
+        Args:
+            row: tells it from every other row of the generation.
+            last: the step at which it last ran in full.
+        """
+        raise NotImplementedError
+
+    def rows(self, inputs: PassInputs) -> list[str]:
+        kinds = []
+        for place, unguided in enumerate(self._unguided(inputs)):
+            row = (self.clock.branch, place)
+            if unguided:
+                self.unconditional.add(row)
+            last = self._last.get(row)
+            kind = FULL if last is None else self.decide(row, unguided, last)
+            if kind == FULL:
+                self._last[row] = self.clock.index
+            kinds.append(kind)
+        return kinds
+
+    def _unguided(self, inputs: PassInputs) -> Sequence[bool]:
+        rows, (_, name, _) = len(inputs.hidden_states), self.clock.branch  # pyright: ignore[reportGeneralTypeIssues]
+        return [True] * rows if name == "uncond" else self.unguided(inputs)
+
+    def partner(self, row: int, batch: int) -> int:
+        """The same picture's conditional row: in the same batch, or that of the pass before."""
+        (_, name, _) = self.clock.branch  # pyright: ignore[reportGeneralTypeIssues]
+        return row if name == "uncond" else (row + batch // 2) % batch
+
+    def forget(self) -> None:
+        self._last.clear()
+        self.unconditional.clear()
+        super().forget()

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from ditstack.errors import RecipeError
 from ditstack.recipe.capabilities import Capability
-from ditstack.recipe.declared import Knob, SearchedFields
+from ditstack.recipe.declared import Knob, SearchedFields, Trunk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.pipeline.pipe import Pipe
+    from ditstack.recipe.calibration import Calibration
 
 STAGES = ("model", "distill", "quantize", "attention", "cache", "compile")
 """The one order, and why: a LoRA is fused (distill) before weights are rounded (quantize); the attention kernel
@@ -85,6 +86,11 @@ class Adapter(BaseModel):
 
     @property
     def needs(self) -> frozenset[Capability]:
+        return frozenset()
+
+    @property
+    def needs_later(self) -> frozenset[Capability]:
+        """What a later stage must give, unless the machine does: without it this stage would be a loss."""
         return frozenset()
 
     @property
@@ -158,7 +164,7 @@ class Adapter(BaseModel):
         """Change the pipe in place."""
         raise NotImplementedError
 
-    def fit(self, pipe: Pipe, calibration: Any) -> dict[str, Tensor]:
+    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """What must be fitted to the pipe as it stands: named tensors."""
         raise NotImplementedError
 
@@ -178,6 +184,18 @@ class Cache(Adapter):
     def drops(self) -> frozenset[Capability]:
         return frozenset({Capability.FREE_TRUNK})
 
+    def kinds(self, steps: int) -> tuple[str, ...] | None:
+        """How each step is to run; None where only the pictures decide."""
+        return None
+
+    def kept(self, trunk: Trunk) -> float:
+        """Numbers that it holds between steps, at most, for one row: a picture and a branch of its guidance."""
+        return trunk.feature
+
+    def weighs(self, trunk: Trunk) -> float:
+        """Numbers of the factors that it holds beside the weights, at most."""
+        return 0.0
+
 
 class Quantizer(Adapter):
     """A method of the quantize stage: it rounds the linears of the known blocks, once."""
@@ -190,6 +208,17 @@ class Quantizer(Adapter):
     def drops(self) -> frozenset[Capability]:
         return frozenset({Capability.FLOAT_WEIGHTS})
 
+    def rounds(self, name: str, columns: int) -> bool:
+        """Whether it rounds the linear of this name inside its block, of this width in."""
+        return True
+
+    def stored(self, rows: int, columns: int, item: int) -> float:
+        """Bytes of a rounded weight (rows, columns) and of what stands beside it; `item` of one number before.
+
+        Here those of the unrounded one: what a method that says nothing takes at most.
+        """
+        return rows * columns * item
+
 
 class Attention(Adapter):
     """A kernel at the attention stage: it takes over the known blocks' attention, alone."""
@@ -201,6 +230,10 @@ class Attention(Adapter):
     @property
     def drops(self) -> frozenset[Capability]:
         return frozenset({Capability.FREE_ATTENTION})
+
+    def dense_kernels(self) -> dict[str, Any]:
+        """Kernels by name, (q, k, v, call) -> out or Declined, that may stand for PyTorch's own where no mask is."""
+        return {}
 
 
 def methods(stage: str) -> list[str]:
@@ -220,7 +253,7 @@ def find(stage: str, method: str) -> type[Adapter]:
             f"unknown {stage} method {method!r}", [f"unknown method {method!r}; {suggest(method, sorted(files))}"]
         )
     if len(files[method]) > 1:
-        why = f"{method!r} is there twice: {' and '.join(files[method])}; rename or uninstall one of them"
+        why = f"{method!r} is defined twice: {' and '.join(files[method])}; rename or uninstall one of them"
         raise RecipeError(f"{stage} method {method!r} cannot be used:", [why])
     module = importlib.import_module(f"{NAMESPACE}.{stage}.{method}")
     found = [

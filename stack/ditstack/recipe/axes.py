@@ -2,7 +2,7 @@
 
 A word is a method, a scheme of one ("nf4", or "bitsandbytes.int8" where two methods know it), or "none". A method
 takes its fields as the shelf writes them for the same model; a scheme brings nothing else. What must be fitted is
-fitted on first use.
+fitted on first use. At `sampler`, which is no stage, a word is a solver and its steps: "unipc-20".
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import functools
 from typing import Any, get_args
 
 from ditstack.errors import RecipeError
+from ditstack.pipeline import samplers
+from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.adapter import STAGES, find, methods, suggest
 from ditstack.recipe.layers import read_layers, shelf_names
 from ditstack.recipe.recipe import Recipe
 
 NONE = "none"
+AXES = (STAGES[1], SAMPLER, *STAGES[2:])
+"""What may vary, in the one order: a LoRA brings its own steps, everything else stands on the sampler."""
 
 
 def parse(texts: list[str]) -> dict[str, list[str]]:
@@ -28,15 +32,15 @@ def parse(texts: list[str]) -> dict[str, list[str]]:
     reasons = []
     for text in texts:
         stage, equals, words = text.partition("=")
-        if not equals or stage not in STAGES[1:] or not all(words.split(",")):
-            reasons.append(f"--methods {text}: wanted stage=word,word with a stage of {', '.join(STAGES[1:])}")
+        if not equals or stage not in AXES or not all(words.split(",")):
+            reasons.append(f"--methods {text}: wanted stage=word,word with a stage of {', '.join(AXES)}")
         elif stage in found:
             reasons.append(f"--methods {text}: {stage} is named twice")
         else:
             found[stage] = list(dict.fromkeys(words.split(",")))
     if reasons:
         raise RecipeError("the matrix cannot be made:", reasons)
-    return {stage: found[stage] for stage in STAGES if stage in found}
+    return {stage: found[stage] for stage in AXES if stage in found}
 
 
 def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[str, Any] | None:
@@ -50,6 +54,8 @@ def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[s
     """
     if word == NONE:
         return None
+    if stage == SAMPLER:
+        return samplers.named({}, word)
     method, dot, scheme = word.partition(".")
     if dot and scheme in schemes(stage, method):
         return {"method": method, find(stage, method).axis_field: scheme}

@@ -36,10 +36,13 @@ class Capability:
     FREE_TRUNK: ClassVar[Capability]
     TRACEABLE: ClassVar[Capability]
     PASSING: ClassVar[Capability]
+    ROWS: ClassVar[Capability]
     COMPILER: ClassVar[Capability]
     CUDA: ClassVar[Capability]
     SM80: ClassVar[Capability]
     SM89: ClassVar[Capability]
+    SM100: ClassVar[Capability]
+    FUSED: ClassVar[Capability]
 
     def holds(self, device: str) -> bool:
         """Whether the machine gives it to a model on `device`."""
@@ -76,11 +79,17 @@ Capability.MOVED_WHOLE = Capability("weights stay in place or move with their wh
 Capability.FREE_ATTENTION = Capability("the attention kernel can be replaced")
 Capability.FREE_TRUNK = Capability("no other cache sits on the transformer")
 Capability.TRACEABLE = Capability("a compiler can follow what runs inside a block")
-Capability.PASSING = Capability("nothing that a block computes is kept for a later step")
+Capability.PASSING = Capability("no block keeps tensors from one step to the next")
+Capability.ROWS = Capability("the transformer can run on some rows of its batch")
 Capability.COMPILER = Capability("there is a compiler: of C++, or Triton where there is a GPU", _has_compiler)
 Capability.CUDA = Capability("the model runs on a CUDA GPU", _at_least(1, 0))
 Capability.SM80 = Capability("the GPU is of compute capability 8.0 or newer", _at_least(8, 0))
 Capability.SM89 = Capability("the GPU is of compute capability 8.9 or newer", _at_least(8, 9))
+Capability.SM100 = Capability("the GPU is of compute capability 10.0 or newer", _at_least(10, 0))
+Capability.FUSED = Capability(
+    "what it rounds at every step is compiled, where there is a GPU: write `compile: inductor`",
+    lambda device: compute_capability(device) == (0, 0),
+)
 
 
 def machine(device: str = "auto") -> frozenset[Capability]:

@@ -42,3 +42,42 @@ class SearchedFields:
 
     schedule: str
     size: str
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a cache would stand on, as far as it is known without weights.
+
+    Attributes:
+        tokens: of one picture or video, and `text` of its prompt.
+        width: of a token in the stream.
+        count: transformers, each of which is cached by itself.
+        blocks: of all of them.
+        linears: of the blocks, those that read tokens: how many are alike, width out, width in, tokens that they read.
+    """
+
+    tokens: int
+    text: int
+    width: int
+    count: int
+    blocks: int
+    linears: tuple[tuple[int, int, int, int], ...]
+
+    @property
+    def feature(self) -> int:
+        """Numbers of one feature of the image stream, of every transformer."""
+        return self.count * self.tokens * self.width
+
+    def corrected(self, rank: int | float, order: int = 0) -> float:
+        """Numbers that corrected linears keep of a full step, or of two: what each wrote, and its input at low rank."""
+        each = (number * tokens * (rows + _rank(rank, rows, columns)) for number, rows, columns, tokens in self.linears)
+        return (order + 1) * sum(each)
+
+    def corrections(self, rank: int | float) -> float:
+        """Numbers of both factors of every linear."""
+        return sum(number * _rank(rank, rows, columns) * (rows + columns) for number, rows, columns, _ in self.linears)
+
+
+def _rank(rank: int | float, rows: int, columns: int) -> int:
+    """A rank, or the share `rank` of a matrix's smaller width."""
+    return rank if isinstance(rank, int) else round(rank * min(rows, columns))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ditstack.pipeline.pipe import Pipe
+    from ditstack.pipeline.records import PassInputs
 
 GIVES = frozenset(
     {
@@ -38,6 +39,11 @@ GIVES = frozenset(
     }
 )
 
+ROW_ARGUMENTS = (
+    *("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_image", "encoder_attention_mask"),
+    *("pooled_projections", "guidance", "class_labels", "added_cond_kwargs", "ofs"),
+)
+"""A transformer's arguments that have a row for each of its batch; positions and rotations have none."""
 
 LOADING = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, ImportError),
@@ -77,6 +83,8 @@ class Model(Adapter):
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
     conditioning_modules: ClassVar[tuple[str, ...]] = ()
     """The transformer's modules whose output only its blocks read, such as the projection of the text."""
+    cut_into_rows: ClassVar[bool] = False
+    """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
@@ -103,7 +111,8 @@ class Model(Adapter):
 
     @property
     def gives(self) -> frozenset[Capability]:
-        return GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        found = GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        return found | {Capability.ROWS} if self.cut_into_rows else found
 
     def place(self) -> torch.device:
         """Where the model runs: what `device` says, or a GPU if there is one."""
@@ -128,7 +137,7 @@ class Model(Adapter):
         """
         if not self.source:
             raise BadFile("model.source: missing; give a hub id such as org/name, or a folder")
-        path = expand(self.source)
+        path = expand(self.files())
         if path.is_dir() and not (path / "model_index.json").is_file():
             raise BadFile(
                 f"model.source: the folder {self.source} holds no model_index.json; save_pretrained writes one"
@@ -136,8 +145,15 @@ class Model(Adapter):
         if not path.is_dir() and (self.source.count("/") != 1 or self.source.startswith((".", "/", "~"))):
             raise BadFile(f"model.source: there is no folder {self.source}, and it is not a hub id (org/name)")
 
-    def load(self) -> Any:
+    def files(self) -> str:
+        """What the loader is given: a hub id, or a folder."""
+        return self.source
+
+    def load(self, wait: bool = False) -> Any:
         """The pipeline, in its dtype and on its device.
+
+        Args:
+            wait: leave weights where they were read, until `settle`: they are to be rounded on their way to the device.
 
         Raises:
             BadFile: the folder is missing or torn.
@@ -152,7 +168,7 @@ class Model(Adapter):
         except LOADING as error:
             raise BadFile(f"model.source: {self.source} cannot be loaded: {self._told(error)}") from error
         if self.place().type == "cpu" or self.offload == "none":
-            pipeline.to(self.place())
+            pipeline.to("cpu" if wait else self.place())
         elif self.offload == "model":
             pipeline.enable_model_cpu_offload(device=self.place())
         pipeline.set_progress_bar_config(disable=True)
@@ -179,15 +195,22 @@ class Model(Adapter):
             return first
         page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"
         return (
-            f"it is not whole on this computer, and the hub did not give it. Where there is a network: {named}; "
+            f"it is not complete on this computer, and the hub did not send it. With a network: {named}; "
             f"if its licence asks for it, accept that on {page} and `hf auth login` first. "
             f"The hub said: {textwrap.shorten(first, 160, placeholder=' ...')}"
         )
 
     def settle(self, pipeline: Any) -> None:
-        """Begin to move weights tensor by tensor, for `offload: group`: only now do those stand that will be moved."""
+        """Move what waited, or begin to move weights tensor by tensor, now that those stand that will be moved."""
         if self.by_tensor:
             pipeline.enable_group_offload(onload_device=self.place(), offload_type="leaf_level", use_stream=True)
+        elif self.waits:
+            pipeline.to(self.place())
+
+    @property
+    def waits(self) -> bool:
+        """Whether weights that are rounded first can wait for that in the computer's memory."""
+        return self.offload == "none" and self.place().type != "cpu"
 
     @property
     def by_tensor(self) -> bool:
@@ -210,6 +233,7 @@ class Model(Adapter):
         ask = functools.partial(self.asked, pipeline)
         pipe = Pipe(pipeline, self.guidance, self.stacks, {**self.call, **self.arguments}, ask)
         pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
+        pipe.passes.cut, pipe.unguided = ROW_ARGUMENTS if self.cut_into_rows else (), self.unguided
         return pipe
 
     def check_family(self, pipeline: Any) -> None:
@@ -236,6 +260,10 @@ class Model(Adapter):
         embedded = any(name.startswith("prompt_embeds") for name in self.arguments)
         told = self.ask(pipeline, prompts)
         return {key: value for key, value in told.items() if not (embedded and key == "prompt")}
+
+    def unguided(self, inputs: PassInputs) -> Sequence[bool]:
+        """Which rows of a pass are the unconditional half of guidance, where both halves share it."""
+        return [False] * len(inputs.hidden_states)
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """The arguments of the pipeline's call that carry the prompts."""

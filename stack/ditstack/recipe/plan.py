@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ditstack.errors import Incompatible
 from ditstack.recipe.adapter import Adapter, missing_packages
@@ -44,10 +44,10 @@ def plan(recipe: Recipe, device: str | None = None) -> list[Step]:
         taken_by.update(dict.fromkeys(facts - after, f"{stage} {method}"))
         steps.append(Step(stage, method, adapter, facts, after, tuple(reasons)))
         facts = after
-    return steps
+    return [replace(step, reasons=(*step.reasons, *_lacks_later(step, facts, device))) for step in steps]
 
 
-def check(recipe: Recipe, device: str | None = None) -> None:
+def check_plan(recipe: Recipe, device: str | None = None) -> None:
     """Refuse a stack that cannot stand.
 
     Args:
@@ -74,12 +74,19 @@ def forced() -> Iterator[None]:
 def is_by_facts_alone(steps: list[Step]) -> bool:
     """Whether what refuses a plan is no package and nothing of the machine, so that forcing it can show something."""
     lacking = {fact for step in steps for fact in step.adapter.needs - step.before}
+    lacking |= {fact for step in steps for fact in step.adapter.needs_later - steps[-1].after}
     return not any(fact.probe for fact in lacking) and not any(missing_packages(step.adapter) for step in steps)
 
 
+def _lacks_later(step: Step, last: frozenset[Capability], device: str) -> list[str]:
+    """What no stage after it gives, nor the machine."""
+    lacking = (fact for fact in step.adapter.needs_later - last if not fact.holds(device))
+    return [_lacks(step.stage, step.method, fact, {}) for fact in sorted(lacking, key=lambda fact: fact.sentence)]
+
+
 def _lacks(stage: str, method: str, fact: Capability, taken_by: dict[Capability, str]) -> str:
-    why = f" ({taken_by[fact]} took it away)" if fact in taken_by else ""
-    return f"{stage} {method} needs that {fact.sentence}{why}"
+    why = f"; {taken_by[fact]} rules that out" if fact in taken_by else ""
+    return f"{stage} {method} requires that {fact.sentence}{why}"
 
 
 def _not_installed(stage: str, method: str, adapter: Adapter, name: str) -> str:

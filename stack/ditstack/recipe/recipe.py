@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ditstack.errors import RecipeError
+from ditstack.pipeline.samplers import MOST_STEPS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
-from ditstack.recipe.bounds import Prompts, Size
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
+from ditstack.recipe.sections import Gate, Prompts, Section, Size
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
@@ -22,20 +23,16 @@ PLAIN_STAGES = ("model", "distill")
 """What a stack shares with its unaccelerated baseline."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class Sampler(_Section):
+class Sampler(Section):
     """How the pipeline is called. What is None is left to the pipeline."""
 
     scheduler: str | None = None
     """A scheduler class of diffusers; None keeps the one that the model came with."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
     """Settings of that scheduler that differ from the model's own."""
     grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
-    steps: Annotated[int, Field(ge=1, le=1_000)] = 28
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 28
     """Denoising steps, as `num_inference_steps` of diffusers."""
     guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
     """The guidance scale, whichever argument of the pipeline takes it."""
@@ -50,35 +47,6 @@ class Sampler(_Section):
             return None
         width, height = self.size.split("x")
         return int(width), int(height)
-
-
-class Gate(_Section):
-    """The quality that a stack must keep, against its unaccelerated baseline; judged by the interval's worse end."""
-
-    psnr_min: float | None = None
-    """Peak signal-to-noise ratio to the baseline's pictures in dB, the mean, which hides broken ones; see the next."""
-    psnr_p5_min: float | None = None
-    """Of the 5th percentile: one picture in twenty is below it."""
-    psnr_mse_min: float | None = None
-    """Of the mean squared error of all pictures."""
-    psnr_worst_min: float | None = None
-    """Of the worst picture."""
-    ssim_min: float | None = None
-    """Structural similarity to the baseline's pictures, at most 1."""
-    ms_ssim_min: float | None = None
-    """The same over several scales."""
-    relative_l2_max: float | None = None
-    """Distance of the final latents to the baseline's, as a share of their norm."""
-    lpips_max: float | None = None
-    """Learned perceptual distance to the baseline's pictures."""
-    agreement_drop_max: float | None = None
-    """By how much the share of pictures that agree with their prompts may fall."""
-    speedup_min: float | None = None
-    """Of denoising, against the baseline."""
-
-    def limits(self) -> dict[str, float]:
-        """What it asks for, by its key."""
-        return self.model_dump(exclude_none=True)
 
 
 class Recipe:
@@ -192,7 +160,7 @@ class Recipe:
         return f"Recipe({self.name}: {' > '.join(adapter.method for _, adapter in self.stages())})"
 
 
-class Sections(_Section):
+class Sections(Section):
     """What a recipe says besides its stages."""
 
     sampler: Sampler = Sampler()
@@ -220,7 +188,7 @@ def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -
 def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int, layered: Layered) -> list[str]:
     return [
         f"{layered.where(stage)}: {stage} {adapter.method} names {adapter.schedule_steps} steps, and sampler.steps is "
-        f"{steps}; name as many, or end a schedule of letters with ... to go on to the end"
+        f"{steps}; name as many, or end a schedule of letters with ... to repeat it to the end"
         for stage, adapter in adapters.items()
         if adapter is not None and adapter.schedule_steps not in (None, steps)
     ]

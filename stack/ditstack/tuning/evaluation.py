@@ -22,6 +22,7 @@ from ditstack.factors import fingerprint
 from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
+from ditstack.pipeline import samplers
 from ditstack.pipeline.clock import now
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.declared import SearchedFields
@@ -32,6 +33,7 @@ FITTED_ON = 4
 """How many prompts factors are fitted on while candidates are compared."""
 WAVE = "F (SC)..."
 """The schedule that the factors of all candidates are fitted on."""
+ALL_FULL = "F..."
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class Notes:
         self.path, self.conditions = path, conditions
         self.known: dict[str, list[float]] = {}
         if path is not None and is_there(path):
-            found = read_json(path, what="the notes of a search")
-            if not isinstance(found, dict) or found.keys() != {"conditions", "known"}:
-                raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
+            found = _read_notes(path)
             if found["conditions"] == conditions:
                 self.known = found["known"]
 
@@ -73,21 +73,50 @@ class Notes:
             self.path.unlink(missing_ok=True)
 
 
+def _read_notes(path: Path) -> dict[str, Any]:
+    """What a file of notes holds.
+
+    Raises:
+        BadFile: it holds none.
+    """
+    try:
+        found = read_json(path, what="the notes of a search")
+        sound = found.keys() == {"conditions", "known"} and all(
+            isinstance(one, int | float) for values in found["known"].values() for one in values
+        )
+    except (BadFile, AttributeError, TypeError):
+        sound = False
+    if not sound:
+        raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
+    return found
+
+
 class ScheduleEvaluation:
     """The cached run as a function of a candidate, on one pipe.
 
     Args:
         timed: whether a step costs its seconds, not its multiply-accumulates.
+        beside: a recipe with another sampler: its uncached run is what is aimed at, and what costs are shares of.
     """
 
-    def __init__(self, recipe: Recipe, prompts: Sequence[str], notes: Path | None = None, timed: bool = False) -> None:
-        self.timed = timed
+    beside: Recipe | None = None
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        prompts: Sequence[str],
+        notes: Path | None = None,
+        timed: bool = False,
+        beside: Recipe | None = None,
+    ) -> None:
+        self.timed, self.beside = timed, beside
         cache, fields = searched(recipe)
         self.recipe, self.size = recipe, getattr(cache, fields.size)
         self.pipe = build(with_schedule(recipe, Candidate("F" * recipe.sampler.steps, self.size)))
         self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
         weights = fingerprint(self.pipe.transformers)
-        self.notes = Notes(notes, {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights})
+        conditions = {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights}
+        self.notes = Notes(notes, conditions | ({"beside": beside.resolved()["sampler"]} if beside else {}))
         self._aims: dict[range, Tensor] = {}
         self._factors: dict[int | float, dict[str, Tensor]] = {}
 
@@ -148,7 +177,8 @@ class ScheduleEvaluation:
         shares = self.shares(candidate.size)
         if "C" not in candidate.letters:
             shares = {**shares, "F": 1.0}
-        return sum(shares[letter] for letter in candidate.letters) / len(candidate.letters)
+        steps = (self.beside or self.recipe).sampler.steps
+        return sum(shares[letter] for letter in candidate.letters) / steps
 
     def refit(self, candidate: Candidate, prompts: int) -> None:
         """From now on factors fitted on this candidate's own schedule; what it scored with others is forgotten."""
@@ -174,7 +204,11 @@ class ScheduleEvaluation:
 
     def _aim(self, places: range) -> Tensor:
         if places not in self._aims:
-            self._aims[places] = self.calibration.uncached_latents(places)
+            run = self.calibration
+            if self.beside is not None:  # built for this alone, so that two models never stay in memory
+                plain = self.beside.with_(cache=None)
+                run = CalibrationRun(build(plain), run.prompts, plain.sampler, _quiet)
+            self._aims[places] = run.uncached_latents(places)
         return self._aims[places]
 
 
@@ -188,6 +222,20 @@ def searched(recipe: Recipe) -> tuple[Adapter, SearchedFields]:
     if cache is None or cache.searched is None:
         raise BadPipeline(f"the cache of {recipe.name} has no schedule of letters (F, C, S, R) that could be searched")
     return cache, cache.searched
+
+
+def over(recipe: Recipe, word: str) -> Recipe:
+    """The recipe on another sampler, such as "unipc-20"; a schedule of other steps begins with every step full.
+
+    Raises:
+        RecipeError: the word names no solver.
+        BadPipeline: its cache has no schedule of letters.
+    """
+    cache, fields = searched(recipe)
+    data = recipe.resolved()
+    sampler = samplers.named(data["sampler"], word)
+    own = {fields.schedule: ALL_FULL} if cache.schedule_steps not in (None, sampler["steps"]) else {}
+    return Recipe.parse({**data, "sampler": sampler, CACHE: {**data[CACHE], **own}}, f"{recipe.name} {word}")
 
 
 def with_schedule(recipe: Recipe, candidate: Candidate) -> Recipe:

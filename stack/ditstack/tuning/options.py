@@ -1,4 +1,4 @@
-"""Options: what `tune` may try at each stage: every method that can stand here, with its knobs; and fewer steps."""
+"""Options: what `tune` may try at each stage: every method that can stand here, with its knobs; and other samplers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ditstack.errors import RecipeError
+from ditstack.measure.controls import controls
+from ditstack.pipeline import samplers
+from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import find, methods
+from ditstack.recipe.axes import NONE, is_plain, schemes
 from ditstack.recipe.axes import fields as fields_of
-from ditstack.recipe.axes import is_plain, schemes
 from ditstack.recipe.recipe import Recipe
 
 STAGES = ("quantize", "attention", "cache")
 INTERVALS = (2, 3, 4, 5, 6, 8)
 """A long schedule's controls have one step in so many."""
-SAMPLER = "sampler"
+TRIED = ("DPM-Solver++ 2M", "UniPC, order 2")
+"""Solvers beside the recipe's own, where none is named: the best second-order ones, each of which costs a round."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Changes of a recipe: fields by stage, None leaving it out; "sampler" for fewer steps."""
+    """Changes of a recipe: fields by stage, None leaving it out; "sampler" is another one, whole."""
 
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -31,7 +35,7 @@ class Option:
         shown = []
         for stage, value in self.changes.items():
             if stage == SAMPLER:
-                shown.append(f"{value['steps']} steps")
+                shown.append(samplers.title(value))
             elif value is not None:
                 passed_over = {"method", *find(stage, value["method"]).incidental}
                 rest = ", ".join(f"{key} {json.dumps(one)}" for key, one in value.items() if key not in passed_over)
@@ -48,7 +52,7 @@ class Option:
             RecipeError: it cannot be read.
         """
         name = re.sub(r"[^a-z0-9]+", "-", f"{base.name} {self}".lower()).strip("-")
-        return base.with_(name, **{**dict.fromkeys(STAGES), **self.changes})
+        return Recipe.parse({**base.resolved(), **dict.fromkeys(STAGES), **self.changes}, name)
 
 
 def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]:
@@ -85,10 +89,34 @@ def stands(option: Option, base: Recipe, stage: str) -> bool:
     return not is_plain(recipe, stage) and not any(step.reasons for step in plan.plan(recipe))
 
 
-def fewer_steps(steps: int) -> list[Option]:
-    """The controls: schedules with fewer steps and no cache, every one of a short schedule, else those of INTERVALS."""
+def other_samplers(base: Recipe, words: list[str], flow: bool) -> list[Option]:
+    """Solvers and numbers of steps: the words that are named, else fewer steps; see `fewer_steps`.
+
+    Raises:
+        RecipeError: a word names no solver.
+    """
+    if not words:
+        return fewer_steps(base, flow)
+    own = base.resolved()[SAMPLER]
+    found = [Option({SAMPLER: samplers.named(own, word)}) for word in words if word != NONE]
+    return [one for one in found if one.changes[SAMPLER] != own]
+
+
+def fewer_steps(base: Recipe, flow: bool) -> list[Option]:
+    """The controls with no cache: every count of a short schedule, else those of INTERVALS, by the recipe's own solver
+    and by TRIED.
+
+    Args:
+        flow: whether the model's scheduler integrates a flow.
+    """
+    steps = base.sampler.steps
     counts = range(1, steps) if steps <= 8 else {*(-(-steps // interval) for interval in INTERVALS), steps * 3 // 4}
-    return [Option({SAMPLER: {"steps": count}}) for count in sorted(counts)]
+    found = []
+    for count in sorted(counts):
+        own, *others = controls(base, count, flow)
+        tried = [own, *(one for one in others if one.title in TRIED)]
+        found += [Option({SAMPLER: one.recipe.resolved()[SAMPLER]}) for one in tried]
+    return found
 
 
 def _every(stage: str) -> Iterator[str]:

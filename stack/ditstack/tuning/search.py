@@ -28,6 +28,7 @@ class SearchResult:
     Attributes:
         gain: of the final latent over the start, in dB, on prompts that the search never saw; with its 95 % interval.
         cost: of the uncached run.
+        score: of the final latent, in dB, on prompts that the search never saw.
     """
 
     recipe: Recipe
@@ -35,6 +36,7 @@ class SearchResult:
     best: Candidate
     gain: tuple[float, float, float]
     cost: float
+    score: float = 0.0
 
 
 class Search:
@@ -56,9 +58,7 @@ class Search:
     def run(self, progress: Progress = lambda done, count, score: None) -> SearchResult:
         starts = list(dict.fromkeys(self.starts()))
         if not starts:
-            raise BadPipeline(
-                f"a budget of {self.budget:.3g} of the uncached run's cost pays for no schedule; give more"
-            )
+            raise BadPipeline(f"a budget of {self.budget:.3g} of the uncached run's cost allows no schedule; give more")
         start = starts[0]
         for one in starts:
             start = max(start, one, key=self.score)
@@ -145,7 +145,8 @@ class Search:
         evaluation.refit(best, prompts=self.unseen[0].start)
         after = [one for part in self.unseen for one in evaluation.scores(best, part)]
         gain = paired(after, before)
-        return SearchResult(with_schedule(evaluation.recipe, best), start, best, gain, evaluation.cost(best))
+        recipe = with_schedule(evaluation.recipe, best)
+        return SearchResult(recipe, start, best, gain, evaluation.cost(best), _mean(after))
 
 
 def spelt(full: tuple[int, ...], steps: int, size: int | float) -> Candidate:

@@ -1,8 +1,8 @@
 """Tune: the fastest stack that keeps a gate on this machine, by successive halving.
 
 Every option of every stage runs alone on two prompts. The best of each stage are then combined, and the combinations
-run on more and more prompts, the slower half and those that miss the gate leaving at each round. Schedules with fewer
-steps and no cache take part as any cache does.
+run on more and more prompts, the slower half and those that miss the gate leaving at each round. The sampler takes part
+as any cache does: fewer steps by several solvers, without a cache or under the best one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 import yaml
 
 from ditstack.errors import DitstackError
-from ditstack.measure.bench import Trial, trial
+from ditstack.measure.bench import PAIRS, Trial, trial
 from ditstack.measure.check import Outcome, Pair, Verdict
+from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import Estimate
-from ditstack.tuning.options import SAMPLER, Option, fewer_steps, options
+from ditstack.tuning.options import Option, options, other_samplers
 
 FIRST = 2
 """Prompts of the first round; each further one has twice as many."""
@@ -39,18 +40,25 @@ class Run:
     option: Option
     trial: Trial
     outcome: Outcome
-    speedup: float
+    macs_ratio: float
+    """Multiply-accumulates as a share of the plain model's with all its steps."""
+
+    @property
+    def speedup(self) -> float:
+        """Against the plain model: the median of interleaved pairs."""
+        return self.outcome.speedup
 
     @property
     def fits(self) -> bool:
         return self.outcome.ok
 
     def __str__(self) -> str:
-        psnr = self.outcome.to_baseline["psnr"]
+        psnr, low = (self.outcome.to_baseline[name] for name in ("psnr", "psnr_p5"))
         missed = "; ".join(str(verdict) for verdict in self.outcome.verdicts if not verdict.ok)
         return (
-            f"{self.option}: {self.speedup:.2f}x, {self.trial.macs_ratio:.2f} of the MACs, "
-            f"PSNR {psnr.mean:.1f} ({psnr.low:.1f} to {psnr.high:.1f})" + (f"; {missed}" if missed else "")
+            f"{self.option}: {self.speedup:.2f}x, {self.macs_ratio:.2f} of the MACs, "
+            f"PSNR {psnr.mean:.1f} ({psnr.low:.1f} to {psnr.high:.1f}), 5th percentile {low.mean:.1f}"
+            + (f"; {missed}" if missed else "")
         )
 
 
@@ -99,12 +107,15 @@ class Tuner:
     def _screen(self) -> list[Run]:
         """Every option alone; then the best of each stage together."""
         alone = {stage: self._round(found, FIRST) for stage, found in options(self.base, self.axes).items()}
-        controls = _best(self._round(fewer_steps(self.base.sampler.steps), FIRST))[:CONTROLS]
+        words = self.axes.get(SAMPLER, [])
+        found = self._round(other_samplers(self.base, words, self._baseline(FIRST).flow), FIRST)
+        samplers = [run.option for run in (found if words else _best(found)[:CONTROLS])]
         kept = {stage: [run.option for run in self._worth(stage, runs)] for stage, runs in alone.items()}
-        caches = [Option(), *kept["cache"], *(run.option for run in controls)]
-        pairs = product([Option(), *kept["quantize"]], [Option(), *kept["attention"]], caches)
-        together = [a | b | c for a, b, c in pairs if a.changes or b.changes or c.changes]
-        return self._round(together, FIRST)
+        caches = [Option(), *kept["cache"]]
+        under = caches if words else caches[:2]  # over another sampler the best cache alone, unless that is asked for
+        last = [*caches, *(cache | sampler for sampler in samplers for cache in under)]
+        pairs = product([Option(), *kept["quantize"]], [Option(), *kept["attention"]], last)
+        return self._round([a | b | c for a, b, c in pairs if a.changes or b.changes or c.changes], FIRST)
 
     def _worth(self, stage: str, runs: list[Run]) -> list[Run]:
         """Those of one stage that go on: faster alone, or lighter where memory is short."""
@@ -123,13 +134,14 @@ class Tuner:
         baseline = self._baseline(count)
         try:
             recipe = option.recipe(self.base)
-            made = trial(recipe, self.prompts[:count])
+            made = trial(recipe, self.prompts[:count], against=self.base.plain(), pairs=min(PAIRS, max(FIRST, count)))
         except DitstackError:
             return None
         outcome = Pair(recipe, made, baseline).outcome(self.gate)
         if self.max_memory:
             outcome.verdicts.append(_memory(made, self.max_memory))
-        self.tried[str(option)] = Run(option, made, outcome, baseline.seconds / made.seconds)
+        ratio = made.pictures.macs / max(1, baseline.pictures.macs)
+        self.tried[str(option)] = Run(option, made, outcome, ratio)
         return self.tried[str(option)]
 
     def _baseline(self, count: int) -> Trial:
@@ -138,26 +150,28 @@ class Tuner:
         return self._baselines[count]
 
     def _reasons(self, good: list[Run]) -> list[str]:
-        """Why this one: what came next, what each stage brings alone, and where caches stand beside fewer steps."""
+        """Why this one: what came next, what each stage brings alone, and where caches stand beside other samplers."""
         chosen = good[0]
         lines = [f"next: {run}" for run in good[1:FINALISTS]]
         for stage in KEPT:
             alone = [run for run in self.tried.values() if run.option.changes.keys() == {stage}]
             if alone and stage not in chosen.option.changes:
                 lines.append(f"no {stage}: the best by itself is {_best(alone)[0]}")
-        return lines + self._few_steps(chosen)
+        return lines + self._samplers(chosen)
 
-    def _few_steps(self, chosen: Run) -> list[str]:
-        controls = [run for run in self.tried.values() if run.option.changes.keys() == {SAMPLER} and run.fits]
+    def _samplers(self, chosen: Run) -> list[str]:
+        alone = [run for run in self.tried.values() if run.option.changes.keys() == {SAMPLER} and run.fits]
         caches = [run for run in self.tried.values() if run.option.changes.keys() == {"cache"} and run.fits]
-        if SAMPLER in chosen.option.changes:
+        own = chosen.option.changes
+        if SAMPLER in own and "cache" not in own:
             best = f"the best is {_best(caches)[0]}" if caches else "none keeps the gate"
-            return [f"no cache: fewer steps without one are faster at this gate; of the caches {best}"]
-        if controls and "cache" in chosen.option.changes:
-            return [f"beside it, fewer steps without a cache: {_best(controls)[0]}"]
-        if "cache" in chosen.option.changes:
-            return ["no schedule with fewer steps and no cache keeps the gate"]
-        return []
+            sampler = Option({SAMPLER: own[SAMPLER]})
+            return [f"no cache: {sampler} without one are faster at this gate; of the caches {best}"]
+        if "cache" not in own:
+            return []
+        if alone:
+            return [f"beside it, another sampler without a cache: {_best(alone)[0]}"]
+        return ["no sampler without a cache keeps the gate"]
 
 
 def written(choice: Chosen, base: Recipe, extends: str) -> str:
@@ -169,11 +183,19 @@ def written(choice: Chosen, base: Recipe, extends: str) -> str:
         if key not in after:
             data[key] = "none"
         elif after[key] != before.get(key):
-            data[key] = own.get(key) or after[key]
+            data[key] = _differing(before.get(key, {}), after[key]) if key == SAMPLER else own.get(key) or after[key]
+    if Recipe.parse(data) != choice.run.option.recipe(base):  # layers cannot take a setting of a scheduler away
+        data = after
     found, outcome = choice.run, choice.run.outcome
     head = [f"# Tuned on {outcome.machine}, {outcome.prompts} prompts: {found.speedup:.2f}x the plain baseline."]
     head += [f"# {verdict}" for verdict in outcome.verdicts]
     return "\n".join([*head, yaml.safe_dump(data, sort_keys=False, default_flow_style=None)])
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The fields to write over others; what is there no longer is written as null."""
+    changed = {key: value for key, value in after.items() if before.get(key) != value}
+    return {**dict.fromkeys(key for key in before if key not in after), **changed}
 
 
 def _halved(runs: list[Run]) -> list[Option]:

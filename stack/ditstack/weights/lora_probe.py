@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.discovery import small_call
@@ -48,7 +49,7 @@ class Probe:
             return seen[0]
         except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
             kind = type(pipe.pipeline).__name__
-            raise BadPipeline(f"a {kind} cannot be run for a look at what a LoRA changes: {error}") from error
+            raise BadPipeline(f"a {kind} cannot be run to see what a LoRA changes: {error}") from error
         finally:
             pipe.clock.running = False
             for handle in handles:
@@ -57,8 +58,10 @@ class Probe:
 
     def output(self, transformer: torch.nn.Module) -> Tensor:
         """What a transformer makes of the call: one row of floats."""
+        place = next(transformer.parameters()).device  # weights may have been moved since the call was heard
+        args, kwargs = tree_map_only(Tensor, lambda one: one.to(place), (self.args, self.kwargs))
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            first = transformer(*self.args, **self.kwargs)[0]
+            first = transformer(*args, **kwargs)[0]
         parts = first if isinstance(first, list) else [first]
         return torch.cat([part.flatten().float().cpu() for part in parts])
 

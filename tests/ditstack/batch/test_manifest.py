@@ -61,7 +61,13 @@ def test_a_run_that_ended_leaves_one_manifest_and_nothing_else(tmp_path: Path) -
     ledger.finish()
     assert numbers(ledger) == [0, 1]
     assert (tmp_path / "errors.jsonl").read_text().count("bad") == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"batch.json", "manifest.jsonl", "errors.jsonl", "pictures"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".ditstack",
+        "batch.json",
+        "manifest.jsonl",
+        "errors.jsonl",
+        "pictures",
+    }
 
 
 def test_after_a_kill_torn_lines_torn_files_and_temporary_files_are_gone(tmp_path: Path) -> None:
@@ -98,7 +104,7 @@ def test_another_order_into_the_same_folder_is_refused_by_name(tmp_path: Path) -
 
 
 def test_a_folder_with_other_things_or_nothing_to_resume_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match="nothing to go on with"):
+    with pytest.raises(BadFile, match="found no run to resume"):
         Ledger(Disk(tmp_path / "new")).open(TERMS, resume=True)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(BadFile, match="holds something already"):

@@ -140,7 +140,7 @@ def test_a_run_that_dies_leaves_no_half_written_folder(
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ditstack.measure.pictures.save_all", die)
+    monkeypatch.setattr("ditstack.paper.save_all", die)
     assert call("run", recipe, "--out", tmp_path / "out" / "deep")[0] == 130
     assert not list((tmp_path / "out").iterdir())
 

@@ -124,6 +124,6 @@ def test_the_shelf_is_a_line_for_each_recipe_that_can_be_searched() -> None:
     ).stdout.splitlines()
     assert [line.split()[0] for line in lines] == shelf_names()
     told = dict(line.split(maxsplit=1) for line in lines)
-    assert re.match(r"yes +- +The first thing to try", told["tiny-int8-native-svdcache"])
+    assert re.match(r"yes +0\.6 GB +- +The first thing to try", told["tiny-int8-native-svdcache"])
     assert "sageattention" in told["flux-int8-sage-icc"]
     assert all(len(row["about"].split()) > 3 for row in shelf_rows(shelf_names()))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ditstack.maths.lowrank import allocate, channel_scale, observed_map, regress, truncate
+from ditstack.maths import lowrank
+from ditstack.maths.lowrank import allocate, channel_scale, gram, leading, observed_map, principal, regress, truncate
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -98,3 +99,57 @@ def test_rank_goes_where_it_pays_and_the_budget_is_kept() -> None:
     assert dear["a"] * 100 + dear["b"] <= 404
     assert dear["b"] == 8
     assert sum(allocate({"a": strong, "b": weak}, {"a": 1.0, "b": 1.0}, 1e9).values()) == 16
+
+
+@pytest.mark.parametrize("size", [{"rank": 24}, {"energy": 0.95}])
+def test_in_wide_features_the_leading_directions_are_found_without_a_whole_decomposition(
+    size: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strengths = torch.logspace(0, -4, 200)
+    inside = torch.linalg.qr(draw(1152, 200).float()).Q
+    x = torch.stack([draw(300, 200, seed=seed).float() * strengths for seed in (1, 2)]) @ inside.mT
+    products = gram(x)
+    whole = principal(products, **size)
+    widest: list[int] = []
+    found_by = torch.linalg.eigh
+
+    def eigh(one: Tensor) -> object:
+        widest.append(one.shape[-1])
+        return found_by(one)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    found = leading(products, **size)
+    assert max(widest) < 1152 / 4
+    assert found.shape == whole.shape
+    torch.testing.assert_close(found @ (found.mT @ x.mT), whole @ (whole.mT @ x.mT), rtol=0, atol=2e-3)
+    # an item's directions do not depend on its neighbour
+    alone = leading(products[1:], **size)
+    torch.testing.assert_close(alone[0], found[1, :, : alone.shape[-1]], rtol=0, atol=1e-6)
+
+
+def test_features_that_lie_in_no_few_directions_are_decomposed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowrank, "WIDE", 64)
+    products = gram(draw(1, 500, 64).float())
+    assert torch.equal(leading(products, energy=0.9), principal(products, energy=0.9))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 8), (8, 24)])
+def test_the_largest_matrix_that_is_decomposed_is_as_small_as_it_can_be(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def svd(*_: object, **__: object) -> object:
+        raise AssertionError("a singular value decomposition takes many times as long")
+
+    widest: list[int] = []
+    found_by = torch.linalg.eigh
+
+    def eigh(one: Tensor) -> object:
+        widest.append(one.shape[-1])
+        return found_by(one)
+
+    monkeypatch.setattr(torch.linalg, "svd", svd)
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    weight, x = draw(height, width), draw(50, width, seed=1)
+    truncate(weight)
+    regress(weight, x.mT @ x)
+    assert max(widest) == min(height, width)

@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
-from ditstack.errors import BadFile
+from ditstack.cli.app import app
+from ditstack.errors import BadFile, RecipeError
 from ditstack.files import write_atomically
 from ditstack.matrix import cell
 from ditstack.matrix.cell import Bench, Record, tasks
 from ditstack.matrix.combine import Job
-from ditstack.matrix.schema import Cell, Matrix
+from ditstack.matrix.schema import Cell, Matrix, read
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import find
@@ -34,7 +37,7 @@ def survey(axes: dict[str, list[str]] = AXES, steps: int = 4) -> Survey:
 def timeless(matrix: Matrix) -> Matrix:
     """Without what differs from run to run."""
     for one in matrix.cells:
-        one.seconds = one.speedup = one.speedup_range = one.peak_memory = None
+        one.seconds = one.seconds_range = one.speedup = one.speedup_range = None
     return matrix
 
 
@@ -126,9 +129,9 @@ def test_nothing_is_refused_only_while_it_is_forced() -> None:
     refused = Recipe.read("tiny", ["quantize={method: torchao, scheme: fp8dq}"])
     if any(step.reasons for step in plan.plan(refused)):
         with plan.forced():
-            plan.check(refused)
+            plan.check_plan(refused)
         with pytest.raises(Exception, match="cannot be stacked"):
-            plan.check(refused)
+            plan.check_plan(refused)
 
 
 def test_the_parts_of_a_cell_are_its_stages_alone_on_the_same_lora() -> None:
@@ -153,16 +156,50 @@ def test_a_folder_with_another_survey_is_refused(tmp_path: Path) -> None:
         Job(survey(), tmp_path).run(QUIET)
 
 
-def test_stages_that_did_nothing_are_idle_and_never_ok(tmp_path: Path) -> None:
-    asked = survey({"attention": ["native", "sparse"], "cache": ["none", "fbcache"]}, steps=2)
+def test_a_matrix_of_a_stack_that_skips_nothing_says_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        """The process that measures, in this one."""
+
+        returncode = 0
+
+        def __init__(self, words: list[str], **how: object) -> None:
+            cell.main(Path(words[-1]))
+
+        poll, kill, wait = (lambda self: 0,) * 3
+
+    monkeypatch.setattr("ditstack.matrix.combine.subprocess.Popen", Worker)
+    words = ["--methods", "cache=none,fbcache", "--prompts", "1", "--out", str(tmp_path / "m")]
+    changes = [
+        word for one in ("sampler.steps=2", "sampler.guidance=1.0", "quality.psnr_min=1") for word in ("--set", one)
+    ]
+    said = CliRunner().invoke(app, ["matrix", "--model", "tiny", *words, *changes])
+    assert "2 cells: 1 ok, 1 idle\n" in said.output
+    plain, asleep = read(tmp_path / "m" / "matrix.json").cells
+    assert (plain.status, plain.reasons) == ("ok", [])
+    assert (asleep.status, asleep.reasons[0]) == ("idle", "idle: cache skipped nothing; every step ran in full")
+
+
+def test_a_sampler_varies_as_stages_do_and_is_measured_against_all_steps(tmp_path: Path) -> None:
+    asked = survey({"sampler": ["none", "unipc-2", "euler-4"], "cache": ["none", "reuse"]})
+    fewer = {"sampler": "unipc-2", "cache": "reuse"}
+    sampler = asked.recipe(fewer).sampler
+    assert (sampler.scheduler, sampler.steps, sampler.guidance) == ("UniPCMultistepScheduler", 2, 1.0)
+    assert [name_of(part) for part in asked.parts(fewer)] == ["unipc-2-none", "none-reuse"]
+    assert asked.parts({"sampler": "euler-4", "cache": "reuse"}) == [], "the recipe's own sampler accelerates nothing"
+    assert asked.plain(fewer) == asked.recipe({}).plain()
     asked = asked.model_copy(update={"base": {**asked.base, "quality": {"psnr_min": 1.0}}})
-    records = [bench(tmp_path / "work", asked).record(chosen).cell for chosen in asked.combinations()]
-    found = {one.name: (one.status, [said for said in one.reasons if said.startswith("idle")]) for one in records}
-    assert found["native-none"] == ("ok", [])
-    assert found["native-fbcache"] == ("idle", ["idle: cache skipped nothing; every step ran in full"])
-    status, said = found["sparse-fbcache"]
-    assert status == "idle"
-    assert said[0].startswith("idle: attention made 9") or said[0].startswith("idle: attention made 100")
+    alone = bench(tmp_path / "work", asked).record({"sampler": "unipc-2", "cache": "none"}).cell
+    assert (alone.steps, alone.macs_ratio) == ({"full": 2}, 0.5)
+    assert (alone.status, alone.control) == ("ok", ""), "it is what controls are, and stands beside none"
+    assert 1 < alone.psnr_each[0] < math.inf
+    with pytest.raises(RecipeError, match="wanted a solver and its steps, such as unipc-20"):
+        survey({"sampler": ["unipc"]})
+
+
+def test_a_sampler_may_vary_on_a_lora_that_brings_steps_of_its_own() -> None:
+    asked = survey({"distill": ["none", "lora"], "sampler": ["none", "dpm-3"], "cache": ["none"]}, steps=6)
+    steps = [asked.recipe(one).sampler.steps for one in asked.combinations()]
+    assert steps == [6, 3, 4, 3]
 
 
 def test_a_cache_below_its_control_is_not_ok_though_it_keeps_the_gate(
@@ -176,3 +213,43 @@ def test_a_cache_below_its_control_is_not_ok_though_it_keeps_the_gate(
     assert (reused.status == "ok") == (reused.above_control.low > 0)
     monkeypatch.setattr(Bench, "_beside", lambda *_: ["not surely above 2 evaluations, Euler"])
     assert here.record({"cache": "reuse"}).cell.status == "degraded"
+
+
+def test_a_lora_stands_beside_the_plain_model_with_all_its_steps(tmp_path: Path) -> None:
+    asked = survey({"distill": ["none", "lora"]}, steps=12)
+    asked = asked.model_copy(update={"prompts": asked.prompts[:1]})
+    here = bench(tmp_path / "work", asked)
+    plain, lora = (here.record({"distill": word}).cell for word in ("none", "lora"))
+    assert plain.plain_macs_ratio == 1
+    assert plain.to_plain == {}
+    assert lora.to_baseline["psnr"].mean == math.inf, "to the same LoRA alone, which it is"
+    assert 10 < lora.to_plain["psnr"].mean < 60, "but the plain model makes other pictures"
+    assert lora.plain_macs_ratio == pytest.approx(4 / 12, abs=0.01), "of 12 steps"
+    assert lora.speedup is not None
+    assert lora.speedup > 1.3
+    assert lora.seconds_range is not None
+    assert lora.seconds_range[0] <= (lora.seconds or 0) <= lora.seconds_range[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU tells its own peak")
+def test_without_a_gpu_no_memory_is_told_since_a_process_only_knows_its_highest_point(tmp_path: Path) -> None:
+    cell = bench(tmp_path / "work", survey({"cache": ["none"]}, steps=1)).record({"cache": "none"}).cell
+    assert cell.peak_memory is None
+    assert cell.weight_bytes
+
+
+def test_a_record_that_is_torn_is_set_aside_and_measured_again(tmp_path: Path) -> None:
+    asked = survey({"cache": ["none", "reuse"]})
+    job = Job(asked, tmp_path)
+    whole = {"none": Record(cell=Cell(name="none", words={"cache": "none"}, status="ok"))}
+    write_atomically(job.work / "survey.json", asked.model_dump_json(indent=1).encode())
+    write_atomically(job.work / "none.json", whole["none"].model_dump_json(indent=1).encode())
+    for text in (b"", b"{", b"[]", b"\xff", b'{"cell": 3}'):
+        (job.work / "reuse.json").write_bytes(text)
+        job._settle()
+        assert "reuse" in job._missing()
+        assert "none" not in job._missing()
+    assert len([*job.work.glob("reuse.json.torn*")]) == 5
+    (job.work / "survey.json").write_bytes(b"\xff")
+    with pytest.raises(BadFile):
+        job._settle()

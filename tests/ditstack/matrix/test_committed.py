@@ -8,7 +8,7 @@ from ditstack.files import write_atomically
 from ditstack.matrix.cell import Bench
 from ditstack.matrix.schema import Cell, Matrix, read
 from ditstack.matrix.survey import Survey
-from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.recipe import Gate, Recipe
 from results import matrix_file
 
 AGAIN = ("lora-int8-native-none", "lora-none-native-reuse", "none-none-native-svdcache")
@@ -26,8 +26,11 @@ def test_what_is_declared_agrees_with_what_was_measured() -> None:
     assert all(cell.interaction is not None for cell in matrix.cells if cell.parts)
 
 
-def test_a_fixed_part_of_the_matrix_is_measured_again_and_agrees(tmp_path: Path) -> None:
+def test_a_fixed_part_of_the_matrix_is_measured_again_and_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     matrix = committed()
+    monkeypatch.setattr("ditstack.matrix.survey.GATE", Gate.model_validate(matrix.gate))
     survey = Survey.of(Recipe.read(matrix.model), matrix.axes, matrix.prompts)
     write_atomically(tmp_path / "work" / "survey.json", survey.model_dump_json().encode())
     bench = Bench(tmp_path / "work")

@@ -1,7 +1,6 @@
 """The matrix's page, as text and in a real browser."""
 
 import importlib.util
-import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,84 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from ditstack.errors import BadFile
 from ditstack.matrix import page
-from ditstack.matrix.schema import Cell, Estimate, FewSteps, Matrix, Peer, Unit
+from matrices import EVIL, RECIPE, matrix
 
-EVIL = "<script>alert('&')</script>"
-RECIPE = f'model: {{method: tiny}}\nprompts: ["{EVIL}"]\n'
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "chromium-browser"))), None)
 in_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="needs Chromium and playwright: apt-get install chromium, pip install playwright",
 )
-
-
-def estimate(mean: float) -> Estimate:
-    return Estimate(mean=mean, low=mean * 0.9, high=mean * 1.1)
-
-
-def cell(folder: Path, quantize: str, cache: str, speedup: float, error: float, **given: Any) -> Cell:
-    """A measured cell whose one picture is as gray as its error is large."""
-    name = f"{quantize}-{cache}"
-    Image.new("RGB", (16, 16), (round(100 + 500 * error),) * 3).save(folder / f"{name}.png")
-    psnr = -20 * math.log10(error) if error else math.inf
-    fidelity = {"psnr": estimate(psnr), "relative_l2": estimate(error)}
-    words = {"quantize": quantize, "cache": cache}
-    return Cell(
-        name=name,
-        words=words,
-        status="ok",
-        recipe=RECIPE,
-        speedup=speedup,
-        to_baseline=fidelity,
-        pictures=[f"{name}.png"],
-    ).model_copy(update=given)
-
-
-def matrix(folder: Path) -> Matrix:
-    both = {"interaction": estimate(0.01), "parts": ["int8-none", "none-reuse"], "status": "degraded"}
-    cells = [
-        cell(folder, "none", "none", 1.0, 0.0),
-        cell(folder, "none", "idle", 0.8, 0.0),
-        cell(folder, "none", "reuse", 3.5, 0.05),
-        cell(folder, "int8", "none", 0.9, 0.01),
-        cell(folder, "int8", "reuse", 3.0, 0.06, **both),
-        Cell(name="nf4-reuse", words={"quantize": "nf4", "cache": "reuse"}, status="refused", reasons=[f"No. {EVIL}"]),
-    ]
-    return Matrix(
-        model="tiny",
-        machine="a machine",
-        versions={"torch": "2"},
-        prompts=["one", EVIL],
-        seed=0,
-        gate={"psnr_min": 30.0},
-        axes={"quantize": ["none", "int8", "nf4"], "cache": ["none", "idle", "reuse"]},
-        units=[
-            Unit(name="psnr", title="PSNR", unit="dB", higher_is_better=True),
-            Unit(name="relative_l2", title="relative L2", higher_is_better=False),
-        ],
-        pictured=[EVIL],
-        interaction_model="errors add in quadrature",
-        cells=cells,
-        few_steps=[
-            FewSteps(
-                distill="4step",
-                steps=4,
-                cache="reuse",
-                full_steps=3,
-                macs_ratio=0.75,
-                psnr=estimate(30),
-                fewer_psnr=estimate(31),
-                fewer_macs_ratio=0.75,
-                gain=Estimate(mean=-1, low=-2, high=0),
-                wins=False,
-            )
-        ],
-        peers=[Peer(name="a peer", kind="peer", full_steps=7, steps=28, psnr=estimate(33), note=EVIL)],
-    )
 
 
 @pytest.fixture
@@ -175,6 +106,7 @@ def test_a_heading_sorts_and_says_so(browse: Any) -> None:
     head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "descending"
     assert names(tab) == ["none-reuse", "int8-reuse", "none-none", "int8-none", "none-idle", "nf4-reuse"]
+    assert tab.locator("#table th[data-key]").nth(1).get_attribute("data-key") == "to_baseline.psnr"
     head.get_by_role("button").press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     assert names(tab) == ["none-idle", "int8-none", "none-none", "int8-reuse", "none-reuse", "nf4-reuse"]
@@ -189,7 +121,7 @@ def test_filters_narrow_the_table_and_the_plot_and_the_front_follows(browse: Any
     assert tab.locator(".point").count() == 5
     assert tab.locator("#front li").all_text_contents() == ["plain 1.00 x, exact", "reuse 3.50 x, 26.0 dB"]
     tab.locator("[data-stage=quantize]").select_option("int8")
-    assert names(tab) == ["int8-none", "int8-reuse"]
+    assert names(tab) == ["int8-reuse", "int8-none"]
     assert tab.locator(".point").count() == 2
     assert tab.locator("#count").inner_text() == "2 of 6 shown"
     tab.locator("[data-stage=status]").select_option("failed")
@@ -204,11 +136,12 @@ def test_axes_carry_their_units_and_can_be_chosen(browse: Any) -> None:
     tab = browse()
     texts = tab.locator("#plot text.axis").all_text_contents()
     assert texts == [
-        "↑ PSNR to the unaccelerated baseline (dB), higher is better",
-        "speed-up of denoising (x), higher is better →",
+        "↑ PSNR (dB), higher is better",
+        "speed-up (x), higher is better →",
     ]
     tab.locator("#y").select_option("to_baseline.relative_l2")
     assert "lower is better" in tab.locator("#plot text.axis").first.text_content()
+    assert {"speedup", "seconds"} <= set(tab.locator("#x option").evaluate_all("all => all.map(one => one.value)"))
 
 
 @in_browser
@@ -220,6 +153,13 @@ def test_a_point_opens_its_pictures_its_interaction_and_its_recipe(browse: Any) 
     shown = dialog.locator(".pair img")
     assert shown.evaluate_all("all => all.every(one => one.complete && one.naturalWidth === 16)")
     assert len(set(shown.evaluate_all("all => all.map(one => one.src)"))) == 2
+    sides = dialog.locator(".pair span, .ends span").evaluate_all(
+        "all => all.map(one => [one.textContent, one.getBoundingClientRect().x])"
+    )
+    left, right, *legend = (text for text, _ in sides)
+    assert (left, right) == tuple(legend) == ("plain", "stacked"), "the slider's ends are those of the picture"
+    assert sides[0][1] < sides[1][1]
+    assert sides[2][1] < sides[3][1]
     slide = dialog.get_by_label("slide between")
     slide.focus()
     slide.press("Home")
@@ -275,3 +215,46 @@ def test_ink_stands_out_in_both_schemes(browse: Any, scheme: str) -> None:
     colours = tab.evaluate("(one => [one.color, one.backgroundColor])(getComputedStyle(document.body))")
     ink, ground = (sum(int(part) for part in re.findall(r"\d+", text)[:3]) for text in colours)
     assert (ink - ground > 450) if scheme == "dark" else (ground - ink > 450)
+
+
+def test_the_page_opens_with_what_to_use_each_with_its_recipe(written: str) -> None:
+    told = written[written.index("What should I use?") : written.index("The baseline")]
+    wanted = {"Fastest above the gate": "none-none", "Best quality at 2x": "none-reuse", "Least memory": "int8-none"}
+    for wish, name in wanted.items():
+        assert f'data-copy="{name}"' in told[told.index(wish) :].split("</li>")[0], wish
+    assert written.index("What should I use?") < written.index("<form")
+    assert "judged by the worse end of the 95 % interval" in written
+
+
+@in_browser
+def test_the_front_comes_first_and_the_recipes_of_the_advice_can_be_copied(browse: Any) -> None:
+    tab = browse(permissions=["clipboard-read", "clipboard-write"])
+    assert names(tab)[:2] == ["none-reuse", "none-none"]
+    assert tab.locator("tr.best").count() == 2
+    assert tab.locator(".whisker").count() >= 5, "intervals along both axes"
+    tab.locator("#advice .copy").first.click()
+    tab.locator("#advice").get_by_text("Copied.").wait_for()
+    assert tab.evaluate("navigator.clipboard.readText()") == RECIPE
+
+
+@in_browser
+def test_many_rows_do_not_make_a_long_page(tmp_path: Path, chromium: Any) -> None:
+    given = matrix(tmp_path)
+    rows = [one for one in given.cells if one.status != "refused"]
+    given.cells += [one.model_copy(update={"name": f"{one.name}-{at}"}) for at in range(40) for one in rows]
+    file = page.write(given, tmp_path)
+    tab = chromium.new_page(viewport={"width": 1400, "height": 900})
+    tab.goto(file.as_uri())
+    assert tab.evaluate("document.documentElement.scrollHeight") < 5000
+    assert tab.locator("#count").inner_text() == f"25 of {len(given.cells)} shown"
+    tab.locator("#more").click()
+    assert len(names(tab)) == len(given.cells)
+    tab.close()
+
+
+@in_browser
+def test_a_phone_shows_quality_and_speed_without_scrolling_sideways(browse: Any) -> None:
+    tab = browse(viewport={"width": 390, "height": 844})
+    for place in (1, 2):
+        box = tab.locator("#table tbody tr").first.locator("th, td").nth(place).bounding_box()
+        assert box["x"] + box["width"] <= 390

@@ -53,6 +53,7 @@ class Runner:
 def test_pairs_are_interleaved_so_that_a_machine_that_slows_down_slows_both() -> None:
     order: list[float] = []
     pace = race(Runner(1.0, order), Runner(3.0, order), ["a"])  # pyright: ignore[reportArgumentType]
-    assert pace.mean == pace.low == pace.high == 3
+    assert pace.speedup.mean == pace.speedup.low == pace.speedup.high == 3
+    assert (pace.seconds.low, pace.seconds.mean, pace.seconds.high) == (1, 3.5, 6), "of the stack's own runs"
     assert len(order) == 2 * PAIRS
     assert order[:4] == [3.0, 1.0, 1.0, 3.0], "each leads in turn"

@@ -84,10 +84,13 @@ def macs_agree(stack: Stack, **more: Any) -> None:
     with flops_of_passes(stack.pipe) as seen:
         call(stack.pipeline, P, STEPS, output_type="latent", **more)
     records = stack.pipe.passes.records
-    assert [record.cost.macs for record in records] == seen
+    calls: dict[Any, list[int]] = {}  # rows that are due run again in the same call
+    for record in records:
+        calls.setdefault((record.step, record.branch), []).append(record.cost.macs)
+    assert [sum(macs) for macs in calls.values()] == seen
     with stack.off(), flops_of_passes(stack.pipe) as full:
         call(stack.pipeline, P, STEPS, output_type="latent", **more)
-    assert [record.full_cost.macs for record in records] == full
+    assert [record.full_cost.macs for record in records if record.full_cost.macs] == full
     assert [record.cost.macs for record in stack.pipe.passes.records] == full
 
 
@@ -136,16 +139,17 @@ def test_records_tell_what_was_planned_and_what_ran(tmp_path: Path) -> None:
     stack = stand(tmp_path / "f", STACKS["firstblock"])
     with block_runs(stack.pipe) as ran:
         call(stack.pipeline, P, STEPS, output_type="latent", true_cfg_scale=3.0)
-    records, report = stack.pipe.passes.records, stack.report()
+    every, report = stack.pipe.passes.records, stack.report()
+    records = [record for record in every if not record.again]
     assert [record.step for record in records] == [step for step in range(STEPS) for _ in range(2)]
     assert [record.planned for record in records] == ["full"] * 2 + ["undecided"] * (2 * STEPS - 2)
     assert {record.ran for record in records} == {"full", "reused"}
     assert {(record.transformer, record.rows) for record in records} == {("transformer", 2)}
     assert len({record.branch for record in records}) == 2
     blocks = blocks_of(stack.pipe)
-    assert len(ran) == sum(blocks if record.ran == "full" else 1 for record in records)
+    assert len(ran) == sum(blocks if record.ran == "full" else 1 for record in every)
     assert sum(report.steps.values()) == STEPS
-    assert report.macs == sum(record.cost.macs for record in records)
+    assert report.macs == sum(record.cost.macs for record in every)
     assert report.macs_ratio == report.macs / sum(record.full_cost.macs for record in records)
 
 

@@ -1,6 +1,7 @@
 """Where methods come from: the distribution whose file, or whose editable folder, it is; and reports say so."""
 
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +27,11 @@ def installed(folder: Path, name: str, files: list[str], url: dict[str, object] 
 def test_a_method_is_of_the_distribution_whose_editable_folder_holds_it(
     editable: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = Path(str(__import__("ditstack").__file__)).parents[2]
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "pyproject.toml").touch()
+    method = root / "ditstack_adapters" / "cache" / "reuse.py"
+    monkeypatch.setattr(sys.modules[find("cache", "reuse").__module__], "__file__", str(method))
     another = installed(tmp_path, "another", ["ditstack_adapters/cache/reuse.py"])  # a file of the same name elsewhere
     ours = installed(tmp_path, "ours", [], {"url": root.as_uri(), "dir_info": {"editable": editable}})
     monkeypatch.setattr(metadata, "distributions", lambda: [another, ours])

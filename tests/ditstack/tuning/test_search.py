@@ -8,7 +8,7 @@ import pytest
 from ditstack.errors import BadPipeline
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning import search as searching
-from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, with_schedule
+from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, over, with_schedule
 from ditstack.tuning.search import Search
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "star")]
@@ -79,6 +79,18 @@ def test_steps_cost_what_was_measured_on_a_schedule_with_all_of_them() -> None:
     shares = ScheduleEvaluation(recipe(rank=4), PROMPTS[:2], timed=True).shares(4)
     assert 0 < shares["S"] < shares["C"] < 3
     assert 0 < shares["S"] < shares["F"] < 3
+
+
+def test_another_sampler_aims_at_the_recipes_own_output_and_costs_a_share_of_it() -> None:
+    own = recipe(schedule="FSSFSSS", rank=0)
+    other = over(own, "unipc-3")
+    assert (other.sampler.scheduler, other.sampler.steps) == ("UniPCMultistepScheduler", 3)
+    assert other.resolved()["cache"]["schedule"] == "F...", "letters for seven steps fit no three"
+    trials = ScheduleEvaluation(other, PROMPTS[:2], beside=own)
+    every = Candidate("FFF", 0)
+    assert trials.cost(every) == pytest.approx(3 / STEPS)
+    assert max(trials.scores(every, range(2))) < 60, "three steps are not seven"
+    assert min(ScheduleEvaluation(other, PROMPTS[:2]).scores(every, range(2))) > 100
 
 
 def test_what_costs_more_than_the_budget_is_refused() -> None:

@@ -1,40 +1,59 @@
 """Tuning and explaining: the fastest that keeps the gate; fewer steps where no cache is better; or nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner
 
 from ditstack.assembly.sample import Pictures
-from ditstack.cli.commands.tune import size_of
-from ditstack.errors import BadFile
+from ditstack.cli.app import app
+from ditstack.errors import RecipeError
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
 from ditstack.recipe.recipe import Recipe
+from ditstack.report import Estimate
 from ditstack.tuning import options, tune
 
 AXES = {"quantize": ["int8"], "attention": ["native"], "cache": ["reuse"]}
 
 
-def painter(cache_error: float, step_error: float):
-    """A trial without a model: errors and seconds follow the recipe alone."""
+def painter(cache_error: float, step_error: float, better: float = 2.0):
+    """A trial without a model: errors and seconds follow the recipe alone.
 
-    def trial(recipe: Recipe, prompts: list[str], *_: object) -> Trial:
+    Args:
+        better: the step errors of UniPC, as a multiple of the own solver's.
+    """
+
+    def trial(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
         interval = getattr(recipe.adapters.get("cache"), "interval", 1)
         missing = 28 - recipe.sampler.steps
-        error = cache_error * (interval - 1) + step_error * missing + 0.001 * ("quantize" in recipe.adapters)
+        solver = {None: 1.0, "UniPCMultistepScheduler": better}.get(recipe.sampler.scheduler, 2.0)
+        steps = step_error * missing * solver
+        error = cache_error * (interval - 1) + steps + 0.001 * ("quantize" in recipe.adapters)
         seconds = recipe.sampler.steps / interval * (1.2 if "quantize" in recipe.adapters else 1)
         images = torch.full((len(prompts), 3, 64, 64), 0.5) + error
         took = {"denoise": seconds, "encode": 0.0, "decode": 0.0}
-        pictures = Pictures(images, images.flatten(1), took, {"full": 1}, 0, list(prompts), [0] * len(prompts))
-        return Trial(pictures, 1 / interval, 1000, 100 if "quantize" in recipe.adapters else 400, [])
+        macs = 1000 * recipe.sampler.steps // interval
+        pictures = Pictures(images, images.flatten(1), took, {"full": 1}, macs, list(prompts), [0] * len(prompts))
+        pace = None if "against" not in how else raced(28 / seconds, how["pairs"])
+        weights = 100 if "quantize" in recipe.adapters else 400
+        return Trial(pictures, 1 / interval, 1000, weights, [], pace=pace)
 
     return trial
 
 
-def tuner(*gate: str, max_memory: int = 0) -> tune.Tuner:
+def raced(faster: float, pairs: int) -> Estimate:
+    """Of interleaved pairs, never of one alone."""
+    assert pairs >= 2
+    return Estimate(mean=faster, low=0.9 * faster, high=1.1 * faster)
+
+
+def tuner(*gate: str, max_memory: int = 0, axes: dict[str, list[str]] = AXES) -> tune.Tuner:
     base = Recipe.read("tiny", [f"quality.{one}" for one in gate])
-    return tune.Tuner(base, base.quality, list(base.prompts[:4]), AXES, max_memory, lambda line: None)
+    return tune.Tuner(base, base.quality, list(base.prompts[:4]), axes, max_memory, lambda line: None)
 
 
 def test_the_fastest_stack_that_keeps_the_gate_is_chosen_and_explained(
@@ -59,9 +78,42 @@ def test_where_fewer_steps_are_faster_no_cache_is_chosen_and_it_says_why(monkeyp
     monkeypatch.setattr(tune, "trial", painter(0.017, 0.0007))
     choice = tuner("psnr_min=35").choose()
     assert choice is not None
-    assert choice.run.option.changes == {"sampler": {"steps": 4}}
-    assert any(line.startswith("no cache: fewer steps without one are faster") for line in choice.reasons)
+    own = Recipe.read("tiny").resolved()["sampler"]
+    assert choice.run.option.changes == {"sampler": {**own, "steps": 4}}
+    assert any(line.startswith("no cache: 4 steps without one are faster at this gate") for line in choice.reasons)
     assert "reuse" in choice.reasons[-1]
+    assert yaml.safe_load(tune.written(choice, tuner("psnr_min=35").base, "tiny"))["sampler"] == {"steps": 4}
+
+
+def test_where_another_solver_is_the_better_buy_it_says_so_and_writes_that_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tune, "trial", painter(0.017, 0.003, better=0.2))
+    search = tuner("psnr_p5_min=35")
+    choice = search.choose()
+    assert choice is not None
+    assert str(choice.run.option) == "4 steps by UniPC, order 2"
+    assert choice.run.macs_ratio == pytest.approx(4 / 28), "of the plain model with all its steps"
+    assert any(line.startswith("no cache: 4 steps by UniPC, order 2 without one are") for line in choice.reasons)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(tune.written(choice, search.base, "tiny"))
+    again = Recipe.read(path)
+    assert again.sampler == choice.run.option.recipe(search.base).sampler
+    assert (again.sampler.scheduler, again.sampler.steps) == ("UniPCMultistepScheduler", 4)
+    assert (again.sampler.guidance, again.quality.psnr_p5_min, "cache" in again.adapters) == (3.0, 35, False)
+
+
+def test_the_solvers_that_are_named_are_an_axis_under_every_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "trial", painter(0.004, 0.0001))
+    search = tuner("psnr_min=30", axes={**AXES, "sampler": ["none", "euler-28", "unipc-20", "dpm-14"]})
+    search.choose()
+    told = {str(run.option) for run in search.tried.values()}
+    assert {"20 steps by UniPC, order 2", "14 steps by DPM-Solver++ 2M"} <= told
+    under = [one for one in told if one.startswith("reuse") and one.endswith(" + 20 steps by UniPC, order 2")]
+    assert len(under) == tune.KEPT["cache"]
+    assert not any("28 steps" in one or one.startswith("4 steps") for one in told), "nothing else is tried"
+    with pytest.raises(RecipeError, match="wanted a solver and its steps, such as unipc-20"):
+        tuner("psnr_min=30", axes={**AXES, "sampler": ["unipc"]}).choose()
 
 
 def test_a_gate_out_of_reach_chooses_nothing_and_names_what_came_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +133,10 @@ def test_what_changes_nothing_or_cannot_stand_is_not_an_option() -> None:
         assert [str(one) for one in found["quantize"]] == ['torchao scheme "int8"']
     assert [str(one) for one in found["attention"]] == ["int8qk"]
     assert [one.changes["cache"]["threshold"] for one in found["cache"]] == [0.05, 0.1, 0.2, 0.4]
-    assert {one.changes["sampler"]["steps"] for one in options.fewer_steps(4)} == {1, 2, 3}
+    short = Recipe.read("tiny", ["sampler.steps=4"])
+    fewer = [str(one) for one in options.fewer_steps(short, flow=True)]
+    assert fewer[:3] == ["1 step", "1 step by DPM-Solver++ 2M", "1 step by UniPC, order 2"]
+    assert len(fewer) == 9
 
 
 def test_a_ladder_adds_one_stage_at_a_time_and_its_errors_add_up() -> None:
@@ -100,7 +155,45 @@ def test_a_ladder_adds_one_stage_at_a_time_and_its_errors_add_up() -> None:
     assert "full evaluations, by" in control
 
 
-def test_sizes_are_read_with_their_unit() -> None:
-    assert (size_of("16GB"), size_of("1.5 m"), size_of("800"), size_of("")) == (16 * 10**9, 1_500_000, 800, 0)
-    with pytest.raises(BadFile, match="wanted a size"):
-        size_of("lots")
+def test_a_gate_is_judged_by_the_low_end_and_not_by_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    def uneven(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
+        """Pictures that are in turn 12 dB above and 12 dB below what the cache's interval gives."""
+        made = painter(0.0, 1.0)(recipe, prompts, **how)
+        error = 0.004 * (getattr(recipe.adapters.get("cache"), "interval", 1) - 1)
+        made.pictures.images[::2] += 4 * error
+        made.pictures.images[1::2] += error / 4
+        return made
+
+    monkeypatch.setattr(tune, "trial", uneven)
+    search = tuner("psnr_min=35")
+    choice = search.choose()
+    assert choice is not None
+    assert choice.run.option.changes == {"cache": {"method": "reuse", "interval": 2}}
+    assert "psnr_min 35: found 47.96" in str(choice.run.outcome.verdicts[0])
+    assert "by the low end kept" in str(choice.run.outcome.verdicts[0])
+    spanning = {
+        str(run.option): run
+        for run in search.tried.values()
+        if (psnr := run.outcome.to_baseline["psnr"]).mean >= 35 > psnr.low
+    }
+    assert len(spanning) >= 3
+    assert not any(run.fits for run in spanning.values())
+    assert all("by the low end missed by" in str(run) for run in spanning.values())
+
+
+def test_tune_takes_any_gate_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Recipe] = []
+    monkeypatch.setattr("ditstack.cli.commands.tune._tune", lambda base, *_: asked.append(base))
+    words = [
+        "--psnr-p5-min",
+        "30",
+        "--gate",
+        "relative_l2_max=0.1",
+        "--prompts",
+        "2",
+        "--out",
+        str(tmp_path / "t.yaml"),
+    ]
+    said = CliRunner().invoke(app, ["tune", "--model", "tiny", *words])
+    assert said.exit_code == 0, said.output
+    assert asked[0].quality.limits() == {"psnr_p5_min": 30.0, "relative_l2_max": 0.1}

@@ -10,7 +10,7 @@ from diffusers.pipelines.flux.pipeline_flux_img2img import FluxImg2ImgPipeline
 from ditstack import apply, load
 from ditstack.assembly.sample import sample
 from ditstack.errors import BadFile, BadPipeline, RecipeError
-from ditstack.measure.pictures import image
+from ditstack.paper import image
 from ditstack.recipe.recipe import Recipe, Sampler
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.model.auto import Auto
@@ -73,7 +73,7 @@ def test_each_task_of_flux_has_its_loader(task: Any) -> None:
 
 
 def test_auto_says_why_it_cannot_look_at_a_pipeline() -> None:
-    with pytest.raises(BadPipeline, match=r"model auto cannot run a FluxPipeline for a look at its blocks: .*colour"):
+    with pytest.raises(BadPipeline, match=r"model auto cannot run a FluxPipeline to find its blocks: .*colour"):
         Auto(arguments={"colour": "red"}).wrap(tiny.flux())
 
 

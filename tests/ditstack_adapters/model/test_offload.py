@@ -63,7 +63,7 @@ def test_weights_whose_scales_would_stay_behind_are_not_moved_tensor_by_tensor(m
     ):  # fmt: skip
         recipe = Recipe.parse({"model": {"method": "flux", "offload": offload}, "quantize": {"method": method}})
         reasons = [reason for step in plan(recipe) for reason in step.reasons]
-        assert (f"quantize {method} needs that {Capability.MOVED_WHOLE.sentence}" in reasons) == refused
+        assert (f"quantize {method} requires that {Capability.MOVED_WHOLE.sentence}" in reasons) == refused
 
 
 def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weights(
@@ -72,8 +72,8 @@ def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weig
     called: list[str] = []
 
     class Loaded:
-        def to(self, _: object) -> None:
-            called.append("to")
+        def to(self, place: object) -> None:
+            called.append(f"to {place}")
 
         def enable_model_cpu_offload(self, **_: object) -> None:
             called.append("model")
@@ -87,8 +87,8 @@ def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weig
     monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", lambda *_, **__: Loaded())
     monkeypatch.setattr("ditstack.recipe.model.Model._check_device", lambda _: None)
     for place, offload, at_once, later in (
-        ("cuda", "none", ["to"], []), ("cuda", "model", ["model"], []), ("cuda", "group", [], ["group"]),
-        ("cpu", "model", ["to"], []), ("cpu", "group", ["to"], []),
+        ("cuda", "none", ["to cuda"], ["to cuda"]), ("cuda", "model", ["model"], []), ("cuda", "group", [], ["group"]),
+        ("cpu", "model", ["to cpu"], []), ("cpu", "group", ["to cpu"], []),
     ):  # fmt: skip
         monkeypatch.setattr(Model, "place", lambda self, place=place: torch.device(place))
         model = Recipe.parse({"model": {"method": "flux", "source": str(saved), "offload": offload}}).model
@@ -98,3 +98,8 @@ def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weig
         called.clear()
         model.settle(loaded)
         assert called == later
+    monkeypatch.setattr(Model, "place", lambda self: torch.device("cuda"))
+    model = Recipe.parse({"model": {"method": "flux", "source": str(saved)}}).model
+    called.clear()
+    model.settle(model.load(wait=True))
+    assert called == ["to cpu", "to cuda"]

@@ -42,7 +42,7 @@ class Nibbles(plugin.Quantizer):
         return super().needs | {LITTLE_ENDIAN}
 
     def apply(self, pipe: plugin.Pipe) -> None:
-        for block in (block for blocks in pipe.blocks.values() for block in blocks):
+        for block in pipe.arriving():
             for linear in block.module.modules():
                 if type(linear) is torch.nn.Linear and linear.in_features % 2 == 0:
                     linear.weight = torch.nn.Parameter(self.packed(linear.weight.data), requires_grad=False)

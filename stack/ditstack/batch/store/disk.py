@@ -11,21 +11,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from filelock import FileLock, Timeout
-
-from ditstack.batch.store.folder import PART, PASSING
+from ditstack import folders
+from ditstack.batch.store.folder import PART, is_passing
 from ditstack.batch.store.lines import Entry
+from ditstack.batch.store.locks import Locks
 from ditstack.errors import BadFile
+from ditstack.files import expand
+from ditstack.marks import Mark
 
 
 class Disk:
-    """A folder on a disk; see Folder."""
+    """A folder on a disk; see Folder.
+
+    Raises:
+        BadFile: it is the working folder, the home folder, a root, or above one of these; or no path at all.
+    """
 
     def __init__(self, place: str | Path) -> None:
-        self.root = Path(re.sub(r"^file:/+", "/", str(place)))
-        self.name, self.scratch = str(self.root), self.root
-        self._locks: dict[int, FileLock] = {}
+        path = expand(re.sub(r"^file:/+", "/", str(place)))
+        self.name, self.root = str(path), folders.place(path)
+        self.scratch = self.root
+        self.locks = Locks(self.root / "parts")
         self._growing: list[_Growing] = []
+
+    def claim(self) -> None:
+        if folders.require_own(self.root, "batch", _begun) is None:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self._refuse("", error)
+            Mark("batch").write(self.root)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -115,34 +130,25 @@ class Disk:
         return len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]
 
     def lock(self, rank: int, seconds: float = 0) -> bool:
-        if rank in self._locks:
-            return True
-        path = self.root / "parts" / f"lock-{rank}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held(path, seconds)
+            return self.locks.hold(rank, seconds)
         except OSError as error:
             self._refuse("", error)
-        if lock is not None:
-            self._locks[rank] = lock
-        return lock is not None
 
     def unlock(self, rank: int) -> None:
-        if rank in self._locks:
-            self._locks.pop(rank).release(force=True)
+        self.locks.release(rank)
 
     def ranks(self) -> list[int]:
-        return numbers_of_locks(self.root / "parts")
+        return self.locks.ranks()
 
     def leave(self) -> None:
         while self._growing:
             self._growing.pop().abandon()
-        for rank in [*self._locks]:
-            self.unlock(rank)
+        self.locks.release_all()
 
     def unlock_and_clear(self) -> None:
         for name in self.names("parts"):
-            if name.startswith(PASSING):
+            if is_passing(name):
                 self.remove(f"parts/{name}")  # locks too, while they are held: whoever waits for one opens it anew
         self.leave()
         try:
@@ -187,19 +193,9 @@ class _Growing:
             self.disk._refuse("", error)
 
 
-def held(path: Path, seconds: float) -> FileLock | None:
-    """A lock that is held now; None where another process holds it for longer than `seconds`."""
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return None
-    return lock
-
-
-def numbers_of_locks(folder: Path) -> list[int]:
-    found = [path.name.removeprefix("lock-") for path in folder.glob("lock-*")]
-    return sorted(int(name) for name in found if name.isdecimal())
+def _begun(root: Path) -> bool:
+    """Whether a folder without a mark was begun before batches left one."""
+    return (root / "batch.json").is_file()
 
 
 def _forget(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,9 +14,12 @@ from ditstack.batch.store.place import is_url
 PART = ".ditstack-part"
 """How the names of temporary files end, so that none of the user's is taken for one."""
 
+_PASSING = r"lock-\d+|(manifest|errors)-\d+(-\d+)?\.jsonl|totals-\d+\.json|prompts\.(txt|csv|jsonl|parquet)"
 
-PASSING = ("lock-", "manifest-", "errors-", "totals-", "prompts.")
-"""How the names of our files in parts/ begin, which are needed only while a run lasts."""
+
+def is_passing(name: str) -> bool:
+    """Whether a file in parts/ is one of ours, which are needed only while a run lasts; all others are the user's."""
+    return re.fullmatch(_PASSING, name) is not None
 
 
 class Appender(Protocol):
@@ -36,6 +40,14 @@ class Folder(Protocol):
     """For people."""
     scratch: Path
     """A folder of this machine, for what libraries want on a disk; the folder itself where it is on one."""
+
+    def claim(self) -> None:
+        """Make the place a batch's own.
+
+        Raises:
+            BadFile: it holds what no batch wrote. Nothing was changed.
+        """
+        ...
 
     def read(self, name: str) -> bytes | None:
         """A file; None where there is none."""

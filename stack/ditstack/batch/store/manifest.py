@@ -1,6 +1,6 @@
 """Manifest: the folder of a batch, what is finished in it, and how a run that was cut off is put right again.
 
-    batch.json  recipe.yaml  manifest.jsonl  errors.jsonl  report.json  pictures/ or shards/
+    .ditstack  batch.json  recipe.yaml  manifest.jsonl  errors.jsonl  report.json  pictures/ or shards/
     parts/      while a run lasts: its prompts, each process's own lines, its lock, and its totals at the end
 
 Every file but those in parts/ appears whole or not at all; a picture counts once its line and its checksum agree.
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ditstack.batch.store.folder import PART, PASSING, Folder, write
+from ditstack.batch.store.folder import PART, Folder, is_passing, write
 from ditstack.batch.store.lines import OTHER, TORN, Entry, line_of, mark, read
 from ditstack.batch.store.shards import close_gaps, stray_shards
 from ditstack.errors import BadFile, Unfinished
@@ -44,14 +44,13 @@ class Ledger:
         known = self.terms()
         if known is None:
             if resume:
-                raise BadFile(f"there is nothing to go on with in {self.folder.name}; leave out --resume")
-            if any(name != "parts" for name in self.folder.names()):
-                raise BadFile(f"{self.folder.name} holds something already; name another folder with --out")
+                raise BadFile(f"found no run to resume in {self.folder.name}; leave out --resume")
         elif changed := [key for key in terms if known.get(key) != terms[key]]:
             raise BadFile(
                 f"{self.folder.name} was begun with another {' and another '.join(changed)}; "
                 "give what it was begun with, or name another folder with --out"
             )
+        self.folder.claim()
         self.lock(0)
         self._wait_for_strays()
         if known is None:
@@ -113,7 +112,7 @@ class Ledger:
 
     def _parts(self, stem: str) -> list[str]:
         found = self.folder.names("parts")
-        return [f"parts/{name}" for name in found if name.startswith(f"{stem}-") and name.endswith(".jsonl")]
+        return [f"parts/{name}" for name in found if name.startswith(f"{stem}-") and is_passing(name)]
 
     def done(self) -> bytearray:
         """Which pictures the manifest holds, by number."""
@@ -132,7 +131,7 @@ class Ledger:
             self.folder.remove(name)
         self.sweep()
         for name in self.folder.names("parts"):
-            if name.startswith(PASSING) and not name.startswith("lock-"):
+            if is_passing(name) and not name.startswith("lock-"):
                 self.folder.remove(f"parts/{name}")
         self.repaired = [f"manifest.jsonl: found {count} lines {kind}; left out" for kind, count in wrong.items()]
         if torn:

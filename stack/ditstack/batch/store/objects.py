@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
-
-from ditstack.batch.store.disk import held, numbers_of_locks
-from ditstack.batch.store.folder import PASSING
+from ditstack.batch.store.folder import is_passing
 from ditstack.batch.store.lines import Entry
+from ditstack.batch.store.locks import Locks
 from ditstack.batch.store.place import faults, filesystem, normal, sentence
 from ditstack.errors import BadFile
 from ditstack.files import home
@@ -33,11 +31,15 @@ class Objects:
         self.fs, self.root = filesystem(self.name, "--out")
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:16]
         self.scratch = home() / "batches" / digest
-        self._locks: dict[int, FileLock] = {}
+        self.locks = Locks(self.scratch)
         self._sizes: dict[str, dict[str, int]] = {}
 
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def claim(self) -> None:
+        if any(name not in ("parts", "batch.json") for name in self.names()) and self.read("batch.json") is None:
+            raise BadFile(f"{self.name} holds something already; name another folder with --out")
 
     @contextmanager
     def _reached(self, verb: str, name: str = "") -> Iterator[None]:
@@ -135,33 +137,24 @@ class Objects:
         return size >= entry.get("offset", 0) + entry["bytes"] if "member" in entry else size == entry["bytes"]
 
     def lock(self, rank: int, seconds: float = 0) -> bool:
-        if rank in self._locks:
-            return True
         self._sizes.clear()
-        path = self.scratch / f"lock-{rank}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held(path, seconds)
+            return self.locks.hold(rank, seconds)
         except OSError as error:
-            raise BadFile(f"{path} cannot be written: {error.strerror}") from None
-        if lock is not None:
-            self._locks[rank] = lock
-        return lock is not None
+            raise BadFile(f"{self.locks.path(rank)} cannot be written: {error.strerror}") from None
 
     def unlock(self, rank: int) -> None:
-        if rank in self._locks:
-            self._locks.pop(rank).release(force=True)
+        self.locks.release(rank)
 
     def ranks(self) -> list[int]:
-        return numbers_of_locks(self.scratch)
+        return self.locks.ranks()
 
     def leave(self) -> None:
-        for rank in [*self._locks]:
-            self.unlock(rank)
+        self.locks.release_all()
 
     def unlock_and_clear(self) -> None:
         for name in self.names("parts"):
-            if name.startswith(PASSING):
+            if is_passing(name):
                 self.remove(f"parts/{name}")
         self.leave()
 

@@ -39,12 +39,17 @@ class Shard:
         self._file = self._whole.__enter__()
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
 
-    def add(self, entry: Entry, data: bytes) -> None:
-        """A picture and its line, under one key."""
+    def add(self, entry: Entry, data: bytes, image: str | None = None) -> None:
+        """A picture and its line, under one key.
+
+        Args:
+            image: what the line inside calls the picture that this one started from: a shard travels.
+        """
         key, suffix = f"{entry['number']:08d}", entry["file"].rpartition(".")[2]
         entry |= {"file": self.name, "member": f"{key}.{suffix}"}
         try:
-            self._put(f"{key}.json", line_of({name: value for name, value in entry.items() if name != "file"}))
+            told = {name: value for name, value in entry.items() if name != "file"}
+            self._put(f"{key}.json", line_of(told if image is None else {**told, "image": image}))
             self._put(entry["member"], data)
             entry["offset"] = self._tar.offset - _padded(len(data))
         except OSError as error:

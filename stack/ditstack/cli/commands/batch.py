@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, RecipeName, err
+from ditstack.cli.terminal import AsJson, Changes, Promise, RecipeName, err
 from ditstack.errors import BadFile, Unfinished
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ Prompts = Annotated[
     typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file or URL, a folder of pictures, or -."),
 ]
 Folder = Annotated[
-    str, typer.Option("--out", help="A folder or URL to write to; what the same command began there is gone on with.")
+    str, typer.Option("--out", help="A folder or URL to write to; a run that was interrupted there resumes.")
 ]
 Devices = Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
-Strategy = Annotated[str | None, typer.Option(help="Lightning's; ddp where there are several processes.")]
-Precision = Annotated[str, typer.Option(help="Lightning's; the recipe's dtype rules by itself.")]
-Logger = Annotated[Literal["csv", "tensorboard"] | None, typer.Option(help="One of Lightning's, in OUT/logs.")]
-BatchSize = Annotated[str, typer.Option(help="Pictures at once; auto tries what fits.")]
-Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of the files; mp4 for videos.")]
+Strategy = Annotated[str | None, typer.Option(help="Lightning's strategy; ddp for several processes.")]
+Precision = Annotated[str, typer.Option(help="Lightning's precision; the recipe's dtype by default.")]
+Logger = Annotated[Literal["csv", "tensorboard"] | None, typer.Option(help="A logger of Lightning, in OUT/logs.")]
+BatchSize = Annotated[str, typer.Option(help="Pictures per batch; auto tries what fits.")]
+Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="File format; mp4 for videos.")]
 Shards = Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")]
-Prompt = Annotated[str | None, typer.Option(help="For rows that bring none.")]
+Prompt = Annotated[str | None, typer.Option(help="The prompt of rows that have none.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")]
-LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Of progress off a terminal; json for collectors.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")]
+LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How progress is logged off a terminal.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run; refuse to begin a new one.")]
 
 
 def batch(
@@ -51,11 +51,12 @@ def batch(
     prompt: Prompt = None,
     strict: Strict = False,
     resume: Resume = False,
+    promise: Promise = False,
     log_format: LogFormat = "text",
     changes: Changes = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
+    """Make a picture of every row of a file, on one device or many; killed at any moment, the same command resumes."""
     from ditstack.compat import require
     from ditstack.recipe.recipe import Recipe
 
@@ -67,7 +68,7 @@ def batch(
     from ditstack.batch.run import Job
     from ditstack.batch.spec import BatchSpec
 
-    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision)
+    spec = BatchSpec(read, prompts, folder, size, format, shards, strict, resume, prompt, precision, promise)
     _run(Job(spec, devices, nodes, strategy, logger, log_format), as_json)
 
 
@@ -111,9 +112,13 @@ def _summary(report: BatchReport, folder: str) -> str:
         stages = ", ".join(f"{name} {seconds:.3g}" for name, seconds in report.cost.stage_seconds_per_picture.items())
         each = f"{report.cost.device_seconds_per_picture:.3g} device-seconds per picture ({stages})"
         lines.append(f"cost: {report.cost.pictures_per_hour:,.0f} pictures per hour, {each}")
+    if (kept := report.promise) is not None:
+        lines.append(f"promise: {kept.pictures} pictures certified: {kept.certificate}")
+        lines += [f"promise: {count} pictures {why}" for why, count in kept.in_full.items()]
+        lines += [f"promise: {kept.drift}"] * bool(kept.drift)
     if report.failures:
         lines.append(f"{report.failures} rows failed: {folder}/errors.jsonl")
     if not report.complete:
-        lines.append("stopped; the same command goes on")
+        lines.append("stopped; run the same command again to resume")
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, f"pictures, manifest.jsonl and report.json: {folder}/"])

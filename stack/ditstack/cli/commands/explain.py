@@ -25,7 +25,10 @@ def explain(
     with telling() as tell:
         rungs = ladder(read, wanted, tell)
     if as_json:
-        rows = [{"stage": rung.title, "faster": rung.faster, **rung.outcome.model_dump(mode="json")} for rung in rungs]
+        rows = [
+            {"stage": one.title, "faster": one.faster, "notes": one.notes, **one.outcome.model_dump(mode="json")}
+            for one in rungs
+        ]
         print(json.dumps(rows, indent=2))
     else:
         out.print(text(rungs), soft_wrap=True, markup=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditstack.cli.terminal import AsJson, Changes, Overwrite, PromptsFile, RecipeName, err, out
+from ditstack.cli.terminal import AsJson, Changes, Overwrite, Promise, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
 from ditstack.files import check_prompts, read_prompts
+
+if TYPE_CHECKING:
+    from ditstack.report import Report
 
 
 def run(
@@ -28,6 +31,7 @@ def run(
     compare: Annotated[
         bool, typer.Option(help="Run the unaccelerated baseline too, and measure the difference.")
     ] = False,
+    promise: Promise = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,11 +49,13 @@ def run(
     target = folder or free_folder(Path("out") / read.name)
     from ditstack.measure.run import Job
 
-    job = Job(read, wanted, target, negative_prompt, compare, overwrite)
-    report = job.run(err)
+    _tell(Job(read, wanted, target, negative_prompt, compare, overwrite, promise).run(err), target, as_json)
+
+
+def _tell(report: Report, target: Path, as_json: bool) -> None:
     if as_json:
         print(report.model_dump_json(indent=2))
-    else:
-        from ditstack.measure.show import run_summary
+        return
+    from ditstack.measure.show import run_summary
 
-        out.print(run_summary(report, target), soft_wrap=True)
+    out.print(run_summary(report, target), soft_wrap=True)

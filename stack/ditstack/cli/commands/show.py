@@ -45,7 +45,8 @@ def _show_recipe(name: str, changes: list[str], resolved: bool, as_json: bool) -
     if resolved:
         print(read.to_yaml(), end="")
         return
-    from ditstack.measure.show import plan_json, plan_table
+    from ditstack.measure.show import memory_lines, plan_json, plan_table
+    from ditstack.recipe.memory.room import fit
     from ditstack.recipe.plan import plan
 
     steps = plan(read)
@@ -53,5 +54,6 @@ def _show_recipe(name: str, changes: list[str], resolved: bool, as_json: bool) -
         print(plan_json(read, steps))
         return
     out.print(plan_table(read, steps))
+    out.print("\n".join(memory_lines(fit(read))), soft_wrap=True)
     for reason in [reason for step in steps for reason in step.reasons]:
         out.print(f"cannot run here: {reason}", style="red", soft_wrap=True)

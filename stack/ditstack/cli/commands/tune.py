@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, telling
+from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, size_of, telling
 from ditstack.errors import BadFile
+from ditstack.files import expand
 from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
 
-SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-
 
 def tune(
     model: Annotated[str, typer.Option(help="The recipe to accelerate: a name on the shelf or a path.")],
-    psnr_min: Annotated[float | None, typer.Option(help="In dB, to the unaccelerated baseline.")] = None,
+    psnr_min: Annotated[float | None, typer.Option(help="Mean PSNR in dB to the plain model, by its low end.")] = None,
+    psnr_p5_min: Annotated[float | None, typer.Option(help="The 5th percentile, which sees broken pictures.")] = None,
     ssim_min: Annotated[float | None, typer.Option()] = None,
     agreement_drop_max: Annotated[float | None, typer.Option()] = None,
     speedup_min: Annotated[float | None, typer.Option()] = None,
+    gates: Annotated[
+        list[str],
+        typer.Option("--gate", metavar="NAME=LIMIT", help="Any other of `quality`: lpips_max=0.1."),
+    ] = [],  # noqa: B006
     max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Such as 16GB.")] = "",
     methods: Annotated[
         list[str], typer.Option(metavar="STAGE=WORD,WORD", help="What to try at a stage; else all that can run here.")
@@ -36,27 +40,41 @@ def tune(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none."""
+    """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none.
+
+    A gate is judged by the worse end of its 95 % interval: more prompts make it narrower.
+    """
+    from ditstack.folders import own_file
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
-    limits = {"psnr_min": psnr_min, "ssim_min": ssim_min, "agreement_drop_max": agreement_drop_max}
-    limits |= {"speedup_min": speedup_min}
-    gate = [f"quality.{name}={limit}" for name, limit in limits.items() if limit is not None]
-    base = Recipe.read(model, [*changes, *gate])
+    limits = {"psnr_min": psnr_min, "psnr_p5_min": psnr_p5_min, "ssim_min": ssim_min}
+    limits |= {"agreement_drop_max": agreement_drop_max, "speedup_min": speedup_min}
+    named = [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
+    base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
-        raise BadFile("tune needs a gate; give --psnr-min 35, or a recipe with one")
-    target = path or Path(f"{base.name}-tuned.yaml")
-    require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
-    axes = axes.parse([word for text in methods for word in text.split()])
-    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory), model, target)
+        raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
+    target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
+    require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
+    axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
+    with own_file(target, ours) as write:
+        _tune(base, chosen_prompts(base, prompts), axes, limit, model, target, write)
+
+
+def _nobodys(path: Path) -> bool:
+    return False
 
 
 def _tune(
-    base: Recipe, prompts: list[str], axes: dict[str, list[str]], max_memory: int, extends: str, target: Path
+    base: Recipe,
+    prompts: list[str],
+    axes: dict[str, list[str]],
+    max_memory: int,
+    extends: str,
+    target: Path,
+    write: Callable[[bytes], None],
 ) -> None:
     from ditstack.compat import hush_loading
-    from ditstack.files import write_atomically
     from ditstack.measure.check import remember
     from ditstack.recipe.recipe import Recipe
     from ditstack.tuning.tune import Tuner, written
@@ -68,18 +86,9 @@ def _tune(
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
-    write_atomically(target, signed(written(choice, base, extends)).encode())
+    write(signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
-    out.print("\n".join([f"chosen: {choice.run}", *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False)
-
-
-def size_of(text: str) -> int:
-    """Bytes of "16GB", "800 MB" or "1000000"; 0 for nothing.
-
-    Raises:
-        BadFile: it is no size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", text.strip().lower())
-    if text and found is None:
-        raise BadFile(f"--max-memory: found {text!r}; wanted a size such as 16GB")
-    return int(float(found[1]) * SIZES[found[2]]) if found else 0
+    gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
+    out.print(
+        "\n".join([f"chosen: {choice.run}", *gate, *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False
+    )

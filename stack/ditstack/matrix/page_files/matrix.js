@@ -57,10 +57,10 @@
     };
     for (const one of [choose, slide, check]) one.addEventListener("input", show);
     show();
-    const ends = make("div", { className: "ends" }, make("span", { textContent: "stacked" }), make("span", { textContent: "plain" }));
+    const ends = make("div", { className: "ends" }, make("span", { textContent: "plain" }), make("span", { textContent: "stacked" }));
     const controls = make("div", { className: "controls" },
       make("label", {}, "prompt ", choose),
-      make("label", { htmlFor: "slide", textContent: "slide between stacked and plain" }), slide, ends,
+      make("label", { htmlFor: "slide", textContent: "slide between plain and stacked" }), slide, ends,
       make("label", { className: "check" }, check, "their difference, 8 times as bright"));
     return [make("div", { className: "compare" }, pair, controls)];
   }
@@ -116,7 +116,19 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-open]");
     if (link) open(link.dataset.open);
+    const copy = event.target.closest("[data-copy]");
+    if (copy) copyOf(copy);
   });
+
+  async function copyOf(button) {
+    const name = button.dataset.copy, text = data.cells[name].recipe;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.nextElementSibling.textContent = " Copied.";
+    } catch {
+      open(name);
+    }
+  }
   if (!find("#table")) return;
 
   // filters
@@ -130,14 +142,25 @@
     return (name) => wanted.every((one) => word(data.cells[name], one.dataset.stage) === one.value);
   }
 
+  const FIRST = 25;
+  let every = false;
+
   function filter() {
-    const passes = passing();
-    for (const row of rows) row.hidden = !passes(row.dataset.name);
-    const left = rows.filter((row) => !row.hidden).length;
-    find("#count").textContent = `${left} of ${rows.length} shown`;
-    find("#none").hidden = left > 0;
     plot();
+    shown();
   }
+
+  function shown() {
+    const passes = passing();
+    const left = rows.filter((row) => passes(row.dataset.name));
+    for (const row of rows) row.hidden = true;
+    for (const row of every ? left : left.slice(0, FIRST)) row.hidden = false;
+    find("#count").textContent = `${every ? left.length : Math.min(FIRST, left.length)} of ${rows.length} shown`;
+    find("#more").hidden = every || left.length <= FIRST;
+    find("#more").textContent = `Show all ${left.length} rows`;
+    find("#none").hidden = left.length > 0;
+  }
+  find("#more").addEventListener("click", () => { every = true; shown(); });
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -147,7 +170,7 @@
   const number = (name, key) => { const found = data.cells[name].figures[key]; return found ? Number(found[0]) : NaN; };
 
   function sort(head) {
-    const key = head.dataset.key, words = key === "title" || key === "status";
+    const key = head.dataset.key, words = key === "title";
     const first = head.dataset.higher === "yes" ? "descending" : "ascending";
     const other = first === "ascending" ? "descending" : "ascending";
     const order = head.getAttribute("aria-sort") === first ? other : first;
@@ -161,7 +184,22 @@
     };
     rows.sort((a, b) => compare(a.dataset.name, b.dataset.name));
     find("#table tbody").append(...rows);
+    sorted = true;
+    shown();
   }
+
+  let sorted = false;
+
+  // until a heading is pressed: the front, then what was measured by the axis across, then the rest
+  function frontFirst(best) {
+    const place = new Map(best.map((one, at) => [one.name, at]));
+    for (const row of rows) row.classList.toggle("best", place.has(row.dataset.name));
+    if (sorted) return;
+    const worth = (row) => { const found = number(row.dataset.name, across.value); return Number.isNaN(found) ? -Infinity : data.columns[across.value].higher ? found : -found; };
+    rows.sort((a, b) => place.has(b.dataset.name) - place.has(a.dataset.name) || worth(b) - worth(a) || 0);
+    find("#table tbody").append(...rows);
+  }
+
   for (const head of document.querySelectorAll("#table th[data-key]")) head.querySelector("button").addEventListener("click", () => sort(head));
 
   // the plot
@@ -171,7 +209,7 @@
     "M0 7L7-5.5H-7z", "M-2-7h4v5h5v4h-5v5h-4v-5h-5v-4h5z", "M-6-3L0-7L6-3V3L0 7L-6 3z", "M-7-3h14v6h-14z",
   ];
   const by = find("#by"), across = find("#x"), up = find("#y");
-  const speed = ["speedup", "macs", "weights", "memory"];
+  const speed = ["speedup", "seconds", "weights", "memory", "macs"];
   const option = ([key, one]) => make("option", { value: key, textContent: one.label });
   const columns = Object.entries(data.columns);
   across.append(...columns.filter(([key]) => speed.includes(key)).map(option));
@@ -217,12 +255,13 @@
     const y = scale(points.map((one) => one.y), box.bottom, exact ? box.top + 26 : box.top, 6);
     const place = (one) => [x.at(one.x), one.y === Infinity ? box.top + 6 : y.at(one.y)];
     const svg = draw("svg", { viewBox: `0 0 ${wide} ${high}`, role: "group", "aria-label": `${points.length} combinations as points; arrow keys go from one to the next` });
-    svg.append(...axes(x, y, box, exact, wide < 520), line(best.map(place)), ...marks(points, best, place));
+    svg.append(...axes(x, y, box, exact, wide < 520), ...whiskers(points, best, x, y, place), line(best.map(place)), ...marks(points, best, place));
     find("#plot").replaceChildren(svg);
-    const without = rows.filter((row) => !row.hidden).length - points.length;
+    const without = rows.filter((row) => passes(row.dataset.name)).length - points.length;
     const direction = `Better is ${data.columns[up.value].higher ? "up" : "down"} and to the ${data.columns[across.value].higher ? "right" : "left"}.`;
-    find("#plot-note").textContent = direction + (without ? ` ${without} of those shown have no such figures and are in the table alone.` : "");
+    find("#plot-note").textContent = direction + (without ? ` ${without} of those shown have no such figures and are in the table alone.` : "") + " Bars are 95 % intervals.";
     front(best);
+    frontFirst(best);
   }
 
   function axes(x, y, box, exact, narrow) {
@@ -243,6 +282,19 @@
     if (exact) {
       out.push(draw("line", { class: "exact", x1: box.left, x2: box.right, y1: box.top + 6, y2: box.top + 6 }));
       out.push(draw("text", { x: box.left - 8, y: box.top + 10, "text-anchor": "end" }, "exact"));
+    }
+    return out;
+  }
+
+  // 95 % intervals, along both axes
+  function whiskers(points, best, x, y, place) {
+    const out = [];
+    for (const one of points) {
+      const [px, py] = place(one), figures = data.cells[one.name].figures, own = best.includes(one) ? "whisker best" : "whisker";
+      const ends = (axis, scaled) => [figures[axis.value][3], figures[axis.value][4]].filter(Boolean).map(Number).filter(Number.isFinite).map(scaled.at);
+      const [left, right] = ends(across, x), [low, high] = ends(up, y);
+      if (right !== undefined) out.push(draw("line", { class: own, x1: left, x2: right, y1: py, y2: py }));
+      if (high !== undefined && Number.isFinite(one.y)) out.push(draw("line", { class: own, x1: px, x2: px, y1: low, y2: high }));
     }
     return out;
   }

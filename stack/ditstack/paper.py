@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import importlib.util
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -90,25 +93,42 @@ def strip(frames_FCHW: Tensor) -> Image.Image:
     return image(torch.cat([frames_FCHW[place] for place in chosen], dim=-1))
 
 
+def as_html(picture: Image.Image, title: str = "") -> str:
+    """A picture as a notebook shows it: all of it inside the text."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(title)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def sheet(images: Tensor, prompts: list[str]) -> Image.Image:
+    """Pictures side by side, their prompts above; of a video the frame in the middle."""
+    return _sheet((_still(images),), ("",), prompts)
+
+
 def grid(plain_BCHW: Tensor, stacked_BCHW: Tensor, prompts: list[str]) -> Image.Image:
     """A row of plain pictures, a row of stacked ones, a row of four times their difference, prompts above.
 
     Of a video the frame in the middle is shown.
     """
     plain_BCHW, stacked_BCHW = _still(plain_BCHW), _still(stacked_BCHW)
-    rows = (plain_BCHW, stacked_BCHW, (plain_BCHW - stacked_BCHW).abs() * 4)
-    height = round(_CELL * plain_BCHW.shape[-2] / plain_BCHW.shape[-1])
-    sheet = Image.new("RGB", (_LEFT + len(prompts) * (_CELL + _GAP), _TEXT + 3 * (height + _GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    return _sheet((plain_BCHW, stacked_BCHW, (plain_BCHW - stacked_BCHW).abs() * 4), LABELS, prompts)
+
+
+def _sheet(rows: tuple[Tensor, ...], labels: tuple[str, ...], prompts: list[str]) -> Image.Image:
+    height, left = round(_CELL * rows[0].shape[-2] / rows[0].shape[-1]), _LEFT if any(labels) else _GAP
+    size = left + len(prompts) * (_CELL + _GAP), _TEXT + len(rows) * (height + _GAP)
+    made = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(made), ImageFont.load_default(12)
     for column, prompt in enumerate(prompts):
-        x = _LEFT + column * (_CELL + _GAP)
+        x = left + column * (_CELL + _GAP)
         draw.multiline_text((x, 2), _wrap(prompt, 32), fill="black", font=font, spacing=1)
         for row, images in enumerate(rows):
             cell = image(images[column]).resize((_CELL, height), Image.Resampling.NEAREST)
-            sheet.paste(cell, (x, _TEXT + row * (height + _GAP)))
-    for row, label in enumerate(LABELS):
+            made.paste(cell, (x, _TEXT + row * (height + _GAP)))
+    for row, label in enumerate(labels):
         draw.text((4, _TEXT + row * (height + _GAP) + height // 2), label, fill="black", font=font)
-    return sheet
+    return made
 
 
 def _still(images: Tensor) -> Tensor:

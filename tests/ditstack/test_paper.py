@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from ditstack.maths.fidelity import ssim
-from ditstack.measure.pictures import grid, image, save_all, strip
 from ditstack.measure.run import Job
+from ditstack.paper import grid, image, save_all, strip
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 

@@ -1,0 +1,65 @@
+"""Calibration, as a method sees it that is fitted: prompts to run on the pipe, and a place for what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ditstack.recipe.recipe import Sampler
+
+
+class Resumable(Protocol):
+    """What a calibration has gathered so far, on disk: one that was killed goes on from there."""
+
+    def of(self, part: str) -> dict[str, Tensor]:
+        """What was kept of a part; empty where nothing was."""
+        ...
+
+    def keep(self, part: str, tensors: Mapping[str, Tensor], at_once: bool = False) -> None:
+        """Remember a part; written now, or with a later one where the last was written just now."""
+        ...
+
+
+class Calibration(Protocol):
+    """Calibration prompts that can be run on a pipe again and again, always from the same noise."""
+
+    @property
+    def prompts(self) -> Sequence[str]: ...
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Told a sentence of what was found."""
+        ...
+
+    @property
+    def bar(self) -> Callable[[str, int, int], None]:
+        """Told of what is being gathered, how many prompts are done, and of how many."""
+        ...
+
+    @property
+    def partial(self) -> Resumable: ...
+
+    def latents(self, places: range | None = None) -> Tensor:
+        """The final latents of some of the prompts, with the cache as it stands now."""
+        ...
+
+    def uncached_latents(self, places: range | None = None) -> Tensor:
+        """The same without the cache: what its forecasts aim at."""
+        ...
+
+    def gather(
+        self, part: str, sums: dict[str, Tensor], run: Callable[[range], None], count: int | None = None
+    ) -> None:
+        """Run the prompts one by one, or `count` of them, from where a killed calibration stopped.
+
+        Args:
+            sums: all that the runs add to.
+            run: told of the place of one prompt.
+        """
+        ...

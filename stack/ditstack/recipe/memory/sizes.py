@@ -1,0 +1,218 @@
+"""Sizes: how large the parts of a model are: from the headers of its files, or as its family's file states them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditstack.errors import BadFile
+from ditstack.files import expand, read_json
+
+if TYPE_CHECKING:
+    from ditstack.recipe.model import Model
+
+LARGEST_HEADER = 2**26
+WIDEST = 36
+"""Bytes of bf16 that are alive in one pass, for each token and each number of the width: the most of all families."""
+PIXEL = 1536.0
+"""Bytes of bf16 that are alive in decoding one pixel: of the VAE that FLUX, SD3, PixArt and DiT share."""
+NUMBERED = re.compile(r"(?<=blocks\.)\d+")
+ROW = re.compile(r"norm|embed|adaln|modulation|_mod")
+"""Names of linears that read one row a picture, where no forward has told."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of a transformer, and how many blocks have one like it.
+
+    Attributes:
+        name: with a star for the block's number.
+        reads: of a linear: "picture", "text" or "both" tokens, or "row", one a picture; else empty.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    reads: str = ""
+
+    @property
+    def each(self) -> int:
+        size = 1
+        for one in self.shape:
+            size *= one
+        return size
+
+    @property
+    def is_linear(self) -> bool:
+        return len(self.shape) == 2 and self.name.endswith(".weight")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component of a pipeline: a transformer with its parameters, another by their number alone."""
+
+    name: str
+    parameters: int
+    weights: tuple[Weight, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model as a plan sees it.
+
+    Attributes:
+        guidance: "embedded", "batched" (both branches in one pass) or "passes" (one after the other).
+        pixels: the side of what one token shows; `frames`: how many frames it covers, 0 for pictures.
+        text: tokens of a prompt, at most.
+        bytes_per_token: of bf16, alive at the peak of one pass; `bytes_per_pixel` at that of decoding.
+        told: where the figures are from, for people.
+    """
+
+    parts: tuple[Part, ...]
+    guidance: str
+    pixels: int
+    frames: int
+    text: int
+    width: int
+    bytes_per_token: float
+    bytes_per_pixel: float
+    told: str
+    size: tuple[int, int] = (1024, 1024)
+    """What the pipeline makes where nothing is said."""
+
+    @cached_property
+    def transformers(self) -> tuple[Part, ...]:
+        return tuple(part for part in self.parts if part.weights)
+
+    def tokens(self, size: tuple[int, int], frames: int) -> int:
+        """Of one picture of width x height, or of a video."""
+        width, height = size
+        across = (width // self.pixels) * (height // self.pixels)
+        return max(1, across) * ((frames - 1) // self.frames + 1 if self.frames and frames else 1)
+
+
+def sizes_of(model: Model) -> Sizes | None:
+    """Of the model that a recipe names: its own files' where they are on this computer, else its family's.
+
+    Another checkpoint of a family is taken to be as large as the one that is known. None where nothing is known.
+    """
+    known = _of_family(model)
+    folder = _folder(model)
+    if folder is not None:
+        return _of_files(model, folder, known)
+    if known is not None and model.source != known.source:
+        return _Family(known.source, known.sizes).as_for(model.source)
+    return None if known is None else known.sizes
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What a family's file states, of which checkpoint."""
+
+    source: str
+    sizes: Sizes
+
+    def as_for(self, source: str) -> Sizes:
+        return _with(self.sizes, told=f"as of {self.source}; {source} is not on this computer")
+
+
+def _with(sizes: Sizes, **changes: Any) -> Sizes:
+    return Sizes(**{**{key: getattr(sizes, key) for key in Sizes.__dataclass_fields__}, **changes})
+
+
+def _of_family(model: Model) -> _Family | None:
+    file = Path(inspect.getfile(type(model))).parent / "sizes" / f"{model.method}.json"
+    if not file.is_file():
+        return None
+    data = json.loads(file.read_text(encoding="utf-8"))
+    parts = tuple(
+        Part(name, one["parameters"], tuple(Weight(a, b, tuple(c), d) for a, b, c, d in one.get("tensors", ())))
+        for name, one in data["parts"].items()
+    )
+    rest = {key: data[key] for key in Sizes.__dataclass_fields__ if key in data and key != "parts"}
+    rest["size"] = tuple(rest["size"])
+    told = f"of {data['checkpoint']}, whose configuration was built without weights"
+    return _Family(data["checkpoint"], Sizes(parts, told=told, **rest))
+
+
+def _folder(model: Model) -> Path | None:
+    """Where the model lies on this computer: its own folder, or the hub's snapshot of it."""
+    path = expand(model.files())
+    if path.is_dir():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model.source, "model_index.json", revision=model.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _of_files(model: Model, folder: Path, known: _Family | None) -> Sizes | None:
+    """From the headers of the safetensors of every component."""
+    parts = []
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        shapes = {name: shape for file in sorted(inner.glob("*.safetensors")) for name, shape in header(file).items()}
+        if shapes:
+            parts.append(_part(inner.name, shapes))
+    config = folder / "transformer" / "config.json"
+    if not any(part.weights for part in parts) or not config.is_file():
+        return None if known is None else known.sizes
+    found: dict[str, Any] = read_json(config)
+    width = found.get("num_attention_heads", 0) * found.get("attention_head_dim", 0) or found.get("hidden_size", 0)
+    told = f"from the headers of the files in {model.source}"
+    if known is not None:
+        wider = width / known.sizes.width
+        return _with(
+            known.sizes,
+            parts=tuple(parts), width=width, told=told, bytes_per_token=known.sizes.bytes_per_token * wider,
+        )  # fmt: skip
+    guidance = "passes" if model.guidance == "true_cfg_scale" else "batched"
+    moving = 4 if model.fps != 0 else 0
+    text = model.call.get("max_sequence_length", 512)
+    coder = folder / "vae" / "config.json"
+    stages = read_json(coder).get("block_out_channels", ()) if coder.is_file() else ()
+    pixels = 2 ** len(stages) if stages else 16  # a coder that halves between its stages, and patches of 2 x 2
+    return Sizes(tuple(parts), guidance, pixels, moving, text, width, WIDEST * width, PIXEL, told)
+
+
+def _part(name: str, shapes: dict[str, tuple[int, ...]]) -> Part:
+    whole = sum(Weight(one, 1, shape).each for one, shape in shapes.items())
+    if not name.startswith("transformer"):
+        return Part(name, whole)
+    alike = Counter((NUMBERED.sub("*", one), shape) for one, shape in shapes.items())
+    return Part(
+        name, whole, tuple(Weight(one, count, shape, _reads(one, shape)) for (one, shape), count in alike.items())
+    )
+
+
+def _reads(name: str, shape: tuple[int, ...]) -> str:
+    if len(shape) != 2 or not name.endswith(".weight"):
+        return ""
+    return "row" if ROW.search(name) else "both"
+
+
+def header(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a safetensors file; its data is not read.
+
+    Raises:
+        BadFile: it is torn.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(8)
+        size = struct.unpack("<Q", head)[0] if len(head) == 8 else LARGEST_HEADER + 1
+        text = stream.read(size) if size <= LARGEST_HEADER else b""
+    try:
+        found = json.loads(text)
+        return {name: tuple(one["shape"]) for name, one in found.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadFile(f"{file}: the header is torn; download or write the file again") from error

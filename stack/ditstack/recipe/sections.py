@@ -1,0 +1,79 @@
+"""Sections: parts of a recipe besides its stages: how large and how many pictures may be, and the quality demanded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ditstack.files import LONGEST_PROMPT, MOST_PROMPTS
+
+LONGEST_SIDE, MOST_PIXELS = 16_384, 2**24
+
+
+def _size(text: str) -> str:
+    width, height = map(int, text.split("x"))
+    if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
+        raise ValueError(f"wanted sides of at most {LONGEST_SIDE:,} and at most {MOST_PIXELS:,} pixels")
+    return text
+
+
+def _prompt(text: str) -> str:
+    if len(text) > LONGEST_PROMPT:
+        raise ValueError(f"a prompt of {len(text):,} characters; wanted at most {LONGEST_PROMPT:,}")
+    return text
+
+
+Prompts = Annotated[tuple[Annotated[str, AfterValidator(_prompt)], ...], Field(strict=False, max_length=MOST_PROMPTS)]
+Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"), AfterValidator(_size)]
+
+
+class Section(BaseModel):
+    """A part of a recipe besides its stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Promise(Section):
+    """That a share of all pictures, of prompts like those of calibration, is near enough to the unaccelerated one."""
+
+    psnr: Annotated[float, Field(gt=0, le=100)]
+    """In dB, of a picture to its own unaccelerated one; a picture below it is broken."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Of all pictures, how many keep it at least."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """How sure that is: one calibration in 1 / (1 - confidence) may certify a setting that does not keep it."""
+
+    def __str__(self) -> str:
+        return f"{self.share:.4g} of all pictures at {self.psnr:g} dB or more, with confidence {self.confidence:g}"
+
+
+class Gate(Section):
+    """The quality that a stack must keep, against its unaccelerated baseline; judged by the interval's worse end."""
+
+    psnr_min: float | None = None
+    """Peak signal-to-noise ratio to the baseline's pictures in dB, the mean, which hides broken ones; see the next."""
+    psnr_p5_min: float | None = None
+    """Of the 5th percentile: one picture in twenty is below it."""
+    psnr_mse_min: float | None = None
+    """Of the mean squared error of all pictures."""
+    psnr_worst_min: float | None = None
+    """Of the worst picture."""
+    ssim_min: float | None = None
+    """Structural similarity to the baseline's pictures, at most 1."""
+    ms_ssim_min: float | None = None
+    """The same over several scales."""
+    relative_l2_max: float | None = None
+    """Distance of the final latents to the baseline's, as a share of their norm."""
+    lpips_max: float | None = None
+    """Learned perceptual distance to the baseline's pictures."""
+    agreement_drop_max: float | None = None
+    """By how much the share of pictures that agree with their prompts may fall."""
+    speedup_min: float | None = None
+    """Of denoising, against the baseline."""
+    promise: Promise | None = None
+    """Of every picture, not of a mean; `ditstack calibrate` finds the cheapest setting that is proved to keep it."""
+
+    def limits(self) -> dict[str, float]:
+        """What it asks of figures over many pictures, by its key."""
+        return self.model_dump(exclude_none=True, exclude={"promise"})
