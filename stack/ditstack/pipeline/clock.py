@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from diffusers.hooks.hooks import ModelHook, StateManager
 
-from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as
+from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as, sizes_of
 from ditstack.pipeline.hooks import attach, run_original
 
 HOOK = "ditstack_clock"
@@ -222,12 +222,6 @@ class Clock:
             forget()
 
 
-def _sizes(hidden: Any) -> Hashable:
-    """Of what a transformer is given, one row's: a tensor, or a list of them."""
-    rows = hidden[:1] if isinstance(hidden, torch.Tensor) else hidden
-    return tuple(tuple(one.shape) for one in rows)
-
-
 def _alone(call: Callable[..., Any], _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return call(*args, **kwargs)
 
@@ -264,7 +258,7 @@ class _Pass(ModelHook):
         if running() is not self.clock:
             return run_original(self, args, kwargs)
         hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
-        self.clock.enter(module, self.context._context, len(hidden), _sizes(hidden))
+        self.clock.enter(module, self.context._context, len(hidden), sizes_of(hidden))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return run_original(self, args, kwargs)

@@ -14,7 +14,7 @@ from ditstack.errors import BadFile, BadPipeline
 from ditstack.files import expand
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.capabilities import Capability
-from ditstack.recipe.described import described
+from ditstack.recipe.places import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
