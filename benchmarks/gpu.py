@@ -30,7 +30,7 @@ import torch
 
 from ditstack.assembly.build import build
 from ditstack.caching.linears import find_linears
-from ditstack.calibration.statistics import Survey, seeing
+from ditstack.calibration.statistics import LinearSurvey, seeing
 from ditstack.compat import hush, hush_loading
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
@@ -272,7 +272,7 @@ def random_factors(
     Args:
         run: one generation, where it is not of `call`.
     """
-    survey, linears = Survey(), find_linears(pipe)
+    survey, linears = LinearSurvey(), find_linears(pipe)
     with pipe.without_cache(), pipe.uncompiled(), seeing(linears, survey):
         run() if run else generate(pipe, call, 1)
     survey.finish()
