@@ -29,20 +29,17 @@ from typing import Any
 import torch
 
 from ditstack.assembly.build import build
-from ditstack.caching.linears import find_linears
-from ditstack.calibration.statistics import LinearSurvey, seeing
 from ditstack.compat import hush, hush_loading
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import peak_memory, reset_peak_memory
-from gpu_book import SPENT, Book, Deadline, OutOfTime, Ticks, gpu_state, is_fatal, top_kernels
-from gpu_rows import Row, Stages, ladder
+from gpu_book import SPENT, Book, Deadline, OutOfTime, gpu_state, is_fatal, top_kernels
+from gpu_rows import Row, ladder
+from gpu_timing import generate, generation, planned, random_factors, roofline, step_seconds
 from limits import Ceilings, ceilings, floors
 from models import SHAPES, Shape
-
-__all__ = ["Row", "Stages", "generate", "ladder", "main", "random_factors", "run"]
 
 REPEATS, SECONDS = 5, 12.0
 """A generation is timed so often, or as often as fits in so many seconds, but at least once."""
@@ -160,19 +157,17 @@ def _measure(shape: Shape, row: Row, top: Ceilings, small: bool, deadline: Deadl
         cache.take(pipe, random_factors(pipe, call, getattr(cache, "rank", 0.125)))
     # the first generation compiles, chooses kernels and warms up; it is no part of what is timed
     started = now()
-    _generation(pipe, call, row.steps, 1 if row.single else None)
+    generation(pipe, call, row.steps, 1 if row.single else None)
     note(first_generation=now() - started, compiled=pipe.compiled, notes=pipe.notes, before=gpu_state())
     steps = step_seconds(pipe, call, row.steps, TWICE if row.single else None)
-    planned = _planned(pipe, row.steps)
-    told = {"seconds_per_step": steps, "kinds": planned, "peak_memory": peak_memory(), "after": gpu_state()}
+    kinds = planned(pipe, row.steps)
+    told = {"seconds_per_step": steps, "kinds": kinds, "peak_memory": peak_memory(), "after": gpu_state()}
     note(**told, compiled_when_warm=pipe.compiled, macs_ratio=pipe.passes.macs_ratio)
     if row.single:
-        note(
-            seconds=sum(steps.get(kind, 0.0) * count for kind, count in planned.items()), summed_from_single_steps=True
-        )
+        note(seconds=sum(steps.get(kind, 0.0) * count for kind, count in kinds.items()), summed_from_single_steps=True)
     else:
         _whole(pipe, call, row.steps, note, 1 if small else REPEATS)
-    note(kernels=top_kernels(lambda: _generation(pipe, call, row.steps, 1)))
+    note(kernels=top_kernels(lambda: generation(pipe, call, row.steps, 1)))
     if row.single:
         return
     floor = floors(pipe, lambda: generate(pipe, call, min(FLOOR_STEPS, row.steps)), top)
@@ -189,102 +184,6 @@ def _whole(pipe: Pipe, call: dict[str, Any], steps: int, note: Note, repeats: in
     while len(totals) < repeats and (not totals or now() - begun < SECONDS):
         totals.append(generate(pipe, call, steps))
         note(seconds=statistics.median(totals), seconds_each=totals)
-
-
-def _planned(pipe: Pipe, steps: int) -> dict[str, int]:
-    """How many steps of each kind a whole generation has."""
-    if pipe.policy is None:
-        return {"full": steps}
-    kinds = list(pipe.policy.plan(steps))
-    if "undecided" in kinds:
-        return dict(pipe.passes.steps)
-    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
-
-
-def roofline(linear_macs: int, attention_macs: int, top: Ceilings) -> dict[str, float]:
-    """Seconds of a step's products alone, in bf16 and in fp8 linears, at the rates that this device reaches."""
-    plain = top.products.get("bfloat16", top.products["float32"])
-    attention = 2 * attention_macs / plain
-    quick = top.products.get("float8_e4m3fn")
-    found = {"bf16": 2 * linear_macs / plain + attention}
-    return found | ({} if quick is None else {"fp8": 2 * linear_macs / quick + attention})
-
-
-def generate(pipe: Pipe, call: dict[str, Any], steps: int) -> float:
-    """Seconds of denoising in one generation."""
-    with torch.inference_mode():
-        pipe.pipeline(**call, num_inference_steps=steps)
-    return pipe.clock.ended - pipe.clock.first_pass
-
-
-class _Enough(Exception):
-    """Every kind of step has been seen."""
-
-
-def _generation(pipe: Pipe, call: dict[str, Any], steps: int, seen: int | None) -> None:
-    """A generation, or its beginning, until each kind of step was seen so often."""
-    kinds = set(_planned(pipe, steps)) if seen else set()
-
-    def tick(_done: int, _steps: int) -> None:
-        ran = list(pipe.passes.by_step.values())
-        if seen and all(ran.count(kind) >= seen for kind in kinds):
-            raise _Enough
-
-    pipe.clock.on_tick.append(tick)
-    try:
-        generate(pipe, call, steps)
-    except _Enough:
-        pass
-    finally:
-        pipe.clock.on_tick.remove(tick)
-
-
-def step_seconds(pipe: Pipe, call: dict[str, Any], steps: int, seen: int | None = None) -> dict[str, float]:
-    """The median seconds of each kind of step; the first pass of all begins the first.
-
-    Args:
-        seen: stop when each kind was seen so often; None makes a whole generation.
-    """
-    ticks = Ticks()
-
-    def begin() -> None:
-        if not ticks.marks:
-            ticks.mark()
-
-    pipe.passes.on_begin.append(begin)
-    pipe.clock.on_tick.insert(0, ticks.mark)
-    try:
-        _generation(pipe, call, steps, seen)
-    finally:
-        pipe.passes.on_begin.remove(begin)
-        pipe.clock.on_tick.remove(ticks.mark)
-    each: dict[str, list[float]] = {}
-    for kind, seconds in zip(pipe.passes.by_step.values(), ticks.seconds(), strict=False):
-        each.setdefault(kind, []).append(seconds)
-    return {kind: statistics.median(seconds) for kind, seconds in each.items()}
-
-
-def random_factors(
-    pipe: Pipe, call: Any, rank: int | float, run: Callable[[], Any] | None = None
-) -> dict[str, torch.Tensor]:
-    """Tensors of the sizes that calibration would find, of noise: they cost the same and correct nothing.
-
-    Args:
-        run: one generation, where it is not of `call`.
-    """
-    survey, linears = LinearSurvey(), find_linears(pipe)
-    with pipe.without_cache(), pipe.uncompiled(), seeing(linears, survey):
-        run() if run else generate(pipe, call, 1)
-    survey.finish()
-    where: dict[str, Any] = {"device": pipe.device, "dtype": next(iter(pipe.transformers.values())).dtype}
-    tensors = {}
-    for members in survey.groups():
-        sizes = [survey.shapes[name] for name in members]
-        ranks = [rank if isinstance(rank, int) else max(1, round(rank * min(size))) for size in sizes]
-        for name, (out, _), own in zip(members, sizes, ranks, strict=True):
-            tensors[f"{name}.up"] = 1e-3 * torch.randn(out, own, **where)
-        tensors["+".join(members) + ".down"] = 1e-3 * torch.randn(sum(ranks), sizes[0][1], **where)
-    return tensors
 
 
 def _peer(shape: Shape, row: Row, top: Ceilings, small: bool, deadline: Deadline, note: Note) -> None:

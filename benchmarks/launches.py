@@ -26,7 +26,7 @@ from ditstack.recipe.plan import forced
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 from fake_gpu import Counted, counting, move, moved
-from gpu import random_factors
+from gpu_timing import random_factors
 from results import write
 
 STEPS = 9

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-import gpu
+import gpu_timing
 import limits
 import scaling
 from ditstack.assembly.build import build
@@ -25,7 +25,7 @@ def stand(**stages: Any) -> tuple[Pipe, dict[str, Any]]:
 
 def test_a_floor_counts_every_product_once_and_a_forecast_reads_what_is_kept() -> None:
     pipe, call = stand(cache={"method": "svdcache", "interval": 4})
-    found = floors(pipe, lambda: gpu.generate(pipe, call, 4), TOP)
+    found = floors(pipe, lambda: gpu_timing.generate(pipe, call, 4), TOP)
     macs = {record.ran: record.cost.macs for record in pipe.passes.records}
     for kind, step in found.items():
         assert step.linears.macs + step.attention.macs == macs[kind]
@@ -40,7 +40,7 @@ def test_rounded_weights_move_less_and_rounded_activations_multiply_faster() -> 
     for scheme in (None, "int8", "int8dq"):
         stages = {"quantize": {"method": "torchao", "scheme": scheme}} if scheme else {}
         pipe, call = stand(**stages)
-        steps[scheme] = floors(pipe, lambda pipe=pipe, call=call: gpu.generate(pipe, call, 2), TOP)["full"]
+        steps[scheme] = floors(pipe, lambda pipe=pipe, call=call: gpu_timing.generate(pipe, call, 2), TOP)["full"]
     assert steps["int8"].linears.bytes < steps[None].linears.bytes
     assert steps["int8dq"].linears.seconds < 0.6 * steps["int8"].linears.seconds
 
