@@ -26,12 +26,15 @@ from ditstack.calibration.calibrate import provide_factors
 from ditstack.compat import hush, hush_loading
 from ditstack.factors import Factors
 from ditstack.maths import fidelity
+from ditstack.measure.controls import Controls
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
 from sampled import sampled
 from testbed import shapes
 
+TRIALS = 16
+"""Prompts of training on which the best control is chosen."""
 INTERVALS, RANKS = (2, 4), (0.125, 0.25)
 ROUNDED = {
     "int4": {"method": "torchao", "scheme": "int4"},
@@ -71,6 +74,7 @@ class Bench:
         self.reference = self.pictures(plain)
         self.uncached = plain.pipe.passes.macs
         self._plain: dict[str, Factors] = {}
+        self.controls = Controls(self.recipe({}), shapes.seen_prompts(TRIALS, 5))
 
     def recipe(self, cache: Row, quantize: Row | None = None, steps: int = 0) -> Recipe:
         data = dict(self.base)
@@ -105,6 +109,13 @@ class Bench:
 
     def row(self, group: str, name: str) -> Row | None:
         return next((row for row in self.rows if (row["group"], row["name"]) == (group, name)), None)
+
+    def best_control(self, group: str, label: str, evaluations: int) -> str:
+        """The name of the row of the best control, which is chosen on other prompts where it is not there yet."""
+        start = f"{label}: best control, {evaluations} evaluations, "
+        names = (row["name"] for row in self.rows if row["group"] == group)
+        known = next((name for name in names if name.startswith(start)), None)
+        return known or start + self.controls.best(evaluations).title
 
     def measure(self, case: Case) -> None:
         """One row: fidelity to the reference, MACs, and the paired gain over another row."""
@@ -180,12 +191,10 @@ def factors(bench: Bench, interval: int, group: str) -> Iterator[Case]:
         yield Case(group, f"{label}: rrr, allocated", lambda fields=fields: bench.stack(fields), f"{label}: rrr")
         # a whole number of steps, with at least the MACs
         same = math.ceil(bench.steps * ours["macs_of_uncached"])
-        yield Case(
-            group,
-            f"{label}: control, {same} full steps",
-            lambda same=same: bench.stack({}, steps=same),
-            f"{label}: rrr",
-        )
+        steps = f"{label}: control, {same} full steps"
+        yield Case(group, steps, lambda same=same: bench.stack({}, steps=same), f"{label}: rrr")
+        best = bench.best_control(group, label, same)
+        yield Case(group, best, lambda same=same: load(bench.controls.best(same).recipe), f"{label}: rrr")
 
 
 def rounded(bench: Bench, scheme: str, interval: int, group: str) -> Iterator[Case]:

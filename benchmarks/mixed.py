@@ -1,4 +1,4 @@
-"""Mixed schedules on the embedded model at a quarter of the MACs, beside pure ICC, pure SVD-Cache and the control.
+"""Mixed schedules on the embedded model at a quarter of the MACs, beside pure ICC, pure SVD-Cache and the controls.
 
     python benchmarks/mixed.py [--prompts 64] [--resume benchmarks/results/.../mixed.json]
 
@@ -20,6 +20,7 @@ import torch
 from ditstack.compat import hush, hush_loading
 from ditstack.maths import fidelity
 from ditstack.maths.schedule import even, graded
+from ditstack.measure.controls import Controls, controls
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from results import kept_rows, write
@@ -27,6 +28,8 @@ from sampled import sampled
 from testbed import shapes
 
 STEPS, FULL = 28, 7
+TRIALS = 16
+"""Prompts of training on which the best control is chosen."""
 BEST = "tiny-none-native-mixed"
 CALIBRATED = "FSCFSCSFSSCSFSSCSSSFSSSSSFSS"
 """The best that a search met with calibrated steps in it: one full step fewer pays for them."""
@@ -42,9 +45,11 @@ class Bench:
         self.base = base.with_("benchmark", calibration=shapes.seen_prompts(wanted.calibration, 3))
         self.rows: list[Row] = kept_rows(wanted.resume)
         self.reference = self.pictures(self.stack({}))
+        self.controls = Controls(base, shapes.seen_prompts(TRIALS, 5))
 
     def stack(self, changes: Row) -> Stack:
-        recipe = self.base.with_(sampler={"steps": changes.get("steps", STEPS)})
+        sampler = changes.get("sampler", {"steps": changes.get("steps", STEPS)})
+        recipe = self.base.with_(sampler=sampler)
         if "cache" in changes:
             file = Path(tempfile.mkdtemp()) / "factors.safetensors"
             recipe = recipe.with_(cache={"calibrate": "auto", "factors": str(file), **changes["cache"]})
@@ -58,6 +63,9 @@ class Bench:
         stack = self.stack(changes)
         psnr = fidelity.psnr(self.pictures(stack), self.reference)
         ratio = stack.report().macs_ratio * changes.get("steps", STEPS) / STEPS
+        if "sampler" in changes:  # a control
+            changes = {"steps": FULL, "chosen": name == self.controls.best(FULL).title}
+            ratio = FULL / STEPS
         row = {"group": group, "name": name, "macs_ratio": ratio, "steps": stack.pipe.passes.steps, **changes}
         self.rows.append({**row, "psnr": fidelity.bootstrap(psnr), "psnr_each": psnr})
         print(f"{group:12s} {name:48s} {self.rows[-1]['psnr'][0]:6.2f} dB  {100 * ratio:.1f} % of the MACs", flush=True)
@@ -72,6 +80,8 @@ def main() -> None:
     hush()
     hush_loading()
     bench = Bench(wanted)
+    asked = {(group, name) for group, name, _ in rows()}
+    bench.rows = [row for row in bench.rows if (row["group"], row["name"]) in asked]
     for group, name, changes in rows():
         known = next((row for row in bench.rows if (row["group"], row["name"]) == (group, name)), None)
         if known is None or known.get("cache") != changes.get("cache"):
@@ -85,7 +95,8 @@ def main() -> None:
 
 def rows() -> Iterator[tuple[str, str, Row]]:
     """Every row: its group, its name, and what it changes of the embedded model's recipe."""
-    yield "control", f"{FULL} Euler steps", {"steps": FULL}
+    for control in controls(Recipe.read("tiny", [f"sampler.steps={STEPS}"]), FULL, flow=True):
+        yield "control", control.title, {"sampler": control.recipe.resolved()["sampler"]}
     svd: Row = {"method": "svdcache"}
     spread = {"even": list(even(STEPS, FULL)), "graded": list(graded(STEPS, FULL))}
     for name, full in spread.items():

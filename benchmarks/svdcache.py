@@ -1,11 +1,13 @@
 """SVD-Cache on the embedded model: every predictor and schedule beside every control, to two references.
 
-    python benchmarks/svdcache.py [--prompts 64] [--steps 50] [--full 12 9 7] [--read] [--later]
+    python benchmarks/svdcache.py [--prompts 64] [--steps 50] [--full 12 9 7] [--read | --solvers] [--later]
 
 Pictures are compared with the uncached run of the same prompts and seeds, and with the converged one (see sampled.py).
 Calibration uses other prompts. Each row is added to benchmarks/results/<machine>_<date>/svdcache.json at once. With
 --read, what equation 11 of the paper may mean: both readings of its moving average, a basis from the first step of each
-picture or from calibration, one site for the whole trunk or one for every branch; into svdcache_read.json.
+picture or from calibration, one site for the whole trunk or one for every branch; into svdcache_read.json. With
+--solvers, the default cache over several solvers at several numbers of steps, beside the same solvers without a cache;
+into svdcache_solvers.json.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from ditstack.compat import hush, hush_loading
 from ditstack.maths.schedule import even, graded, paper
 from ditstack.measure.controls import controls
+from ditstack.pipeline import samplers
 from ditstack.recipe.recipe import Recipe
 from ditstack_adapters.model.embedded import shapes
 from results import add_row, place_of
@@ -28,6 +31,8 @@ from sampled import References, painted
 
 TRIALS = 16
 """Prompts of training on which the best control is chosen."""
+UNDER, UNDER_STEPS = ("euler", "dpm", "unipc"), (16, 20, 28, 50)
+"""Solvers and their steps that the cache is set over."""
 Case = tuple[str, str, Recipe]
 """A name, its kind ("control", "ours" or "paper"), and what is run."""
 
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--full", type=int, nargs="+", default=[12, 9, 7])
     parser.add_argument("--read", action="store_true", help="measure the readings of the paper")
+    parser.add_argument("--solvers", action="store_true", help="measure the default over other solvers")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these words")
     parser.add_argument("--later", action="store_true", help="do without the converged pictures while they are made")
     parser.add_argument("--again", action="store_true", help="take the figures of kept pictures again")
@@ -48,12 +54,14 @@ def main() -> None:
     references = References.of(base, shapes.unseen_prompts(wanted.prompts, 7), later=wanted.later)
     seen = References.of(base, shapes.seen_prompts(TRIALS, 5), 500, later=True)
     told = {"prompts": wanted.prompts, "steps": wanted.steps, "resolved": base}
-    title = "svdcache_read" if wanted.read else "svdcache"
+    title, rows = ("svdcache_read", readings) if wanted.read else ("svdcache", cases)
+    if wanted.solvers:
+        title, rows = "svdcache_solvers", over_solvers
     for count in wanted.full:
-        for name, kind, recipe in (readings if wanted.read else cases)(base, count):
+        for name, kind, recipe in rows(base, count):
             if any(word in name for word in wanted.only) and (wanted.again or (name, count) not in _there(title)):
                 row = {"name": name, "kind": kind, "full": count, **measure(recipe, references)}
-                if kind == "control":
+                if kind == "control" and not wanted.solvers:
                     row["psnr_on_seen"] = statistics.fmean(seen.figures(painted(recipe, seen).images)["psnr_each"])
                 add_row(title, told, row, ("name", "full"))
                 print(f"{count:3d} {name:60s} {statistics.fmean(row['psnr_each']):6.2f} dB", flush=True)
@@ -107,6 +115,19 @@ def readings(base: dict[str, Any], count: int) -> Iterator[Case]:
             for where, more in bases.items():
                 recipe = stacked(base, {**subspace, **fields, **more, "granularity": granularity})
                 yield f"{titles[reading]}; {where}; {site}", "paper", recipe
+
+
+def over_solvers(base: dict[str, Any], count: int) -> Iterator[Case]:
+    """The default cache over other solvers; at a count that no cache takes, the solvers alone with so many steps."""
+    for word in UNDER:
+        title = next(one.title for one in samplers.SOLVERS if one.word == word)
+        if count in UNDER_STEPS:
+            sampler = samplers.named(base["sampler"], f"{word}-{count}")
+            yield title, "control", Recipe.parse({**base, "sampler": sampler}, "control")
+        for steps in UNDER_STEPS if count < min(UNDER_STEPS) else ():
+            under = {**base, "sampler": samplers.named(base["sampler"], f"{word}-{steps}")}
+            cache = {"schedule": list(graded(steps, count))}
+            yield f"svdcache over {title}, {steps} steps", "ours", stacked(under, cache)
 
 
 def papers(steps: int, count: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from ditstack import load
+from ditstack.matrix.survey import GATE
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.layers import shelf, shelf_names
 from ditstack.recipe.plan import plan
@@ -57,6 +58,13 @@ def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str) -> None:
     made = stack.sample(SAID[:1])
     assert made.images.shape == (1, 3, 64, 64)
     assert sum(made.steps.values()) == steps
+
+
+def test_the_shelfs_gates_and_the_matrixs_name_the_low_end() -> None:
+    gates = [GATE, *(Recipe.read(name).quality for name in shelf_names())]
+    named = [gate.limits() for gate in gates if gate.limits()]
+    assert len(named) >= 2
+    assert all("psnr_p5_min" in one for one in named), "a mean of dB hides broken pictures"
 
 
 def test_the_full_few_step_stack_acts_at_every_stage() -> None:

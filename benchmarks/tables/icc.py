@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ditstack.maths.fidelity import paired
 from lines import head, line, signed
 from results import latest
 
@@ -15,6 +16,26 @@ WHOLE = "compensated, ICC refitted"
 def icc_factors() -> str:
     """PSNR and MACs of every kind of factors, with the paired gain over the row that each is compared with."""
     return _groups("PSNR of the factors", lambda group: group.startswith("N="))
+
+
+def icc_controls() -> str:
+    """The best factors of each interval and rank beside the best control of their work, and who is surely ahead."""
+    rows = [row for row in latest("icc")["rows"] if row["group"].startswith("N=")]
+    lines = head(["", "best factors", "best control", "factors over the control"])
+    for group, rank in dict.fromkeys(
+        (row["group"], row["name"].partition(":")[0]) for row in rows if ":" in row["name"]
+    ):
+        here = [row for row in rows if row["group"] == group and row["name"].startswith(f"{rank}:")]
+        controls = [row for row in here if "control" in row["name"]]
+        factors = max((row for row in here if row not in controls), key=lambda row: row["psnr"][0])
+        control = max(controls, key=lambda row: row["psnr"][0])
+        over = paired(factors["psnr_each"], control["psnr_each"])
+        names = [row["name"].removeprefix(f"{rank}: ") for row in (factors, control)]
+        each = [f"{name}: {row['psnr'][0]:.1f}" for name, row in zip(names, (factors, control), strict=True)]
+        lines.append(line([f"{group}, {rank}", *each, signed(over)]))
+    return "\n".join(
+        [*lines, "", "Controls take at least the work of `rrr` at that rank; the best of all rows that there are."]
+    )
 
 
 def icc_short() -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ditstack.maths.fidelity import paired
 from lines import head, line, signed
+from peers_rows import UNCACHED, told
 from results import latest
 
 Row = dict[str, Any]
@@ -17,15 +18,18 @@ def mixed() -> str:
     data = latest("mixed")
     rows = {(row["group"], row["name"]): row for row in data["rows"]}
     best = rows["mixed", "searched"]
-    lines = head(["", "PSNR", "MACs", "the searched mixed schedule beside it"])
+    lines = head(["", "PSNR: mean / 5 %", "MACs", "the searched mixed schedule beside it"])
     for wanted in AT_BUDGET:
         for (group, name), row in rows.items():
             if group == wanted:
                 gain = "" if row is best else _gain(best, row)
-                lines.append(line([f"{group}: {name}", f"{row['psnr'][0]:.1f}", _macs(row), gain]))
+                title = f"**{group}: {name}**" if row.get("chosen") else f"{group}: {name}"
+                figures = f"{row['psnr'][0]:.1f} / {told(row, UNCACHED, '5th percentile'):.1f}"
+                lines.append(line([title, figures, _macs(row), gain]))
     where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
     schedules = [f"{row['name']}: `{row['cache']['schedule']}`" for row in rows.values() if row["group"] == "mixed"]
-    return "\n".join([*lines, "", f"PSNR in dB to the uncached pictures ({where}). {'; '.join(schedules)}."])
+    note = f"PSNR in dB to the uncached pictures ({where}); in bold the control that was best on other prompts."
+    return "\n".join([*lines, "", f"{note} {'; '.join(schedules)}."])
 
 
 def mixed_parts() -> str:

@@ -101,12 +101,27 @@ def peers_speed() -> str:
             out.append(line([name, f"{row['seconds']:.3f}", ratio, f"{ran:g}"]))
         middle, low, high = one["ours_over_full_share"]
         share = f"Ours takes {middle:.3f} ({low:.3f} to {high:.3f}) x (full steps / steps) of the time without a cache."
-        out += ["", share, ""]
+        out += ["", share, "", *_by_depth(model, one)]
     rounds = ", ".join(f"{one['rounds']} ({MODELS[name]})" for name, one in data["models"].items())
     note = f"Medians over interleaved rounds, {rounds}, on {data['machine']}, with 95 % intervals over rounds."
     return "\n".join([*out, note])
 
 
+def _by_depth(model: str, one: dict[str, Any]) -> list[str]:
+    """What cache-dit's mask, which runs its first block on every step, costs by depth; reckoned for FLUX's."""
+    rows, steps, full = one["rows"], one["steps"], one["full"]
+    whole, theirs = rows["no cache"]["seconds"], rows["cache-dit DBCache"]["seconds"]
+    skipped = (theirs * steps / whole - full) / (steps - full)
+    deep = (full + (steps - full) * skipped * BLOCKS[model] / DEEP) / steps * whole
+    return [
+        f"cache-dit's static mask runs one block of {BLOCKS[model]} on every step here: its skipped step takes "
+        f"{100 * skipped:.0f} % of a full one. Of FLUX's {DEEP} blocks it would take {BLOCKS[model]} / {DEEP} of that, "
+        f"and ours / theirs be {rows['svdcache']['seconds'] / deep:.2f} (reckoned, not measured).",
+        "",
+    ]
+
+
+BLOCKS, DEEP = {"tiny": 9, "flux": 12}, 57
 MODELS = {"tiny": "embedded model", "flux": "12-block FLUX, width 768, 1100 tokens"}
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from lines import head, line, signed
 from peers_rows import CONVERGED, UNCACHED, Row, gain, told
-from results import latest
+from results import latest, newest
 
 DEFAULT = "graded: order 1 in steps (default)"
+ALONE = "no cache, "
+RECIPE = "average, .1 on the old value; basis from calibration; every branch of every block"
 COMPARED = (
     "graded: fitted gains",
     "graded: fitted gains, rank 16",
@@ -45,10 +47,79 @@ def svdcache_read() -> str:
     rows, counts = _rows(data), _counts(data)
     lines = head(["", *(f"{count} full, to {word}" for count in counts for word in ("uncached", "converged"))])
     for name in dict.fromkeys(name for name, _ in rows):
-        cells = [_figures(rows[name, count], to) for count in counts for to in (UNCACHED, CONVERGED)]
-        lines.append(line([name, *cells]))
+        found = [(rows.get((name, count)), to) for count in counts for to in (UNCACHED, CONVERGED)]
+        cells = [_figures(row, to) if row else "" for row, to in found]
+        lines.append(line([f"**{name}**" if name == RECIPE else name, *cells]))
     where = f"{data['prompts']} unseen prompts, {data['steps']} steps, {data['machine']}"
-    return "\n".join([*lines, "", f"PSNR in dB: mean / 5th percentile ({where})."])
+    note = "In bold what the recipe `tiny-none-native-svdcache-paper` is."
+    return "\n".join(
+        [*lines, "", f"PSNR in dB: mean / 5th percentile ({where}). {note}", "", _best_reading(rows, counts)]
+    )
+
+
+def _best_reading(rows: dict[tuple[str, int], Row], counts: list[int]) -> str:
+    """Of the readings that are the paper's average, the best at each count, and where the recipe is another."""
+    said = []
+    for count in counts:
+        found = {name: row for (name, at), row in rows.items() if at == count and name.startswith("average")}
+        best = max(found, key=lambda name: told(found[name], UNCACHED, "mean") or 0.0)
+        if best == RECIPE:
+            said.append(f"the recipe at {count} full steps")
+        else:
+            over = gain(found[best], found[RECIPE], UNCACHED, "mean")
+            said.append(f"{best} at {count} ({signed(over)} over the recipe)" if over else f"{best} at {count}")
+    return f"The best reading as an average, by its mean to the uncached pictures: {'; '.join(said)}."
+
+
+def svdcache_solvers() -> str:
+    """The default cache over several solvers and numbers of steps, beside the same solvers without a cache."""
+    data = newest("svdcache_solvers")
+    if data is None:
+        return "Not measured yet; `python benchmarks/svdcache.py --solvers` writes these figures."
+    rows, plain = _rows(data), _rows(latest("svdcache"))
+    counts = [
+        count for count in _counts(data) if any(at == count and row["kind"] == "ours" for (_, at), row in rows.items())
+    ]
+    solvers = list(dict.fromkeys(name for (name, _), row in rows.items() if row["kind"] == "control"))
+    few = {(f"{ALONE}{title}", n): plain[f"control: {title}", n] for title in solvers for n in counts}
+    more = _without(rows, solvers)
+    rows |= few  # the solvers with so few steps are the controls of the table of every predictor
+    titles = [f"{count} evaluations, to {word}" for count in counts for word in ("uncached", "converged")]
+    lines = head(["", *titles])
+    shown = [(name, at) for name, at in rows if at in counts]
+    for name in sorted({name for name, _ in shown}, key=lambda name: (not name.startswith(ALONE), name)):
+        found = [(rows.get((name, count)), to) for count in counts for to in (UNCACHED, CONVERGED)]
+        lines.append(line([name, *(_figures(row, to) if row else "" for row, to in found)]))
+    where = f"{data['prompts']} unseen prompts, {data['machine']}"
+    note = f"PSNR in dB: mean / 5th percentile ({where}). Uncached: {data['steps']} Euler steps; converged: 400."
+    return "\n".join([*lines, "", note, "", *more, "", *_best_buys(rows, counts)])
+
+
+def _without(rows: dict[tuple[str, int], Row], solvers: list[str]) -> list[str]:
+    """The solvers without a cache at more evaluations."""
+    more = sorted({at for (name, at) in rows if name in solvers})
+    lines = head(["no cache, to uncached; to converged", *(f"{count} evaluations" for count in more)])
+    for title in solvers:
+        found = [rows.get((title, count)) for count in more]
+        each = ["; ".join(_figures(row, to) for to in (UNCACHED, CONVERGED)) if row else "" for row in found]
+        lines.append(line([title, *each]))
+    return lines
+
+
+def _best_buys(rows: dict[tuple[str, int], Row], counts: list[int]) -> list[str]:
+    """At each number of evaluations the best of all rows, and the best solver alone beside it."""
+    lines = []
+    for count in counts:
+        for to, word in ((UNCACHED, "uncached"), (CONVERGED, "converged")):
+            here = {name: row for (name, at), row in rows.items() if at == count and to in row}
+            for statistic in ("mean", "5th percentile"):
+                best = max(here, key=lambda name: told(here[name], to, statistic) or 0.0)
+                alone = [name for name in here if name.startswith(ALONE)]
+                other = max(alone, key=lambda name: told(here[name], to, statistic) or 0.0)
+                over = gain(here[best], here[other], to, statistic)
+                beside = f", {signed(over)} over {other}" if over and best != other else ""
+                lines.append(f"- {count} evaluations, {statistic} to {word}: {best}{beside}")
+    return ["The best of all rows, and what it gains over the best solver alone:", "", *lines]
 
 
 def svdcache_paired() -> str:

@@ -42,7 +42,7 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         Incompatible: before any weight is loaded.
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
-    check(recipe, pipeline)
+    check_stack(recipe, pipeline)
     if pipeline is None:
         return _load(recipe)
     return _put_up(recipe, pipeline)
@@ -57,8 +57,9 @@ def _load(recipe: Recipe) -> Pipe:
     model.check_source()
     if tight := check_room(recipe):
         LOG.warning(tight)
-    loaded = model.load(wait="quantize" in recipe.adapters)
-    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if model.waits else None)
+    waits = model.waits and "quantize" in recipe.adapters
+    loaded = model.load(wait=waits)
+    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if waits else None)
     pipe.notes += [tight] if tight else []
     return pipe
 
@@ -71,9 +72,9 @@ def unchanged(recipe: Recipe, pipeline: Any) -> Iterator[None]:
         yield
 
 
-def check(recipe: Recipe, pipeline: Any = None) -> None:
+def check_stack(recipe: Recipe, pipeline: Any = None) -> None:
     """Refuse what can be known to fail before any weight is loaded, rounded or copied."""
-    plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
+    plan.check_plan(recipe, None if pipeline is None else str(execution_device(pipeline)))
     check_scheduler(recipe.sampler)
     for _, adapter in recipe.stages():
         adapter.inspect()
@@ -171,7 +172,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
     elif stage == "quantize":
-        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 

@@ -37,6 +37,8 @@ def named_class(name: str) -> type:
     if not inspect.isclass(kind) or not issubclass(kind, SchedulerMixin):
         known = [one for one in dir(diffusers) if one.endswith("Scheduler")]
         raise BadPipeline(f"sampler.scheduler: diffusers has no scheduler {name!r}; {suggest(name, known)}")
+    if lacking := [one for one in ("from_config", "set_timesteps", "step") if not hasattr(kind, one)]:
+        raise BadPipeline(f"sampler.scheduler: {name} cannot sample: it has no {', '.join(lacking)}; name another")
     return kind
 
 
@@ -57,7 +59,7 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
     try:
         made = solver(kind, pipeline.scheduler, own, sampler.grid)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be made of {own}: {error}") from error
+        raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be built from {own}: {error}") from error
     made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})
     return made
 

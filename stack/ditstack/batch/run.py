@@ -86,7 +86,7 @@ class Job:
         Raises:
             DitstackError: before anything is loaded, where that can be known.
         """
-        plan.check(self.spec.recipe)
+        plan.check_plan(self.spec.recipe)
         require_lightning()
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 
@@ -106,7 +106,7 @@ class Job:
             trainer.predict(module, data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
-            raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
+            raise Unfinished("stopped at once; finished pictures are kept, and the same command resumes") from None
         except DitstackError:
             raise
         except Exception:

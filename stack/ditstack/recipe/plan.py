@@ -47,7 +47,7 @@ def plan(recipe: Recipe, device: str | None = None) -> list[Step]:
     return [replace(step, reasons=(*step.reasons, *_lacks_later(step, facts, device))) for step in steps]
 
 
-def check(recipe: Recipe, device: str | None = None) -> None:
+def check_plan(recipe: Recipe, device: str | None = None) -> None:
     """Refuse a stack that cannot stand.
 
     Args:
@@ -85,8 +85,8 @@ def _lacks_later(step: Step, last: frozenset[Capability], device: str) -> list[s
 
 
 def _lacks(stage: str, method: str, fact: Capability, taken_by: dict[Capability, str]) -> str:
-    why = f" ({taken_by[fact]} took it away)" if fact in taken_by else ""
-    return f"{stage} {method} needs that {fact.sentence}{why}"
+    why = f"; {taken_by[fact]} rules that out" if fact in taken_by else ""
+    return f"{stage} {method} requires that {fact.sentence}{why}"
 
 
 def _not_installed(stage: str, method: str, adapter: Adapter, name: str) -> str:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from ditstack.assembly.sample import Pictures
+from ditstack.cli.app import app
 from ditstack.errors import RecipeError
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
@@ -177,3 +179,21 @@ def test_a_gate_is_judged_by_the_low_end_and_not_by_the_mean(monkeypatch: pytest
     assert len(spanning) >= 3
     assert not any(run.fits for run in spanning.values())
     assert all("by the low end missed by" in str(run) for run in spanning.values())
+
+
+def test_tune_takes_any_gate_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Recipe] = []
+    monkeypatch.setattr("ditstack.cli.commands.tune._tune", lambda base, *_: asked.append(base))
+    words = [
+        "--psnr-p5-min",
+        "30",
+        "--gate",
+        "relative_l2_max=0.1",
+        "--prompts",
+        "2",
+        "--out",
+        str(tmp_path / "t.yaml"),
+    ]
+    said = CliRunner().invoke(app, ["tune", "--model", "tiny", *words])
+    assert said.exit_code == 0, said.output
+    assert asked[0].quality.limits() == {"psnr_p5_min": 30.0, "relative_l2_max": 0.1}

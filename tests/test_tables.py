@@ -1,0 +1,59 @@
+"""Tables of the pages: what they say is computed over every row, those without a cache too."""
+
+from typing import Any
+
+import pytest
+
+from tables import icc, svdcache
+
+
+def row(name: str, full: int, psnr: float, kind: str = "ours") -> dict[str, Any]:
+    each = [psnr - 1, psnr, psnr + 1]
+    return {"name": name, "full": full, "kind": kind, "psnr_each": each, "converged_each": each, "psnr_on_seen": psnr}
+
+
+def shown(table: Any, monkeypatch: pytest.MonkeyPatch, **rows: list[dict[str, Any]]) -> str:
+    def latest(case: str) -> dict[str, Any]:
+        return {"rows": rows[case], "prompts": 3, "steps": 50, "machine": "here", "calibration": 1}
+
+    for module in (svdcache, icc):
+        monkeypatch.setattr(module, "latest", latest)
+    monkeypatch.setattr(svdcache, "newest", latest)
+    return table()
+
+
+def test_a_solver_alone_that_is_the_better_buy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [row(f"control: {one}", 7, psnr, "control") for one, psnr in (("Euler", 30.0), ("UniPC", 42.0))]
+    over = [row(f"svdcache over {one}, 28 steps", 7, 40.0) for one in ("Euler", "UniPC")]
+    more = [row(one, 28, 50.0, "control") for one in ("Euler", "UniPC")]
+    text = shown(svdcache.svdcache_solvers, monkeypatch, svdcache=plain, svdcache_solvers=[*over, *more])
+    assert "| no cache, UniPC | 42.0 / 41.1 | 42.0 / 41.1 |" in text
+    assert "| UniPC | 50.0 / 49.1; 50.0 / 49.1 |" in text
+    assert "- 7 evaluations, mean to uncached: no cache, UniPC\n" in text
+    plain[1] = row("control: UniPC", 7, 39.0, "control")
+    text = shown(svdcache.svdcache_solvers, monkeypatch, svdcache=plain, svdcache_solvers=[*over, *more])
+    assert "svdcache over Euler, 28 steps, +1.00 (+1.00 to +1.00) over no cache, UniPC" in text
+
+
+def test_the_papers_recipe_is_set_beside_the_other_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [row("average, .9 on the old value", 12, 20.0), row("first order", 12, 45.0)]
+    text = shown(svdcache.svdcache_read, monkeypatch, svdcache_read=[row(svdcache.RECIPE, 12, 38.0), *others])
+    assert text.endswith("by its mean to the uncached pictures: the recipe at 12 full steps.")
+    assert f"| **{svdcache.RECIPE}** |" in text
+    others[0] = row("average, .9 on the old value", 12, 39.0)
+    text = shown(svdcache.svdcache_read, monkeypatch, svdcache_read=[row(svdcache.RECIPE, 12, 38.0), *others])
+    assert "average, .9 on the old value at 12 (+1.00 (+1.00 to +1.00) over the recipe)" in text
+
+
+def test_factors_stand_beside_the_best_of_all_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fitted(name: str, psnr: float) -> dict[str, Any]:
+        return {"group": "N=2", "name": f"D/8: {name}", "psnr": [psnr, 0.0, 0.0], "psnr_each": [psnr, psnr + 1]}
+
+    rows = [
+        fitted("svd", 40.0),
+        fitted("rrr", 43.0),
+        fitted("control, 19 full steps", 41.0),
+        fitted("best control, 19 evaluations, UniPC, order 2", 45.0),
+    ]
+    text = shown(icc.icc_controls, monkeypatch, icc=rows)
+    assert "| N=2, D/8 | rrr: 43.0 | best control, 19 evaluations, UniPC, order 2: 45.0 | -2.00" in text
