@@ -210,7 +210,7 @@ class Replay:
             for module, args, kwargs in self.calls:
                 for _ in range(draws):
                     given, named = _copied((args, kwargs))
-                    masks = {name: one for name, one in named.items() if "mask" in name}  # some are summed as integers
+                    masks = {name: one for name, one in named.items() if name.endswith("_mask")}  # some are summed as integers
                     out = module(
                         *_wanting_gradient(given), **_wanting_gradient({**named, **dict.fromkeys(masks)}) | masks
                     )
