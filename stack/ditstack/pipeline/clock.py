@@ -167,7 +167,7 @@ class Clock:
         self._passed = True
         seen = self._passes[id(transformer)] = self._passes.get(id(transformer), -1) + 1
         name = getattr(context, "name", context)
-        self.branch = (id(transformer), seen if name is None else name, (rows, sizes))
+        self.branch = ((id(transformer), sizes), seen if name is None else name, rows)
 
     def _supposed_start(self) -> int:
         """Where the generation starts, before the scheduler's first step tells it: img2img skips the first timesteps.
