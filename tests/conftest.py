@@ -34,3 +34,11 @@ def short_prompts() -> Iterator[None]:
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own factors."""
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def roomy() -> Iterator[None]:
+    """Tests put tiny pipelines in place of large models: how much memory the machine has decides none of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ditstack.recipe.memory.room.room_here", lambda recipe: 2**40)
+        yield

@@ -30,4 +30,4 @@ def test_wrong_counters_are_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     plain.attentions += 1
     assert "wanted 4 in each of 6 full passes" in cell(plain, "none", "int8qk", "none")
     monkeypatch.setitem(QUANTIZE, "int8", {"method": "torchao", "scheme": "fp8dq"})
-    assert cell(plain, "int8", "native", "none").startswith("refused: quantize torchao needs that")
+    assert cell(plain, "int8", "native", "none").startswith("refused: quantize torchao requires that")

@@ -5,7 +5,7 @@ DitstackError
 ├── Incompatible     the stages cannot stand on one another, or on this machine; all reasons at once
 ├── StaleFactors     low-rank factors were fitted to something other than what runs now
 ├── BadFile          a file or folder of the user's is missing, torn, unreadable or cannot be written
-├── Unfinished       a batch ended before its end; what is finished is kept, and the same command goes on
+├── Unfinished       a batch ended before its end; what is finished is kept, and the same command resumes
 └── BadPipeline      a pipeline cannot be loaded, or is built in a way that a stage cannot work on
 """
 

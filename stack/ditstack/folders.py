@@ -21,8 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ditstack.errors import BadFile, Unfinished
-from ditstack.files import expand, free_folder, is_there, why
-from ditstack.marks import MARK, Mark, checksum
+from ditstack.files import expand, free_folder, is_there, why, write_atomically
+from ditstack.marks import MARK, Mark, checksum, require_own_file
 
 LOCK = ".ditstack.lock"
 
@@ -135,6 +135,59 @@ def folder_atomically(path: Path, overwrite: bool = False, kind: str = "run") ->
             _appear(work, folder, kind)
         except OSError as error:
             raise BadFile(f"{path} cannot be written: {why(error)}") from error
+
+
+def rewrite_own(path: Path, name: str, data: bytes) -> None:
+    """Write a file of a folder that `folder_atomically` made once more; one that others changed meanwhile stays.
+
+    Raises:
+        BadFile: it was changed, or cannot be written.
+    """
+    folder = place(path)
+    mark = Mark.read(folder)
+    if mark is None or not mark.owns(folder, name):
+        raise BadFile(f"{folder / name} was changed by somebody else meanwhile, and is left alone")
+    try:
+        mark.rewrite(folder, name, data)
+    except OSError as error:
+        raise BadFile(f"{path} cannot be written: {why(error)}") from error
+
+
+@contextmanager
+def own_file(
+    path: Path, ours: Callable[[Path], bool] = lambda path: False, more: str = ""
+) -> Iterator[Callable[[bytes], None]]:
+    """A file of one command, which the block writes with what it is given; nobody else writes it meanwhile.
+
+    Args:
+        ours: tells of a plain file whether we wrote it.
+        more: what else the user can do, such as ", or add --overwrite".
+
+    Raises:
+        BadFile: before the block, the file is not ours; in `write`, what was made had to go to another file.
+        Unfinished: another process makes it.
+    """
+    path = expand(path)
+    require_own_file(path, ours, more)
+    lock = path.with_name(f".{path.name[:100]}{MARK}-lock")
+    _make(path.parent, path)
+
+    def write(data: bytes) -> None:
+        try:
+            require_own_file(path, ours)
+        except BadFile:
+            other = free_folder(path.with_name(f"{path.stem}-2{path.suffix}"))
+            write_atomically(other, data)
+            raise BadFile(
+                f"{path} was written by somebody else meanwhile, which is left alone; what was made is in {other}"
+            ) from None
+        write_atomically(path, data)
+
+    with _locked(lock, path):
+        try:
+            yield write
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

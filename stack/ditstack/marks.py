@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ditstack.errors import BadFile
 from ditstack.files import expand, is_there, read_text, write_atomically
@@ -35,6 +36,14 @@ class Mark:
     def write(self, folder: Path) -> None:
         data = {"ditstack": self.kind, "files": self.files}
         write_atomically(folder / MARK, (json.dumps(data, indent=1) + "\n").encode())
+
+    def rewrite(self, folder: Path, name: str, data: bytes) -> None:
+        """Write a file of ours once more; it is known as ours before, while and after it is replaced."""
+        new = hashlib.sha256(data).hexdigest()
+        Mark(self.kind, {**self.files, name: [*self.files.get(name, []), new]}).write(folder)
+        write_atomically(folder / name, data)
+        self.files[name] = [new]
+        self.write(folder)
 
     def owns(self, folder: Path, name: str) -> bool:
         """Whether a file is as we wrote it."""
@@ -87,3 +96,20 @@ def is_signed(path: Path) -> bool:
 
 def _signature(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def signed_json(data: dict[str, Any]) -> str:
+    """The same of a JSON object, whose `$comment` tells it."""
+    comment = f"written by ditstack, {_signature(json.dumps(data))}; a changed file is never replaced"
+    return json.dumps({"$comment": comment, **data}, indent=2) + "\n"
+
+
+def is_signed_json(path: Path) -> bool:
+    """Whether a file is as `signed_json` made it."""
+    try:
+        text = read_text(path)
+        data = json.loads(text)
+        data.pop("$comment")
+        return text == signed_json(data)
+    except (BadFile, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return False

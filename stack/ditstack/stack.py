@@ -91,16 +91,16 @@ class Stack:
 
     def _follow_weights(self) -> None:
         note = (
-            "the weights are others than when the stack was put up: a LoRA was loaded, fused or set, or they were cast"
+            "the weights have changed since the stack was applied: a LoRA was loaded, fused or set, or they were cast"
         )
         if self.factors is not None and not all(
             getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
         ):
-            raise StaleFactors(f"{note}; the factors belong to those before; call `apply` again")
+            raise StaleFactors(f"{note}; the factors were fitted to the former ones; call `apply` again")
         self._weights = ""
         self.pipe.passes.recount()
         if self.factors is not None:
-            note += "; the factors were fitted anew"
+            note += "; the factors were refitted"
             self._refitting = True
             try:
                 self.factors = provide_factors(self.recipe, self.pipe).factors
@@ -292,6 +292,6 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, do
     built = time.perf_counter()
     provided = provide_factors(recipe, pipe, tell, bar)
     calibrated = time.perf_counter()
-    LOG.info("%s stands: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
     seconds = {"build": built - started, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

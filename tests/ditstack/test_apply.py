@@ -188,7 +188,7 @@ def test_a_pipeline_rounded_by_somebody_else_is_cached_and_not_rounded_again() -
     pipeline = tiny.flux()
     quantize_(pipeline.transformer.transformer_blocks, Int8WeightOnlyConfig())
     plain = call(pipeline, P, STEPS)
-    with pytest.raises(Incompatible, match=r"the pipeline is rounded already: .* is torchao's"):
+    with pytest.raises(Incompatible, match=r"the pipeline is quantized already: .* is torchao's"):
         apply(pipeline, recipe(quantize=INT8, cache=SVD))
     stack = apply(pipeline, recipe(cache=SVD))
     call(pipeline, P, STEPS)

@@ -32,7 +32,7 @@ def test_another_transformer_is_noted(tmp_path: Path) -> None:
     assert stack.notes == []
     stack.pipeline.transformer = tiny.flux().transformer
     call(stack.pipeline, P, STEPS)
-    assert any("transformer is not the one that the stack was put on" in note for note in stack.report().notes)
+    assert any("transformer is not the module that the stack was applied to" in note for note in stack.report().notes)
     stack.pipeline.transformer = stack.pipe.transformers["transformer"]
     call(stack.pipeline, P, STEPS)
     assert stack.notes == []
@@ -53,7 +53,7 @@ def test_a_lora_loaded_later_moves_the_fingerprint_and_is_noted(tmp_path: Path) 
     stack.pipeline.load_lora_weights(writer(tmp_path)())
     call(stack.pipeline, P, STEPS)
     assert stack.report().weights != before
-    assert any("weights are others" in note for note in stack.report().notes)
+    assert any("weights have changed" in note for note in stack.report().notes)
 
 
 @pytest.mark.parametrize("fuse", [False, True])
@@ -69,12 +69,12 @@ def test_factors_are_stale_or_fitted_anew_as_the_recipe_says(tmp_path: Path, fus
             pipeline.unload_lora_weights()
         if calibrate == "never":
             for _ in range(2):
-                with pytest.raises(StaleFactors, match="the factors belong to those before"):
+                with pytest.raises(StaleFactors, match="the factors were fitted to the former ones"):
                     call(pipeline, P, STEPS)
             continue
         assert stack.factors is not None
         old = stack.factors.conditions["weights"]
         made = call(pipeline, P, STEPS)
         assert stack.factors.conditions["weights"] != old
-        assert any("fitted anew" in note for note in stack.notes)
+        assert any("refitted" in note for note in stack.notes)
         assert torch.equal(call(pipeline, P, STEPS), made)

@@ -28,7 +28,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, byte
     }
     recipe = Recipe.parse(data, "r")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+        patch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
         calibrate(recipe, PROMPTS, None, lambda line: None)
     return recipe, file, file.read_bytes()
 

@@ -89,7 +89,7 @@ def refusal_1(q: Tensor, k: Tensor, causal: bool) -> str | None:
     if causal and q.shape[-2] != k.shape[-2]:
         return "the kernel's causal form wants as many keys as queries"
     if not causal and k.shape[-2] % KEYS:
-        return f"{k.shape[-2]} keys are no multiple of {KEYS}; the kernel would count padding as keys"
+        return f"{k.shape[-2]} keys are not a multiple of {KEYS}; the kernel would count padding as keys"
     return None
 
 

@@ -109,9 +109,9 @@ class Sparse(Attention):
         heads, dense = found.limits, int((found.limits == 1).sum())
         calibration.tell(
             f"attention sparse: heads keep {heads.mean():.0%} of the blocks on average, {dense} of {len(heads)} heads "
-            f"all of them. A further picture has no call of any head that loses more than {allowed:g} with probability "
-            f"{found.coverage:.0%}; that 90 % of pictures have none is {found.confidence(0.9):.0%} sure, from "
-            f"{found.witnesses} pictures that vouch"
+            f"keep all. For a new picture, no call of any head loses more than {allowed:g} with probability "
+            f"{found.coverage:.0%}; that this holds for 90 % of pictures has a confidence of "
+            f"{found.confidence(0.9):.0%}, from {found.witnesses} held-out pictures"
         )
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
@@ -136,13 +136,13 @@ class Sparse(Attention):
         if self.keep == 1 or self.mass == 1 or self.tolerance == 0:
             return Declined("every block is kept")
         if self.wants_factors and share is None:
-            return Declined("no head of theirs can spare a block")
+            return Declined("none of their heads can skip a block")
         if self.frames is None:
             kept = self._largest(q, k, call, size, text, share)
         else:
             near = near_frames(call.text, tokens, size, call.frames, self.frames)
             if near is None:
-                return Declined("their tokens are no whole frames of a video")
+                return Declined("their tokens are not whole frames of a video")
             kept = near.to(q.device).expand(*q.shape[:2], -1, -1)
         keys = None if call.keys is None else call.keys.expand(len(q), -1, -1)
         return Kept(kept | text | text.unsqueeze(-1), size, tokens, keys)

@@ -55,7 +55,7 @@ class Icc(Cache):
     @model_validator(mode="after")
     def _ranks_that_can_be_compared(self) -> Icc:
         if self.macs is not None and not (self.factors_by.startswith("rrr") and self.weighting == "sensitivity"):
-            raise ValueError("macs compares linears by their effect; it wants an rrr and weighting: sensitivity")
+            raise ValueError("macs needs factors_by: rrr (or rrr_observed) and weighting: sensitivity")
         return self
 
     @property

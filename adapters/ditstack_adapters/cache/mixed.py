@@ -109,7 +109,7 @@ class Mixed(Cache):
         if self.schedule_steps not in (steps, None):
             raise BadPipeline(
                 f"cache.schedule names {self.schedule_steps} steps, and this generation takes {steps}; "
-                "write a letter for each, or end it with ... to go on to the end"
+                "write a letter for each, or end it with ... to repeat it to the end"
             )
         return self.word.kinds(steps)
 

@@ -217,9 +217,9 @@ class LoRA(Adapter):
             found, share = lora_probe.cosine(left, move), float(left @ move / move.square().sum())
             said = f"the LoRA moves the {name}'s output by {move.norm() / plain[name].norm():.1%}"
             if share < HALF:
-                raise BadPipeline(f"distill lora: {said}, but on the weights that run {share:.0%} of that is left")
+                raise BadPipeline(f"distill lora: {said}, but on the final weights {share:.0%} of that is left")
             rest = "the same" if found > SAME else "another"
-            said += f"; on the weights that run in {rest} direction (cosine {found:.3f} with the unrounded)"
+            said += f"; on the final weights in {rest} direction (cosine {found:.3f} to that on the unquantized ones)"
             cure = "" if found > SAME else f"; more bits{' or `fuse: false`' if self.fuse else ''} would keep it"
             pipe.notes.append(said + cure)
 

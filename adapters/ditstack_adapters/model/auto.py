@@ -22,6 +22,11 @@ class Auto(Model):
     arguments: dict[str, Any] = Field(default={})
     """Further arguments of every call of the pipeline."""
 
+    @property
+    def waits(self) -> bool:
+        """It is run once to find its blocks, which takes minutes where a large model waits beside its GPU."""
+        return False
+
     def wrap(self, pipeline: Any) -> Pipe:
         from ditstack.plugin import Pipe, trace
 

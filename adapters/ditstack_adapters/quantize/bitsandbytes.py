@@ -39,7 +39,7 @@ class BitsAndBytes(Quantizer):
     @model_validator(mode="after")
     def _scales_to_round(self) -> BitsAndBytes:
         if self.double_quant and self.scheme == "int8":
-            raise ValueError("double_quant is for nf4 and fp4; int8 has one scale a row")
+            raise ValueError("double_quant is for nf4 and fp4; int8 has one scale per row")
         return self
 
     @property

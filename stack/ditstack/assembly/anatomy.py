@@ -60,7 +60,7 @@ def check_stages(recipe: Recipe, stages: Mapping[str, Adapter], pipeline: Any) -
     """
     lacks = read(pipeline)
     reasons = [
-        f"{stage} {adapter.method} needs that {fact.sentence}; {lacks[fact]}"
+        f"{stage} {adapter.method} requires that {fact.sentence}; {lacks[fact]}"
         for stage, adapter in stages.items()
         for fact in sorted(adapter.needs & lacks.keys(), key=lambda fact: fact.sentence)
     ]
@@ -93,9 +93,9 @@ def _of_weight(path: str, linear: Any) -> Lacks:
         return {Capability.FLOAT_WEIGHTS: said, Capability.DENSE_WEIGHTS: said, Capability.MOVED_WHOLE: said}
     kind = type(weight).__name__
     if hasattr(weight, "__tensor_flatten__") and type(weight).__module__.startswith("torchao"):
-        return {Capability.FLOAT_WEIGHTS: f"the pipeline is rounded already: {path} is torchao's {kind}"}
+        return {Capability.FLOAT_WEIGHTS: f"the pipeline is quantized already: {path} is torchao's {kind}"}
     if type(weight).__module__.startswith("bitsandbytes"):
-        return {Capability.FLOAT_WEIGHTS: f"the pipeline is rounded already: {path} is bitsandbytes' {kind}"}
+        return {Capability.FLOAT_WEIGHTS: f"the pipeline is quantized already: {path} is bitsandbytes' {kind}"}
     if type(weight) not in (torch.Tensor, torch.nn.Parameter) or not weight.is_floating_point():
         said = f"{path} is stored as {type(weight).__module__}.{kind} of {weight.dtype}, which ditstack cannot read"
         return {Capability.FLOAT_WEIGHTS: said, Capability.DENSE_WEIGHTS: said}

@@ -57,8 +57,9 @@ def _load(recipe: Recipe) -> Pipe:
     model.check_source()
     if tight := check_room(recipe):
         LOG.warning(tight)
-    loaded = model.load(wait="quantize" in recipe.adapters)
-    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if model.waits else None)
+    waits = model.waits and "quantize" in recipe.adapters
+    loaded = model.load(wait=waits)
+    pipe = _put_up(recipe, loaded, lambda: model.settle(loaded), model.place() if waits else None)
     pipe.notes += [tight] if tight else []
     return pipe
 
@@ -171,7 +172,7 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
     elif stage == "quantize":
-        note = f"quantize {adapter.method} rounded no linear; its fields leave out every linear of the blocks"
+        note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)
         LOG.warning(note)
 

@@ -40,7 +40,7 @@ class Drift:
     def _of_transformers(self) -> Iterator[str]:
         for name, one in self.pipe.transformers.items():
             if getattr(self.pipe.pipeline, name, None) is not one:
-                yield f"{name} is not the one that the stack was put on: it runs uncached; call `apply` again"
+                yield f"{name} is not the module that the stack was applied to: it runs uncached; call `apply` again"
 
     def _of_processors(self) -> Iterator[str]:
         found = _processors(self.pipe)

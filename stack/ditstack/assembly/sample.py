@@ -172,10 +172,14 @@ def refuse_unknown(pipeline: Any, arguments: Mapping[str, Any]) -> None:
         raise BadPipeline(f"a {type(pipeline).__name__} takes no {', '.join(unknown)}")
 
 
+def is_bound_to_steps(pipe: Pipe) -> bool:
+    """Whether a call of another number of steps than the recipe's is refused: a schedule or factors name them."""
+    return "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
+
+
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
-    bound = "steps" in pipe.fitted_for or (pipe.policy is not None and pipe.policy.steps is not None)
-    whole = bound or pipe.compiled is not None
+    whole = is_bound_to_steps(pipe) or pipe.compiled is not None
     short = sampler if whole else sampler.model_copy(update={"steps": 2})
     fitted, pipe.fitted_under = pipe.fitted_under, {}  # no reader of notes need know how short it was
     try:

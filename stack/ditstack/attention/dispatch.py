@@ -227,7 +227,7 @@ class Site(TorchFunctionMode):
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Tensor | Declined:  # fmt: skip
         if query.dim() != 4 or dropout_p:
-            return Declined("they drop out at random or are not of four dimensions")
+            return Declined("they use dropout, or tensors that are not 4-D")
         if enable_gqa and key.shape[1] != query.shape[1]:
             times = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)

@@ -99,7 +99,7 @@ def without_hidden(k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor, st
     masks: Masks = getattr(getattr(call.site, "replacement", None), "masks", None) or Masks()
     seen = masks.seen(call.keys, getattr(call.site, "name", ""))
     if seen.where is None:
-        return k, v, "their mask hides other keys from each item"
+        return k, v, "their mask differs between the items of a batch"
     return seen.of(k), seen.of(v), None
 
 

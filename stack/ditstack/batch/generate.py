@@ -43,6 +43,8 @@ class Generator:
     make: Callable[[Sequence[Item]], Pictures]
     limit: int = MOST * 1000
     """The largest batch that fits, as far as is known."""
+    quick: bool = True
+    """Whether `make` takes fewer steps than the recipe's, so that a size is soon tried."""
     seconds: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     macs: int = 0
@@ -81,7 +83,7 @@ class Generator:
         height, width = made.images.shape[-2:]
         row = items[0].row
         if row.width is not None and (row.width, row.height) != (width, height):
-            why = f"found the size {row.width}x{row.height}; the model makes {width}x{height} of it: write that"
+            why = f"found the size {row.width}x{row.height}; the model would make it {width}x{height}: write that"
             for item in items:
                 yield self._fail(item, why)
             return
@@ -111,7 +113,7 @@ class Generator:
 
     def largest(self, item: Item) -> int:
         """The largest power of two that fits: tried with two steps, doubling, until memory or `MOST` ends it."""
-        size, trial = 1, replace(item, row=item.row.model_copy(update={"steps": 2}))
+        size, trial = 1, replace(item, row=item.row.model_copy(update={"steps": 2})) if self.quick else item
         while size < MOST and _room_for_double():
             try:
                 self.make([trial] * (2 * size))

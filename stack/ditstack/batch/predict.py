@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning as L
 
-from ditstack.assembly.sample import Pictures
+from ditstack.assembly.sample import Pictures, is_bound_to_steps
 from ditstack.batch.data import PromptData
 from ditstack.batch.generate import Generator, StackSampler, stand
 from ditstack.batch.outcomes import Failed, Made
@@ -97,7 +97,7 @@ class DiffusionModule(L.LightningModule):
             self.stack.promise(self.certificate)
         if first:
             _ = self.stack.weights  # the fingerprint for the report, while the weights are not in use
-        self.generator = Generator(StackSampler(self.stack))
+        self.generator = Generator(StackSampler(self.stack), quick=not is_bound_to_steps(self.stack.pipe))
         return self.generator
 
     def on_predict_start(self) -> None:

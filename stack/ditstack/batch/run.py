@@ -106,7 +106,7 @@ class Job:
             trainer.predict(module, data, return_predictions=False)
             self.stopping.end_children(30)
         except Halt:
-            raise Unfinished("stopped at once; what is finished is kept, and the same command goes on") from None
+            raise Unfinished("stopped at once; finished pictures are kept, and the same command resumes") from None
         except DitstackError:
             raise
         except Exception:

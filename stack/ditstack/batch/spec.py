@@ -41,7 +41,7 @@ class BatchSpec:
         format: of the files.
         shards: pictures per WebDataset tar; 0 writes one file per picture.
         strict: refuse the whole file for one bad row.
-        resume: insist that there is something to go on with.
+        resume: resume an interrupted run, or refuse.
         prompt: for rows that bring none, such as those of a folder of pictures.
         precision: Lightning's; it belongs to what is made.
         promise: make every picture under the recipe's certificate, at the setting that it certifies.

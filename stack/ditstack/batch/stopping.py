@@ -117,7 +117,7 @@ class Stopping:
                 child.wait()
 
     def sentence(self) -> str:
-        return f"{self.lost}; what is finished is kept, and the same command goes on"
+        return f"{self.lost}; finished pictures are kept, and the same command resumes"
 
     def check(self) -> None:
         """Raise where another process was lost.

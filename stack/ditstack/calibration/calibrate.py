@@ -15,6 +15,7 @@ from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, is_factors, layout, prefix
 from ditstack.files import expand, free_folder, home, is_there
+from ditstack.folders import own_file
 from ditstack.marks import require_own_file
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
@@ -112,12 +113,12 @@ def calibrate(
     if len(prompts) < 2:
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     target = expand(file) if file else factors_file(recipe)
-    _require_own(recipe, target)
-    pipe = build(recipe)
     if not wanting(recipe):
         raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
-    earlier = _earlier(target)
-    factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
+    with own_file(target, lambda path: _is_ours(recipe, path)):
+        pipe = build(recipe)
+        earlier = _earlier(target)
+        factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
     if pipe.policy is not None:
         _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
@@ -155,6 +156,7 @@ def _fit(
         tensors |= {prefix(stage) + name: one for name, one in fitted.items()}
     factors = Factors(tensors, {**current, TENSORS: layout(tensors)})
     serve(pipe, wanting(recipe), factors, current)
+    _require_own(recipe, file)  # somebody may have put another there meanwhile; what was fitted is kept beside it
     factors.save(file)
     partial.drop()
     return factors
@@ -187,7 +189,7 @@ def _tell_change(recipe: Recipe, calibration: CalibrationRun, factors: Factors, 
     if sizes and sizes == {name: one.shape for name, one in former.items()}:
         cache.take(calibration.pipe, former)
         try:
-            said += f"; with the factors before, {calibration.miss():.2%}"
+            said += f"; with the previous factors, {calibration.miss():.2%}"
         finally:
             cache.take(calibration.pipe, new)
     calibration.tell(said)

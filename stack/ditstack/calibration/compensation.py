@@ -88,7 +88,7 @@ def fit_compensation(pipe: Pipe, calibration: Calibration, rank: int | float) ->
         back.append(float(pair.energy[:size].sum() / pair.energy.sum().clamp_min(1e-30)))
         out |= {f"{name}.up": pair.up[:, :size], f"{name}.down": pair.down[:size]}
     share = sum(back) / max(1, len(back))
-    calibration.tell(f"rounding errors: {share:.0%} of their energy is taken back, over {len(back)} linears")
+    calibration.tell(f"rounding errors: {share:.0%} of their energy is compensated, over {len(back)} linears")
     return {name: one.to(errors[name.rpartition(".")[0]].dtype).contiguous().cpu() for name, one in out.items()}
 
 

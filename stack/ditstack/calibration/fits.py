@@ -187,8 +187,8 @@ class Fit:
         anew = self._anew()
         if self.wish.macs <= anew:
             raise BadPipeline(
-                f"cache.macs: {self.wish.macs} of a full step is less than the {anew:.2f} that attention and what else "
-                "is computed anew take; wanted more"
+                f"cache.macs: found {self.wish.macs} of a full step; what every calibrated step recomputes, such as "
+                f"attention, takes {anew:.2f} already: write more than that"
             )
         return (self.wish.macs - anew) * self._spent
 

@@ -36,7 +36,7 @@ def tune_gains(
         split: whether what lies in the subspaces, whose bases are among the tensors, has gains of its own.
     """
     if kept_steps < 2:
-        calibration.tell("no forecast rests on two full steps; there are no gains to fit")
+        calibration.tell("no forecast uses two full steps; there are no gains to fit")
         return {**tensors, "gains": torch.tensor(PLAIN).repeat(kept_steps, 1)}
     count = len(calibration.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
@@ -55,7 +55,7 @@ def tune_gains(
         if low <= 0:
             break
         best, gains = score, trial
-    verdict = "no clear gain over plain first order, which stays" if gains is plain else "gains kept"
+    verdict = "no clear gain over plain first order, which is kept" if gains is plain else "gains kept"
     calibration.tell(verdict)
     return {**tensors, "gains": gains}
 

@@ -93,13 +93,13 @@ class Partial:
 def _begun(path: Path, conditions: Mapping[str, str], tell: Tell) -> dict[str, Tensor]:
     """What a calibration under the same conditions left; a torn file is set aside and stops nobody."""
     if not path.is_file():
-        raise BadFile(f"{path} is in the way of what a calibration keeps there; move it")
+        raise BadFile(f"{path} is not a file, and a calibration keeps its progress there; move it")
     try:
         found = Factors.load(path)
     except BadFile:
         aside = free_folder(path.with_name(f"{path.name}.torn"))
         os.replace(path, aside)
-        tell(f"what an earlier calibration left is torn: it is set aside as {aside}, and this one begins anew")
+        tell(f"the progress of an earlier calibration is damaged: it is moved to {aside}, and this one starts over")
         return {}
     return found.tensors if found.conditions == conditions else {}
 

@@ -36,7 +36,7 @@ def options(
     verbose: Verbose = 0,
     quiet: Quiet = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which version this is.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Stack accelerations on Diffusion Transformers, and measure what each stack costs."""

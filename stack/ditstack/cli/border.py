@@ -100,7 +100,7 @@ def _mendable(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return f"{where}{error.strerror}; make room for it, or mend its permissions or its name"
+        return f"{where}{error.strerror}; free some space, or change its permissions or its name"
     if isinstance(error, MemoryError) or any(words in str(error) for words in MEMORY):
         return "out of memory: ask for smaller pictures, fewer at once, or a smaller model (see `ditstack doctor`)"
     return ""
@@ -110,7 +110,7 @@ def _fault(error: BaseException) -> str:
     """A fault of ours in a sentence, its trace in a file."""
     words = " ".join(str(error).split())
     found = f"{type(error).__name__}{f': {words[:200]}' if words else ''}"
-    return f"ditstack failed, which is its own fault: {found}; the trace is in {_write_trace(error)}"
+    return f"this is a bug in ditstack: {found}; the trace is in {_write_trace(error)}"
 
 
 def _write_trace(error: BaseException) -> str:

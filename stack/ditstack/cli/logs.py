@@ -15,9 +15,9 @@ from ditstack.cli.terminal import err
 from ditstack.compat import NOISY, OURS
 
 Verbose = Annotated[
-    int, typer.Option("-v", "--verbose", count=True, help="Tell what is done and how long it took; -vv: all of it.")
+    int, typer.Option("-v", "--verbose", count=True, help="Log what is done and how long it takes; -vv logs all.")
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell errors only.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Log errors only.")]
 
 
 def set_level(verbose: int, quiet: bool) -> None:

@@ -69,7 +69,10 @@ def chosen_prompts(recipe: Recipe, given: str | None) -> list[str]:
     if given is not None and len(given) > 9:
         raise BadFile(f"--prompts: found {given[:20]}; wanted a file, or at most {MOST_PROMPTS:,}")
     count, judge = int(given or 0), recipe.model.judge()
-    found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    try:
+        found = judge.prompts(count) if count and judge is not None else list(recipe.prompts)
+    except ValueError as error:
+        raise BadFile(f"{error}; give --prompts FILE") from None
     if not found or len(found) < count:
         raise BadFile(f"recipe {recipe.name} names {len(found)} prompts; give --prompts FILE")
     return found[:count] if count else found

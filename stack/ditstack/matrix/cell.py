@@ -91,7 +91,7 @@ class Bench:
         try:
             made = self._made(chosen, recipe)
         except DitstackError as error:
-            cell.reasons, cell.contradiction = _sentences(error), "declared fine, and refused while it was built"
+            cell.reasons, cell.contradiction = _sentences(error), "planned as possible, but refused while it was built"
             return Record(cell=cell)
         return self._measured(cell, recipe, made)
 

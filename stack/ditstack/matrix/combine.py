@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ditstack.compat import require
 from ditstack.errors import BadFile, RecipeError, Unfinished
-from ditstack.files import write_atomically
+from ditstack.files import free_folder, read_text, write_atomically
 from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
 from ditstack.matrix.cell import CONTROL, NOW, SURVEY, FewRecord, Record, tasks
@@ -36,6 +36,7 @@ QUADRATURE = (
 POLL = 0.5
 """Seconds between looks at what the process has finished."""
 LAST_LINES = 4
+FAILED, TORN = "failed", "torn"
 
 
 @dataclass
@@ -113,15 +114,15 @@ class Job:
         return found
 
     def _settle(self) -> None:
-        """Begin, or go on; cells that failed are tried again."""
+        """Begin, or go on; cells that failed are tried again, and records that are torn are set aside."""
         asked, begun = self.survey.model_dump_json(indent=1), self.work / SURVEY
         if not begun.is_file():
             write_atomically(begun, asked.encode())
-        elif begun.read_text(encoding="utf-8") != asked:
+        elif read_text(begun) != asked:
             raise BadFile(f"{self.folder} holds another matrix: other axes, prompts or recipe; name another --out")
-        for name, _ in tasks(self.survey):
-            if (path := self.work / f"{name}.json").is_file() and '"status": "failed"' in path.read_text():
-                path.unlink()
+        for path in self.work.glob("*.json"):
+            if path.name != SURVEY and path.is_file() and (wrong := _wrong(path)):
+                path.unlink() if wrong == FAILED else os.replace(path, free_folder(path.with_name(f"{path.name}.torn")))
 
     def _missing(self) -> list[str]:
         return [name for name, _ in tasks(self.survey) if not (self.work / f"{name}.json").is_file()]
@@ -156,7 +157,7 @@ class Job:
             raise Unfinished(f"the matrix stopped{f' at {at}' if at else ''}: {why}; see {self.work / 'log.txt'}")
         cell = Cell(name=at, words=chosen, status="failed", reasons=[why])
         cell.recipe = self.survey.recipe(chosen).to_yaml()
-        cell.contradiction = "declared fine, but it failed"
+        cell.contradiction = "planned as possible, but it failed"
         write_atomically(self.work / f"{at}.json", Record(cell=cell).model_dump_json(indent=1).encode())
 
     def _record(self, name: str) -> Record:
@@ -164,6 +165,16 @@ class Job:
 
     def _file(self, name: str) -> str:
         return (self.work / f"{name}.json").read_text(encoding="utf-8")
+
+
+def _wrong(path: Path) -> str:
+    """Why a record must be made again; empty where it need not."""
+    try:
+        text = read_text(path)
+        FewRecord.model_validate_json(text) if '"rows"' in text[:20] else Record.model_validate_json(text)
+    except (BadFile, ValueError):
+        return TORN
+    return FAILED if '"status": "failed"' in text else ""
 
 
 def _begun(folder: Path) -> bool:

@@ -14,8 +14,7 @@ from ditstack.assembly.comparison import compare
 from ditstack.assembly.sample import Pictures
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.compat import hush_loading, require
-from ditstack.files import write_atomically
-from ditstack.folders import folder_atomically
+from ditstack.folders import folder_atomically, rewrite_own
 from ditstack.measure.bench import race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
 from ditstack.measure.told import Told
@@ -58,7 +57,7 @@ class Job:
         if plain is not None:  # only now, so that no figure that fails takes the pictures with it
             pace = race(stack, runner, self.prompts, self.negative_prompt).speedup if runner else None
             report.compare = compare(made, plain, pace)
-            write_atomically(self.folder / "report.json", report.model_dump_json(indent=2).encode())
+            rewrite_own(self.folder, "report.json", report.model_dump_json(indent=2).encode())
         return report
 
     def _sample(

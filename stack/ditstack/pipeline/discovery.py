@@ -89,7 +89,7 @@ def trace(pipeline: Any, arguments: Mapping[str, Any]) -> Found:
         pipeline(**small_call(pipeline) | dict(arguments))
     ran = next((name for name in transformers if watch.calls[name]), None)
     if ran is None:
-        raise BadPipeline(f"{kind} runs no list of blocks; ditstack has nothing to hold on to")
+        raise BadPipeline(f"{kind} runs no list of blocks; ditstack finds nothing to attach to")
     with _explained(kind):
         first = _painters(watch, ran)
     trunks, left_out = {}, sorted({call.stack for call in watch.calls[ran]} - {call.stack for call in first})
@@ -110,7 +110,7 @@ def _explained(kind: str) -> Iterator[None]:
     except BadPipeline:
         raise
     except Exception as error:
-        raise BadPipeline(f"model auto cannot run a {kind} for a look at its blocks: {error}") from error
+        raise BadPipeline(f"model auto cannot run a {kind} to find its blocks: {error}") from error
 
 
 def _painters(watch: _Watch, name: str) -> list[_Call]:
@@ -210,7 +210,7 @@ def _trunks(name: str, transformer: nn.Module, calls: list[_Call]) -> tuple[dict
         call.streams = _streams(call, alike[-1] if alike else None, calls[place + 1 :])
     blocks = [call for call in calls if call.streams]
     if not blocks:
-        raise BadPipeline(f"{kind} runs no list of blocks; ditstack has nothing to hold on to")
+        raise BadPipeline(f"{kind} runs no list of blocks; ditstack finds nothing to attach to")
     if len({call.name for call in blocks}) < len(blocks):
         raise BadPipeline(f"{kind} runs a block twice in one forward; model auto cannot follow it")
     kept = [call for call in blocks if call.tokens() >= blocks[-1].tokens()]

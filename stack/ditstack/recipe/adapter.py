@@ -253,7 +253,7 @@ def find(stage: str, method: str) -> type[Adapter]:
             f"unknown {stage} method {method!r}", [f"unknown method {method!r}; {suggest(method, sorted(files))}"]
         )
     if len(files[method]) > 1:
-        why = f"{method!r} is there twice: {' and '.join(files[method])}; rename or uninstall one of them"
+        why = f"{method!r} is defined twice: {' and '.join(files[method])}; rename or uninstall one of them"
         raise RecipeError(f"{stage} method {method!r} cannot be used:", [why])
     module = importlib.import_module(f"{NAMESPACE}.{stage}.{method}")
     found = [

@@ -188,7 +188,7 @@ class Model(Adapter):
             return first
         page, named = f"https://huggingface.co/{self.source}", f"hf download {self.source}"
         return (
-            f"it is not whole on this computer, and the hub did not give it. Where there is a network: {named}; "
+            f"it is not complete on this computer, and the hub did not send it. With a network: {named}; "
             f"if its licence asks for it, accept that on {page} and `hf auth login` first. "
             f"The hub said: {textwrap.shorten(first, 160, placeholder=' ...')}"
         )

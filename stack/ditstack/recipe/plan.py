@@ -85,8 +85,8 @@ def _lacks_later(step: Step, last: frozenset[Capability], device: str) -> list[s
 
 
 def _lacks(stage: str, method: str, fact: Capability, taken_by: dict[Capability, str]) -> str:
-    why = f" ({taken_by[fact]} took it away)" if fact in taken_by else ""
-    return f"{stage} {method} needs that {fact.sentence}{why}"
+    why = f"; {taken_by[fact]} rules that out" if fact in taken_by else ""
+    return f"{stage} {method} requires that {fact.sentence}{why}"
 
 
 def _not_installed(stage: str, method: str, adapter: Adapter, name: str) -> str:

@@ -79,7 +79,7 @@ def test_law_3_what_it_needs_and_lacks_is_refused(stage: str, method: str, monke
     monkeypatch.setattr(Model, "gives", frozenset())
     last = plan(recipe(stage, method))[-1]
     for one in last.adapter.needs - last.before:
-        assert any(f"needs that {one.sentence}" in reason for reason in last.reasons)
+        assert any(f"requires that {one.sentence}" in reason for reason in last.reasons)
 
 
 @pytest.mark.parametrize("lacking", LACKING, ids=lambda one: one.sentence)

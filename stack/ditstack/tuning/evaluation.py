@@ -56,9 +56,7 @@ class Notes:
         self.path, self.conditions = path, conditions
         self.known: dict[str, list[float]] = {}
         if path is not None and is_there(path):
-            found = read_json(path, what="the notes of a search")
-            if not isinstance(found, dict) or found.keys() != {"conditions", "known"}:
-                raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
+            found = _read_notes(path)
             if found["conditions"] == conditions:
                 self.known = found["known"]
 
@@ -73,6 +71,24 @@ class Notes:
         """The search is over."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    """What a file of notes holds.
+
+    Raises:
+        BadFile: it holds none.
+    """
+    try:
+        found = read_json(path, what="the notes of a search")
+        sound = found.keys() == {"conditions", "known"} and all(
+            isinstance(one, int | float) for values in found["known"].values() for one in values
+        )
+    except (BadFile, AttributeError, TypeError):
+        sound = False
+    if not sound:
+        raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
+    return found
 
 
 class ScheduleEvaluation:

@@ -58,9 +58,7 @@ class Search:
     def run(self, progress: Progress = lambda done, count, score: None) -> SearchResult:
         starts = list(dict.fromkeys(self.starts()))
         if not starts:
-            raise BadPipeline(
-                f"a budget of {self.budget:.3g} of the uncached run's cost pays for no schedule; give more"
-            )
+            raise BadPipeline(f"a budget of {self.budget:.3g} of the uncached run's cost allows no schedule; give more")
         start = starts[0]
         for one in starts:
             start = max(start, one, key=self.score)

@@ -49,7 +49,7 @@ class Probe:
             return seen[0]
         except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
             kind = type(pipe.pipeline).__name__
-            raise BadPipeline(f"a {kind} cannot be run for a look at what a LoRA changes: {error}") from error
+            raise BadPipeline(f"a {kind} cannot be run to see what a LoRA changes: {error}") from error
         finally:
             pipe.clock.running = False
             for handle in handles:

@@ -66,3 +66,10 @@ def test_allocated_counts_a_storage_once_and_lets_it_go() -> None:
         assert held.look() == 400
         del view
         assert (held.look(), held.peak) == (0, 800)
+
+
+@pytest.mark.usefixtures("bound_for_meta")
+def test_a_model_that_must_run_to_be_known_waits_for_nothing() -> None:
+    assert Recipe.read("flux").model.waits
+    assert not Recipe.read("flux", ["model.offload=model"]).model.waits
+    assert not Recipe.parse({"model": {"method": "auto", "source": "some/where"}}).model.waits

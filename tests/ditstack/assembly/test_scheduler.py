@@ -31,7 +31,7 @@ def test_a_pipeline_keeps_its_own_scheduler_where_the_recipe_says_nothing() -> N
         ),
         ({"scheduler": "FluxPipeline"}, "diffusers has no scheduler 'FluxPipeline'"),
         ({"scheduler": "CosineDPMSolverMultistepScheduler"}, "needs a package that is not installed: .*torchsde"),
-        ({"settings": {"time_shift_type": "sideways"}}, "cannot be made of .*sideways"),
+        ({"settings": {"time_shift_type": "sideways"}}, "cannot be built from .*sideways"),
     ],
 )
 def test_what_a_scheduler_does_not_take_is_refused_and_the_pipeline_keeps_its_own(

@@ -93,7 +93,7 @@ def test_a_call_that_a_kernel_declines_keeps_what_was_done_for_it() -> None:
     call = Call("here", mask, False, 64**-0.5)  # pyright: ignore[reportArgumentType]
     out = sage.attend_1(q, k, v, call)
     assert isinstance(out, Declined)
-    assert "70 keys are no multiple of 64" in out.reason
+    assert "70 keys are not a multiple of 64" in out.reason
     assert out.instead is not None
     want = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     torch.testing.assert_close(out.instead, want)

@@ -104,7 +104,7 @@ def test_another_order_into_the_same_folder_is_refused_by_name(tmp_path: Path) -
 
 
 def test_a_folder_with_other_things_or_nothing_to_resume_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match="nothing to go on with"):
+    with pytest.raises(BadFile, match="found no run to resume"):
         Ledger(Disk(tmp_path / "new")).open(TERMS, resume=True)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(BadFile, match="holds something already"):

@@ -127,6 +127,18 @@ def test_auto_finds_the_largest_batch_once_and_keeps_it(tmp_path: Path) -> None:
     assert spec(tmp_path, batch_size="auto").size == 4
 
 
+def test_auto_tries_all_steps_of_a_schedule_that_takes_no_other_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ditstack.batch.generate.MOST", 2)
+    changes = ["cache.method=mixed", "cache.schedule=FSF", "cache.rank=0", "sampler.steps=3", "model.device=cpu"]
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue star\n")
+    recipe = Recipe.read("tiny", changes)
+    report = Job(BatchSpec(recipe, tmp_path / "prompts.txt", tmp_path / "out", "auto")).run()
+    assert report is not None
+    assert (report.complete, report.pictures, report.batch_size) == (True, 2, 2)
+
+
 def test_the_first_signal_ends_after_the_running_batch_and_the_second_at_once(tmp_path: Path) -> None:
     def interrupted(items: Sequence[Item]) -> Pictures:
         if items[0].row.prompt == "c":

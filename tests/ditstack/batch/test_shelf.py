@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,53 @@ def test_a_recipe_on_the_shelf_makes_a_batch_with_its_report(tmp_path: Path, nam
     assert report.weights
 
 
+BOTH = """
+import json, sys
+from pathlib import Path
+import torch
+from test_shelf import prompts, quick
+from ditstack.batch.run import Job
+from ditstack.batch.spec import BatchSpec
+from ditstack.recipe.recipe import Recipe
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+for name in sys.argv[2:]:
+    spec = BatchSpec(Recipe.read(name, quick(name)), folder / "prompts.txt", folder / name, 2)
+    report = Job(spec, devices=2).run()
+    if report is not None:
+        found = [report.complete, report.pictures, report.failures, len(report.devices), bool(report.weights)]
+        print(json.dumps([name, found]), flush=True)
+"""
+"""What each of two processes does: every recipe in turn, so that libraries are imported once."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny-int8-native-svdcache", "tiny-none-native-icc", "tiny-nf4-native-icc"])
-def test_two_processes_make_the_pictures_of_rounded_and_fitted_stacks_once(tmp_path: Path, name: str) -> None:
+def test_two_processes_make_the_pictures_of_every_recipe_once(tmp_path: Path) -> None:
+    prompts(tmp_path)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    known = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    known |= {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, str(tmp_path), *TINY],
+            env={**os.environ, **known, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    told = [one.communicate() for one in started]
+    assert [one.returncode for one in started] == [0, 0], told[0][1][-2000:] + told[1][1][-2000:]
+    found = dict(map(json.loads, told[0][0].splitlines()))
+    assert found == {key: [True, 3, 0, 2, True] for key in TINY}
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_second_process_itself(tmp_path: Path) -> None:
+    name = "tiny-int8-native-svdcache"
     command = [str(Path(sys.executable).parent / "ditstack"), "batch", name]
     command += [str(prompts(tmp_path)), "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
     command += [word for change in quick(name) for word in ("--set", change)]

@@ -34,7 +34,7 @@ def recipe(file: Path, **changes: Any) -> Recipe:
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A factors file of ICC on a tiny FLUX."""
     file = tmp_path_factory.mktemp("factors") / "f.safetensors"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+        patch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
         calibrate(recipe(file), PROMPTS, None, lambda line: None)
     return file
 

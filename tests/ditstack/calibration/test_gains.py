@@ -53,4 +53,4 @@ def test_a_clear_gain_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gain_whose_interval_holds_zero_is_not_kept_however_large_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     found, told = tuned([5.0, -0.1], monkeypatch)
     assert torch.equal(found, torch.tensor(PLAIN).repeat(2, 1))
-    assert told[-1] == "no clear gain over plain first order, which stays"
+    assert told[-1] == "no clear gain over plain first order, which is kept"

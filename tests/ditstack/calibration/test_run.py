@@ -41,7 +41,7 @@ def recipe(**changes: Any) -> Recipe:
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self: tiny.flux())
+    monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
     # what a dying calibration has kept must not hang on how slow the disk is
     monkeypatch.setattr("ditstack.calibration.run.PAUSE", 0)
 

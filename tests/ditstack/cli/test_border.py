@@ -50,15 +50,15 @@ def ends(error: BaseException | None) -> int:
     [
         (None, 0, ""),
         (BadFile("a sentence"), 2, "a sentence"),
-        (OSError(28, "No space left on device", "/there/x"), 2, "/there/x: No space left on device; make room"),
+        (OSError(28, "No space left on device", "/there/x"), 2, "/there/x: No space left on device; free some space"),
         (MemoryError(), 2, "out of memory: ask for smaller pictures"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "out of memory"),
         (KeyboardInterrupt(), 130, ""),
         (border.Stopped(signal.SIGTERM), 143, ""),
         (border.Stopped(signal.SIGHUP), 129, ""),
         (SystemExit(3), 3, ""),
-        (KeyError("gains"), 1, "which is its own fault: KeyError: 'gains'; the trace is in "),
-        (RecursionError("too deep"), 1, "its own fault: RecursionError"),
+        (KeyError("gains"), 1, "this is a bug in ditstack: KeyError: 'gains'; the trace is in "),
+        (RecursionError("too deep"), 1, "a bug in ditstack: RecursionError"),
     ],
 )
 def test_every_end_has_its_code_and_its_sentence(

@@ -236,3 +236,20 @@ def test_without_a_gpu_no_memory_is_told_since_a_process_only_knows_its_highest_
     cell = bench(tmp_path / "work", survey({"cache": ["none"]}, steps=1)).record({"cache": "none"}).cell
     assert cell.peak_memory is None
     assert cell.weight_bytes
+
+
+def test_a_record_that_is_torn_is_set_aside_and_measured_again(tmp_path: Path) -> None:
+    asked = survey({"cache": ["none", "reuse"]})
+    job = Job(asked, tmp_path)
+    whole = {"none": Record(cell=Cell(name="none", words={"cache": "none"}, status="ok"))}
+    write_atomically(job.work / "survey.json", asked.model_dump_json(indent=1).encode())
+    write_atomically(job.work / "none.json", whole["none"].model_dump_json(indent=1).encode())
+    for text in (b"", b"{", b"[]", b"\xff", b'{"cell": 3}'):
+        (job.work / "reuse.json").write_bytes(text)
+        job._settle()
+        assert "reuse" in job._missing()
+        assert "none" not in job._missing()
+    assert len([*job.work.glob("reuse.json.torn*")]) == 5
+    (job.work / "survey.json").write_bytes(b"\xff")
+    with pytest.raises(BadFile):
+        job._settle()

@@ -16,7 +16,7 @@ from ditstack.recipe.recipe import Recipe
 def test_fp8_activations_are_refused_where_there_is_no_such_gpu() -> None:
     if Capability.SM89 in machine():
         pytest.skip("this machine has compute capability 8.9")
-    with pytest.raises(Incompatible, match=r"quantize torchao needs that the GPU is of compute capability 8\.9"):
+    with pytest.raises(Incompatible, match=r"quantize torchao requires that the GPU is of compute capability 8\.9"):
         check(Recipe.read("tiny-int8-native-svdcache", ["quantize.scheme=fp8dq"]))
 
 
@@ -50,7 +50,7 @@ def test_a_method_names_a_capability_of_its_own_and_the_machine_is_asked(monkeyp
     monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({own})))
     recipe = Recipe.read("tiny-none-native-reuse")
     check(recipe, "cpu")
-    with pytest.raises(Incompatible, match="cache reuse needs that the machine hums"):
+    with pytest.raises(Incompatible, match="cache reuse requires that the machine hums"):
         check(recipe, "cuda:1")
     assert asked == ["cpu", "cuda:1"]
     assert not is_by_facts_alone(plan(recipe, "cuda:1"))
@@ -65,9 +65,9 @@ def test_two_files_for_one_word_are_refused_and_both_are_named(tmp_path: Path, m
     assert "reuse" in methods("cache")
     with pytest.raises(RecipeError) as caught:
         find("cache", "reuse")
-    assert "'reuse' is there twice" in str(caught.value)
+    assert "'reuse' is defined twice" in str(caught.value)
     assert str(twice) in str(caught.value)
     assert str(once) in str(caught.value)
-    with pytest.raises(RecipeError, match="is there twice"):
+    with pytest.raises(RecipeError, match="is defined twice"):
         Recipe.read("tiny-none-native-reuse")
     assert find("cache", "icc")

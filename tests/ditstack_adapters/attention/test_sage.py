@@ -61,9 +61,9 @@ def test_the_kernel_is_wrong_where_the_guard_says_so(kernel: Callable[..., Tenso
 def test_what_1_x_answers_wrongly_is_declined_with_a_reason() -> None:
     q, k, v = qkv(80, 80, 64)
     reasons = {
-        "no multiple of 64": sage.attend_1(q, k, v, call(q)),
+        "not a multiple of 64": sage.attend_1(q, k, v, call(q)),
         "between single tokens": sage.attend_1(q, k, v, call(q, torch.zeros(80, 80))),
-        "from each item": sage.attend_1(q, k, v, call(q, (torch.rand(2, 1, 1, 80) < 0.5))),
+        "between the items": sage.attend_1(q, k, v, call(q, (torch.rand(2, 1, 1, 80) < 0.5))),
         "as many keys": sage.attend_1(q[:, :, :64], k, v, call(q, causal=True)),
         "72 wide": sage.attend_1(*qkv(64, 64, 72), call(q)),
     }
@@ -104,4 +104,4 @@ def test_keys_that_a_mask_hides_from_all_are_left_out(
 def test_without_a_gpu_it_is_refused_by_a_fact() -> None:
     recipe = Recipe.parse({"model": {"method": "flux"}, "attention": {"method": "sage"}})
     reasons = [reason for step in plan(recipe, "cpu") for reason in step.reasons]
-    assert f"attention sage needs that {Capability.CUDA.sentence}" in reasons
+    assert f"attention sage requires that {Capability.CUDA.sentence}" in reasons

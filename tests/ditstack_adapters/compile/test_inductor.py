@@ -135,7 +135,7 @@ def test_code_is_made_where_a_compiler_is_and_paints_the_same() -> None:
 )
 def test_what_cannot_be_compiled_is_refused(stages: dict[str, Any], fields: dict[str, Any], fact: Capability) -> None:
     reasons = plan(recipe(stages, **fields))[-1].reasons
-    assert any(f"compile inductor needs that {fact.sentence}" in reason for reason in reasons)
+    assert any(f"compile inductor requires that {fact.sentence}" in reason for reason in reasons)
 
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_one_that_rounding_half_hides_is_told_and_one_that_it_drowns_is_refused(
     assert "in another direction" in stack.report().notes[-1]
     assert "`fuse: false` would keep it" in stack.report().notes[-1]
     assert told(apply(tiny.flux(), recipe(write(), int4, fuse=False))) > 0.9
-    with pytest.raises(BadPipeline, match=r"but on the weights that run -?\d+% of that is left"):
+    with pytest.raises(BadPipeline, match=r"but on the final weights -?\d+% of that is left"):
         apply(tiny.flux(), recipe(write(size=1e-4), int3))
 
 

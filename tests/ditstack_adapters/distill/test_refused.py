@@ -93,7 +93,7 @@ def test_a_pipeline_that_carries_loras_already_is_refused(write: Write) -> None:
 
 def test_a_family_without_a_loader_is_refused_by_a_fact(write: Write) -> None:
     other = recipe(write()).with_(model={"method": "pixart"})
-    with pytest.raises(Incompatible, match="distill lora needs that the pipeline can load a LoRA"):
+    with pytest.raises(Incompatible, match="distill lora requires that the pipeline can load a LoRA"):
         apply(tiny.pixart(), other)
 
 

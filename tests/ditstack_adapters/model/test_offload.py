@@ -63,7 +63,7 @@ def test_weights_whose_scales_would_stay_behind_are_not_moved_tensor_by_tensor(m
     ):  # fmt: skip
         recipe = Recipe.parse({"model": {"method": "flux", "offload": offload}, "quantize": {"method": method}})
         reasons = [reason for step in plan(recipe) for reason in step.reasons]
-        assert (f"quantize {method} needs that {Capability.MOVED_WHOLE.sentence}" in reasons) == refused
+        assert (f"quantize {method} requires that {Capability.MOVED_WHOLE.sentence}" in reasons) == refused
 
 
 def test_the_way_that_is_asked_for_is_taken_and_group_waits_for_the_rounded_weights(

@@ -28,7 +28,7 @@ def reasons(monkeypatch: pytest.MonkeyPatch, gpu: tuple[int, int], scheme: str, 
 
 @pytest.mark.parametrize("scheme", DYNAMIC)
 def test_rounded_activations_are_refused_on_a_gpu_unless_compiled(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert f"quantize torchao needs that {Capability.FUSED.sentence}" in reasons(monkeypatch, (10, 0), scheme)
+    assert f"quantize torchao requires that {Capability.FUSED.sentence}" in reasons(monkeypatch, (10, 0), scheme)
     assert not reasons(monkeypatch, (10, 0), scheme, compile="inductor")
     assert not [one for step in plan(recipe("cpu", "int8dq")) for one in step.reasons]
     assert not reasons(monkeypatch, (10, 0), "int8")

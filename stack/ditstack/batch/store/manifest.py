@@ -44,7 +44,7 @@ class Ledger:
         known = self.terms()
         if known is None:
             if resume:
-                raise BadFile(f"there is nothing to go on with in {self.folder.name}; leave out --resume")
+                raise BadFile(f"found no run to resume in {self.folder.name}; leave out --resume")
         elif changed := [key for key in terms if known.get(key) != terms[key]]:
             raise BadFile(
                 f"{self.folder.name} was begun with another {' and another '.join(changed)}; "

@@ -20,20 +20,20 @@ Prompts = Annotated[
     typer.Argument(metavar="PROMPTS", help="A .txt, .csv, .jsonl or .parquet file or URL, a folder of pictures, or -."),
 ]
 Folder = Annotated[
-    str, typer.Option("--out", help="A folder or URL to write to; what the same command began there is gone on with.")
+    str, typer.Option("--out", help="A folder or URL to write to; a run that was interrupted there resumes.")
 ]
 Devices = Annotated[int, typer.Option(min=1, help="Processes per node, one per device.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines.")]
-Strategy = Annotated[str | None, typer.Option(help="Lightning's; ddp where there are several processes.")]
-Precision = Annotated[str, typer.Option(help="Lightning's; the recipe's dtype rules by itself.")]
-Logger = Annotated[Literal["csv", "tensorboard"] | None, typer.Option(help="One of Lightning's, in OUT/logs.")]
-BatchSize = Annotated[str, typer.Option(help="Pictures at once; auto tries what fits.")]
-Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="Of the files; mp4 for videos.")]
+Strategy = Annotated[str | None, typer.Option(help="Lightning's strategy; ddp for several processes.")]
+Precision = Annotated[str, typer.Option(help="Lightning's precision; the recipe's dtype by default.")]
+Logger = Annotated[Literal["csv", "tensorboard"] | None, typer.Option(help="A logger of Lightning, in OUT/logs.")]
+BatchSize = Annotated[str, typer.Option(help="Pictures per batch; auto tries what fits.")]
+Ending = Annotated[Literal["png", "jpg", "webp", "mp4"], typer.Option(help="File format; mp4 for videos.")]
 Shards = Annotated[int, typer.Option(min=0, help="Pictures per WebDataset tar; 0 writes single files.")]
-Prompt = Annotated[str | None, typer.Option(help="For rows that bring none.")]
+Prompt = Annotated[str | None, typer.Option(help="The prompt of rows that have none.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file for one bad row.")]
-LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Of progress off a terminal; json for collectors.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Insist that there is something to go on with.")]
+LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How progress is logged off a terminal.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run; refuse to begin a new one.")]
 
 
 def batch(
@@ -56,7 +56,7 @@ def batch(
     changes: Changes = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture of every row of a file, on one device or many; killed at any moment, the same command goes on."""
+    """Make a picture of every row of a file, on one device or many; killed at any moment, the same command resumes."""
     from ditstack.compat import require
     from ditstack.recipe.recipe import Recipe
 
@@ -119,6 +119,6 @@ def _summary(report: BatchReport, folder: str) -> str:
     if report.failures:
         lines.append(f"{report.failures} rows failed: {folder}/errors.jsonl")
     if not report.complete:
-        lines.append("stopped; the same command goes on")
+        lines.append("stopped; run the same command again to resume")
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, f"pictures, manifest.jsonl and report.json: {folder}/"])

@@ -31,13 +31,14 @@ def calibrate(
 
     Killed, a fit goes on where it was. A promise is tested on prompts that nothing was fitted to.
     """
-    from ditstack.calibration.calibrate import calibrate as fit
-    from ditstack.calibration.calibrate import wanting
-    from ditstack.measure.told import Told
     from ditstack.recipe.recipe import Recipe
 
     read = Recipe.read(recipe, changes)
     given = read_prompts(prompts) if prompts else None
+    from ditstack.calibration.calibrate import calibrate as fit
+    from ditstack.calibration.calibrate import wanting
+    from ditstack.measure.told import Told
+
     with Told(err).shown() as told:
         if wanting(read) or read.quality.promise is None:
             wanted = (given or list(read.calibration))[:samples]
@@ -56,8 +57,8 @@ def _prove(recipe: Recipe, given: list[str] | None, pictures: int, told: Told) -
     count = pictures or pictures_wanted(recipe.quality.promise)[1]
     try:
         prompts = chosen_prompts(recipe, str(count)) if given is None else given[: pictures or None]
-    except ValueError as error:
-        raise BadFile(f"the promise wants {count} prompts, and {error}; give --prompts FILE") from None
+    except BadFile as error:
+        raise BadFile(f"the promise wants {count} prompts, and {error}") from None
     certificate = certify(recipe, prompts, told.tell, told.count)
     if certificate is None:
         out.print(f"no setting is proved to keep the promise ({recipe.quality.promise}): run every step in full")

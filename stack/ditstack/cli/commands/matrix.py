@@ -14,9 +14,7 @@ DEFAULT = ["quantize=none,int8", "attention=native", "cache=none,reuse,svdcache"
 
 
 def matrix(
-    folder: Annotated[
-        Path, typer.Option("--out", help="Where to write; what the same command began there is gone on with.")
-    ],
+    folder: Annotated[Path, typer.Option("--out", help="Where to write; a run that was interrupted there resumes.")],
     model: Annotated[str, typer.Option(help="The recipe that every cell extends: a name on the shelf or a path.")],
     methods: Annotated[
         list[str], typer.Option(metavar="STAGE=WORD,WORD", help="An axis: quantize=none,int8,nf4; several, or in one.")

@@ -20,11 +20,12 @@ def schema(target: Target = None) -> None:
     """
     from ditstack.recipe.manual import schema as of_recipes
 
-    text = json.dumps(of_recipes(), indent=2)
     if target is None:
-        print(text)
+        print(json.dumps(of_recipes(), indent=2))
         return
-    from ditstack.files import write_atomically
+    from ditstack.folders import own_file
+    from ditstack.marks import is_signed_json, signed_json
 
-    write_atomically(target, text.encode())
+    with own_file(target, is_signed_json) as write:
+        write(signed_json(of_recipes()).encode())
     out.print(f"wrote {target}; head a recipe with: # yaml-language-server: $schema={target}", soft_wrap=True)

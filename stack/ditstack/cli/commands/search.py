@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ditstack.cli.terminal import Changes, PromptsFile, RecipeName, err, out
 from ditstack.errors import BadFile
-from ditstack.files import read_prompts
+from ditstack.files import expand, read_prompts
 from ditstack.marks import require_own_file, signed
 
 if TYPE_CHECKING:
@@ -20,37 +20,42 @@ if TYPE_CHECKING:
 
 LEAST = 6
 """Prompts; a third of them is set aside for the verdict."""
+LARGEST = 2**20
+"""No rank is so large."""
 
 
 def search(
     recipe: RecipeName,
-    target: Annotated[Path, typer.Option("--out", help="The recipe to write; its notes lie beside it until then.")],
+    target: Annotated[Path, typer.Option("--out", help="The recipe to write; its progress is kept beside it.")],
     macs: Annotated[
-        float, typer.Option(min=0.01, max=1, help="What a run may cost, of an uncached one's MACs.")
+        float, typer.Option(min=0.01, max=1, help="The budget: MACs as a share of an uncached run's.")
     ] = 0.25,
-    seconds: Annotated[float | None, typer.Option("--time", min=0.01, max=1, help="The same, of its time.")] = None,
+    seconds: Annotated[float | None, typer.Option("--time", min=0.01, max=1, help="The same budget in time.")] = None,
     prompts: PromptsFile = None,
     samples: Annotated[int, typer.Option(min=LEAST, help="How many prompts to use at most.")] = 36,
-    tries: Annotated[int, typer.Option(min=1, help="How many candidates to look at.")] = 100,
+    tries: Annotated[int, typer.Option(min=1, help="How many candidates to evaluate.")] = 100,
     size: Annotated[list[float], typer.Option(help="A rank to try, or a share where cache.macs is set.")] = [],  # noqa: B006
     samplers: Annotated[
         str, typer.Option("--sampler", metavar="WORD,WORD", help="Solvers to search under: euler-50,unipc-20.")
     ] = "",
     changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Search the schedule of a mixed cache on the final pictures; killed, the same command goes on."""
-    from ditstack.files import write_atomically
+    """Search the schedule of a mixed cache on the final pictures; killed, the same command resumes."""
+    from ditstack.folders import own_file
     from ditstack.recipe.recipe import Recipe
 
+    _require_sizes(size)
+    target = expand(target)
     require_own_file(target, lambda path: False)
     read = Recipe.read(recipe, changes)
     wanted = (read_prompts(prompts) if prompts else list(read.calibration))[:samples]
     if len(wanted) < LEAST:
         raise BadFile(f"found {len(wanted)} prompts; wanted at least {LEAST}: give --prompts FILE")
     words = samplers.split(",") if samplers else []
-    found, notes = _found(read, words, wanted, target, seconds or macs, seconds is not None, size, tries)
-    best = max(found, key=lambda one: one.score)
-    write_atomically(target, signed(best.recipe.to_yaml()).encode())
+    with own_file(target) as write:
+        found, notes = _found(read, words, wanted, target, seconds or macs, seconds is not None, size, tries)
+        best = max(found, key=lambda one: one.score)
+        write(signed(best.recipe.to_yaml()).encode())
     for one in notes:
         one.drop()
     for word, one in zip(words, found, strict=False):
@@ -59,6 +64,17 @@ def search(
     out.print(f"from {best.start.letters} to {best.best.letters}, {best.best.size:g}", soft_wrap=True)
     out.print(f"on prompts set aside: {gain} of the final latent, at {best.cost:.3f} of the uncached run's cost")
     out.print(f"wrote {target}; fit its factors with `ditstack calibrate {target}`", soft_wrap=True)
+
+
+def _require_sizes(sizes: list[float]) -> None:
+    """Refuse, before a model is loaded, what is neither a rank nor a share.
+
+    Raises:
+        BadFile: it names the first.
+    """
+    for one in sizes:
+        if not (0 < one < 1 or (1 <= one < LARGEST and one == int(one))):
+            raise BadFile(f"--size: found {one:g}; wanted a rank (a whole number from 1), or a share between 0 and 1")
 
 
 def _found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, out, size_of, telling
 from ditstack.errors import BadFile
+from ditstack.files import expand
 from ditstack.marks import is_signed, require_own_file, signed
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def tune(
 
     A gate is judged by the worse end of its 95 % interval: more prompts make it narrower.
     """
+    from ditstack.folders import own_file
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
@@ -51,17 +54,27 @@ def tune(
     base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     if not base.quality.limits():
         raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
-    target = path or Path(f"{base.name}-tuned.yaml")
-    require_own_file(target, lambda path: overwrite and is_signed(path), "" if overwrite else ", or add --overwrite")
-    axes = axes.parse([word for text in methods for word in text.split()])
-    _tune(base, chosen_prompts(base, prompts), axes, size_of(max_memory, "--max-memory"), model, target)
+    target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
+    require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
+    axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
+    with own_file(target, ours) as write:
+        _tune(base, chosen_prompts(base, prompts), axes, limit, model, target, write)
+
+
+def _nobodys(path: Path) -> bool:
+    return False
 
 
 def _tune(
-    base: Recipe, prompts: list[str], axes: dict[str, list[str]], max_memory: int, extends: str, target: Path
+    base: Recipe,
+    prompts: list[str],
+    axes: dict[str, list[str]],
+    max_memory: int,
+    extends: str,
+    target: Path,
+    write: Callable[[bytes], None],
 ) -> None:
     from ditstack.compat import hush_loading
-    from ditstack.files import write_atomically
     from ditstack.measure.check import remember
     from ditstack.recipe.recipe import Recipe
     from ditstack.tuning.tune import Tuner, written
@@ -73,7 +86,7 @@ def _tune(
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
-    write_atomically(target, signed(written(choice, base, extends)).encode())
+    write(signed(written(choice, base, extends)).encode())
     remember(Recipe.read(target), choice.run.outcome)
     gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
     out.print(
