@@ -25,7 +25,7 @@ import torch
 
 from ditstack.assembly.build import build
 from ditstack.caching.linears import find_linears
-from ditstack.calibration.statistics import Survey, seeing
+from ditstack.calibration.statistics import LinearSurvey, seeing
 from ditstack.compat import hush, hush_loading
 from ditstack.errors import Incompatible
 from ditstack.pipeline.clock import now
@@ -189,7 +189,7 @@ def step_seconds(pipe: Pipe, call: dict[str, Any], steps: int) -> dict[str, floa
 
 def random_factors(pipe: Pipe, call: dict[str, Any], rank: int | float) -> dict[str, torch.Tensor]:
     """Tensors of the sizes that calibration would find, of noise: they cost the same and correct nothing."""
-    survey, linears = Survey(), find_linears(pipe)
+    survey, linears = LinearSurvey(), find_linears(pipe)
     with pipe.without_cache(), pipe.uncompiled(), seeing(linears, survey):
         generate(pipe, call, 1)
     survey.finish()

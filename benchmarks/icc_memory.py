@@ -14,7 +14,7 @@ import torch
 
 from ditstack import Recipe, apply
 from ditstack.caching.linears import LowRankLinears
-from ditstack.calibration.statistics import Survey, seeing
+from ditstack.calibration.statistics import LinearSurvey, seeing
 from ditstack.stack import Stack
 from models import embeddings, flux
 from results import write
@@ -57,7 +57,7 @@ def measure(dtype: torch.dtype, rank: int) -> dict[str, Any]:
 
 def factors(stack: Stack, rank: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Random factors of the right shapes; linears that read one tensor share a B."""
-    survey, linears = Survey(), LowRankLinears.on(stack.pipe).linears
+    survey, linears = LinearSurvey(), LowRankLinears.on(stack.pipe).linears
     with stack.off(), seeing(linears, survey):
         run(stack, 1)
     survey.finish()

@@ -25,18 +25,28 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("stack", "adapters", "benchmar
 from pages import methods, plugin, results, shelf  # noqa: E402
 
 logging.getLogger("ditstack").setLevel(logging.ERROR)
-MADE = {"shelf": shelf.table, "results": results.table, "matrix": results.matrix, "plugin": plugin.names}
+MADE = {
+    "memory": shelf.memory,
+    "shelf": shelf.table,
+    "results": results.table,
+    "matrix": results.matrix,
+    "plugin": plugin.names,
+}
 FROM_THE_NETWORK, WORKER = "https://unpkg.com/iframe-worker/shim", "worker_on_disk.js"
 LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 LINK = re.compile(r"(\]\()((?:\.\./)+[^)#\s]*)((?:#[^)\s]*)?\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put a page for every method into the navigation."""
+    """Put a page for every method into the navigation, and beside the results the pages that it does not name."""
     assert config.nav is not None
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    without = sorted(page.name for page in Path(config.docs_dir).glob("*.md") if page.name not in named)
     for entry in config.nav:
         if isinstance(entry, dict) and "Methods" in entry:
             entry["Methods"] = methods.nav()
+        elif isinstance(entry, dict) and "Results" in entry:
+            entry["Results"] += without
     return config
 
 

@@ -28,17 +28,17 @@ def test_the_lightning_example_makes_its_pictures_and_goes_on(tmp_path: Path, mo
     assert list((tmp_path / "out" / "logs").rglob("metrics.csv"))
 
 
-def test_the_readme_shows_a_lightning_program_that_runs_as_it_stands(
+def test_the_cookbook_shows_a_lightning_program_that_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    shown = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "lightning" in code)
+    page = (EXAMPLES.parent / "docs" / "cookbook" / "batches.md").read_text()
+    shown = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "lightning" in code)
     (tmp_path / "prompts.csv").write_text("id,prompt,steps\na,a red circle,2\nb,a blue star,2\n")
     (tmp_path / "program.py").write_text(shown)
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(action="ignore"):
         runpy.run_path("program.py", run_name="__main__")
-    assert {path.name for path in (tmp_path / "pictures" / "pictures").iterdir()} == {"a.png", "b.png"}
+    assert {path.name for path in (tmp_path / "made" / "pictures").iterdir()} == {"a.png", "b.png"}
 
 
 def unknown_names(code: str) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 import settings
 from ditstack import Recipe, load
 from ditstack.pipeline.pipe import FULL
-from tables import peers
+from tables import first, peers
 
 
 def test_every_schedule_has_the_number_of_full_steps_that_was_asked_for() -> None:
@@ -85,3 +85,23 @@ def test_a_row_with_broken_pictures_is_behind_in_the_low_end_though_not_in_the_m
     said = text_of([ours, control], monkeypatch).partition("Where another row")[2]
     assert "above its PSNR of the mean squared error at 7, to uncached: steady -20.00" in said
     assert "MSE to uncached -20.00" in peers.peers_full()
+
+
+def test_the_first_screen_names_the_control_the_size_of_the_gain_and_who_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        row("a peer", "peer", [30.0, 31.0, 32.0]),
+        row("fewer steps: Euler", "control", [31.0, 32.0, 33.0], seen=2.0),
+        row("fewer steps: UniPC", "control", [45.0, 46.0, 47.0], seen=1.0),
+        row("svdcache (default)", "ours", [40.0, 41.0, 42.0]),
+    ]
+    data = {"rows": rows, "steps": 28, "prompts": 3, "machine": "here"}
+    monkeypatch.setattr(first, "latest", lambda case: data)
+    text = first.first_screen()
+    assert "| **svdcache, our default** | **41.0 / 40.1** |" in text
+    assert "| no cache, by the solver best on other prompts | 32.0 / 31.1 (Euler) |" in text
+    assert "| default over no cache, mean, to uncached | +9.00 (+9.00 to +9.00) |" in text
+    assert "fewer steps: UniPC in mean (at 7), low end (at 7), squared error (at 7)." in text
+    data["rows"] = [rows[0], rows[1], rows[3]]
+    assert "No other row, ours or theirs, is ahead" in first.first_screen()

@@ -37,3 +37,17 @@ def test_every_recipe_link_and_picture_named_exists() -> None:
 def test_recipes_are_short_and_named_after_their_stages() -> None:
     for path in shelf().glob("*.yaml"):
         assert path.read_text().count("\n") <= 20, path.name
+
+
+def test_the_first_screen_of_tables_tells_the_controls_the_model_s_smallness_our_reading_and_who_is_ahead() -> None:
+    before, _, after = README.partition("<!-- table: first_screen -->")
+    screen = before.rpartition("\n## ")[2] + after.partition("<!-- end -->")[0]
+    assert screen.count("\n") < 40
+    for said in (
+        "no cache, by the solver best on other prompts",
+        "a small one",
+        "our\nreading",
+        "Ahead of the default",
+    ):
+        assert said in screen, said
+    assert README.count("\n") < 150, "two minutes"

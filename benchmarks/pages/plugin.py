@@ -10,8 +10,9 @@ def names() -> str:
     lines: list[str] = []
     for name in plugin.__all__:
         one = getattr(plugin, name)
-        if callable(one) and one.__module__ != "ditstack.errors":  # those are on the page of the facade
-            lines += [f"::: {one.__module__}.{name}", ""]
+        home = getattr(one, "__module__", "")  # errors are on the page of the facade; an alias has no home here
+        if callable(one) and home.startswith("ditstack.") and home != "ditstack.errors":
+            lines += [f"::: {home}.{name}", ""]
     plain = [name for name in plugin.__all__ if isinstance(getattr(plugin, name), str)]
     lines += [
         "## Kinds of steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ditstack.recipe.adapter import STAGES, methods
 from ditstack.recipe.layers import read_layers, shelf, shelf_names
+from ditstack.recipe.memory.planned import MemoryPlan, gb, planned, with_offload
 from ditstack.recipe.recipe import Recipe
 from lines import head, line
 
@@ -36,3 +37,25 @@ def _wants(name: str) -> list[str]:
             found += sorted(one.sentence for one in adapter.needs if one.probe is not None)
             found += [f"ditstack[{adapter.extra}]"] if getattr(adapter, "extra", "") else []
     return list(dict.fromkeys(found))
+
+
+ROOMS = (16, 24, 48, 80)
+"""GPUs' memories in GB."""
+
+
+def memory() -> str:
+    """What each recipe of a large model needs, and what fits where."""
+    lines = head(["recipe", "needs", *(f"{room} GB" for room in ROOMS)])
+    for name in shelf_names():
+        recipe = Recipe.read(name)
+        plan = planned(recipe, "cuda")
+        if plan is not None and recipe.model.method != "tiny":
+            lines.append(line([f"`{name}`", gb(plan.needs), *(_fits(recipe, plan, room * 1e9) for room in ROOMS)]))
+    return "\n".join(lines)
+
+
+def _fits(recipe: Recipe, plan: MemoryPlan, room: float) -> str:
+    if plan.needs <= room:
+        return "fits"
+    found = with_offload(recipe, "cuda", room)
+    return f"offload: {found[0]}" if found else "no"

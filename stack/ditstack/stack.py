@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
-from ditstack.assembly.build import build, check, standing_on, take_down, unchanged
+from ditstack.assembly.build import build, check_stack, standing_on, take_down, unchanged
 from ditstack.assembly.comparison import Compared, beside, unaccelerated
 from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
@@ -248,7 +248,7 @@ def apply(
         RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
     chosen, certificate = certified(_read(recipe, changes), promise)
-    check(chosen, pipeline)
+    check_stack(chosen, pipeline)
     with unchanged(chosen, pipeline):
         stack = _stand(chosen, pipeline, tell)
         if certificate is not None:

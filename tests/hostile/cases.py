@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures: written by scripts/test --hostile -->", "<!-- end of figures -->"
 SLOWEST, LARGEST = 10.0, 2 * 2**30
 """Seconds of one case, and bytes of the process."""
-KINDS = 10
+KINDS = 13
 """Of cases that a whole run counts."""
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from cases import FIGURES, Figure, counts, one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ditstack.cli import app
+from ditstack.errors import BadPipeline
 from ditstack.folders import folder_atomically
 from ditstack.marks import MARK
 
@@ -69,6 +72,10 @@ TARGETS = [
     "work",
     ".hidden",
     "p.txt",
+    "PICTURES",
+    "A.YAML",
+    "Report.json",
+    "link/../A.YAML",
     "/",
     "~",
 ]
@@ -79,6 +86,17 @@ COMMANDS: dict[str, list[str]] = {
     "tune": ["tune", "--model", "tiny", "--psnr-min", "30", "--prompts", "2"],
     "search": ["search", "tiny-none-native-mixed"],
     "batch": ["batch", "tiny", "p.txt"],
+    "schema": ["schema"],
+}
+OVERWRITING = ("run", "tune")
+"""Commands that know --overwrite."""
+WITHOUT_OUTPUT: dict[str, list[list[str]]] = {
+    "check": [["check", "tiny-int8-native-svdcache"], ["check", "a.yaml"]],
+    "doctor": [["doctor"], ["doctor", "--json"]],
+    "explain": [["explain", "tiny-int8-native-svdcache"], ["explain", "a.yaml"]],
+    "recipes": [["recipes"], ["recipes", "--json"]],
+    "schema": [["schema"]],
+    "show": [["show", "a.yaml"], ["show", "tiny", "--resolved"], ["show", "svdcache"]],
 }
 
 
@@ -101,6 +119,8 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "link").symlink_to("pictures")
     (folder / "to-file").symlink_to("a.yaml")
     (folder / "dangling").symlink_to("/nowhere/at/all")
+    for name in ("PICTURES", "A.YAML", "Report.json"):  # what a disk that folds case takes for the file itself
+        (folder / name).symlink_to(name.lower())
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
@@ -110,8 +130,6 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_of_the_users_own_files_survives_every_command(
     command: str, users: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ditstack.cli import app
-
     def work(*_: object, **__: object) -> None:
         pytest.fail("the work began")
 
@@ -121,7 +139,7 @@ def test_a_folder_of_the_users_own_files_survives_every_command(
     before = everything(users.parent)
     figure = FIGURES.setdefault("commands pointed at the user's own files", Figure())
     for target in TARGETS:
-        for more in ([], ["--overwrite"]) if command in ("run", "tune") else ([],):
+        for more in ([], ["--overwrite"]) if command in OVERWRITING else ([],):
             monkeypatch.setattr(sys, "argv", ["ditstack", *COMMANDS[command], "--out", target, *more])
             with pytest.raises(SystemExit) as stop:
                 app.main()
@@ -130,3 +148,31 @@ def test_a_folder_of_the_users_own_files_survives_every_command(
             assert "Traceback" not in told
             assert everything(users.parent) == before, target
             figure.cases, figure.refused = figure.cases + 1, figure.refused + 1
+
+
+@pytest.mark.parametrize("command", WITHOUT_OUTPUT)
+def test_a_command_without_an_output_touches_nothing(
+    command: str, users: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise BadPipeline("there is no model here")
+
+    monkeypatch.setattr("ditstack.compat.hush", lambda: None)
+    monkeypatch.setattr("ditstack_adapters.model.tiny.Tiny.load", absent)
+    before, figure = everything(users.parent), FIGURES.setdefault("commands in a folder of the user's own", Figure())
+    for words in WITHOUT_OUTPUT[command]:
+        monkeypatch.setattr(sys, "argv", ["ditstack", *words])
+        with pytest.raises(SystemExit) as stop:
+            app.main()
+        assert stop.value.code == (2 if command in ("check", "explain") else None) or not stop.value.code
+        assert "Traceback" not in capsys.readouterr().err
+        assert everything(users.parent) == before, words
+        figure.cases, figure.refused = figure.cases + 1, figure.refused + (stop.value.code == 2)
+
+
+def test_no_command_and_no_overwrite_was_forgotten() -> None:
+    found = typer.main.get_command(app.app)
+    known = {name: {word for one in inner.params for word in one.opts} for name, inner in found.commands.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    assert {name for name, words in known.items() if "--out" in words} == {*COMMANDS}
+    assert {name for name, words in known.items() if "--overwrite" in words} == {*OVERWRITING}
+    assert known.keys() == {*COMMANDS, *WITHOUT_OUTPUT}

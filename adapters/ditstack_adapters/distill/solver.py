@@ -54,6 +54,11 @@ class FittedSolver(Adapter):
         return self.evaluations
 
     @property
+    def fitted_for(self) -> frozenset[str]:
+        """Its times and coefficients are one row for each evaluation."""
+        return frozenset({"steps"})
+
+    @property
     def baseline(self) -> dict[str, Any] | None:
         return {"steps": self.baseline_steps}
 

@@ -42,7 +42,7 @@ def build(recipe: Recipe, pipeline: Any = None) -> Pipe:
         Incompatible: before any weight is loaded.
         BadFile, BadPipeline: a stage cannot be put up; before anything is sampled.
     """
-    check(recipe, pipeline)
+    check_stack(recipe, pipeline)
     if pipeline is None:
         return _load(recipe)
     return _put_up(recipe, pipeline)
@@ -72,9 +72,9 @@ def unchanged(recipe: Recipe, pipeline: Any) -> Iterator[None]:
         yield
 
 
-def check(recipe: Recipe, pipeline: Any = None) -> None:
+def check_stack(recipe: Recipe, pipeline: Any = None) -> None:
     """Refuse what can be known to fail before any weight is loaded, rounded or copied."""
-    plan.check(recipe, None if pipeline is None else str(execution_device(pipeline)))
+    plan.check_plan(recipe, None if pipeline is None else str(execution_device(pipeline)))
     check_scheduler(recipe.sampler)
     for _, adapter in recipe.stages():
         adapter.inspect()

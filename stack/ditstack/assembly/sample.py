@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,9 +94,24 @@ def sample(
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     with pipe.clock.held():
         started = now()
-        with torch.inference_mode():
+        with torch.inference_mode(), _told_of_scheduler(pipe.pipeline):
             out = pipe.pipeline(**arguments, output_type="pt")
         return _pictures(pipe, out, prompts, seeds, started)
+
+
+@contextmanager
+def _told_of_scheduler(pipeline: Any) -> Iterator[None]:
+    """What diffusers says of a scheduler that its pipeline cannot use, in a recipe's words."""
+    try:
+        yield
+    except ValueError as error:
+        if "does not support custom" not in str(error):
+            raise
+        name, kind = type(pipeline.scheduler).__name__, type(pipeline).__name__
+        raise BadPipeline(
+            f"sampler.scheduler: a {kind} gives its scheduler sigmas or timesteps, which a {name} does not take; "
+            "name another, such as UniPCMultistepScheduler"
+        ) from None
 
 
 def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int], started: float) -> Pictures:

@@ -37,6 +37,8 @@ def named_class(name: str) -> type:
     if not inspect.isclass(kind) or not issubclass(kind, SchedulerMixin):
         known = [one for one in dir(diffusers) if one.endswith("Scheduler")]
         raise BadPipeline(f"sampler.scheduler: diffusers has no scheduler {name!r}; {suggest(name, known)}")
+    if lacking := [one for one in ("from_config", "set_timesteps", "step") if not hasattr(kind, one)]:
+        raise BadPipeline(f"sampler.scheduler: {name} cannot sample: it has no {', '.join(lacking)}; name another")
     return kind
 
 

@@ -86,7 +86,7 @@ class Job:
         Raises:
             DitstackError: before anything is loaded, where that can be known.
         """
-        plan.check(self.spec.recipe)
+        plan.check_plan(self.spec.recipe)
         require_lightning()
         from ditstack.batch.predict import DiffusionModule, PictureWriter, PromptData
 

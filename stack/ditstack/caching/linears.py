@@ -20,7 +20,7 @@ from ditstack.pipeline.pipe import FULL, OFF, Pipe
 # B batch, T tokens, I width in, O width out, R rank; C(.) the value at the last full step, or on the line through two
 
 
-class LowRankLinears(CacheMemory["_Kept"]):
+class LowRankLinears(CacheMemory["_LinearMemory"]):
     """What a cache of linears remembers, and the factors by which it corrects.
 
     Args:
@@ -44,7 +44,7 @@ class LowRankLinears(CacheMemory["_Kept"]):
         """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
         if self.passes.kind != OFF:
             for name, hook in self._hooks.items():
-                hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _Kept())
+                hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _LinearMemory())
             if self.order:
                 self._go_along()
 
@@ -107,7 +107,7 @@ def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
     return torch.nn.functional.linear(x_BTI.float(), down_RI.float())
 
 
-class _Source:
+class _SharedInput:
     """One tensor that one or several linears read; their B's are stacked and multiplied once.
 
     What came of it is held until the last reader has taken it. A reader of another tensor gets its own.
@@ -163,7 +163,7 @@ class _Source:
 class _Correction:
     """A of one linear, and which rows of the stacked B are its own."""
 
-    source: _Source
+    source: _SharedInput
     up: Tensor
     start: int
 
@@ -176,7 +176,7 @@ class _Correction:
 
 
 @dataclass
-class _Kept:
+class _LinearMemory:
     """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x).
 
     `older` is what was kept at the full step before, where a line is drawn.
@@ -184,16 +184,16 @@ class _Kept:
 
     y: Tensor | None = None
     base: Tensor | None = None
-    older: _Kept | None = None
+    older: _LinearMemory | None = None
 
-    def at(self, beyond: Tensor) -> _Kept:
+    def at(self, beyond: Tensor) -> _LinearMemory:
         """What the line through both says of the present step."""
         if self.older is None:
             return self
         # C(.) = z1 + (t - t1) / (t1 - t0) (z1 - z0)
         pairs = ((self.y, self.older.y), (self.base, self.older.base))
         y, base = (None if new is None or old is None else new + (new - old) * beyond for new, old in pairs)
-        return _Kept(y, base)
+        return _LinearMemory(y, base)
 
     def tensors(self) -> list[Tensor]:
         older = [] if self.older is None else self.older.tensors()
@@ -210,7 +210,7 @@ def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
         if not key.endswith(".down"):
             continue
         members = key.removesuffix(".down").split("+")
-        source, start = _Source(down_RI, len(members)), 0
+        source, start = _SharedInput(down_RI, len(members)), 0
         for member in members:
             up_OR = tensors[f"{member}.up"]
             out[member] = _Correction(source, up_OR, start)
@@ -259,7 +259,7 @@ class _AtLinear(InnerHook):
 
     def __init__(self, module: torch.nn.Module, state: LowRankLinears) -> None:
         super().__init__(module)
-        self.state, self.kept = state, _Kept()
+        self.state, self.kept = state, _LinearMemory()
         self.correction: _Correction | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -275,7 +275,7 @@ class _AtLinear(InnerHook):
     def _keep(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
         """Remember a full step."""
         if self.state.order and self.kept.y is not None:
-            self.kept.older = _Kept(self.kept.y, self.kept.base)
+            self.kept.older = _LinearMemory(self.kept.y, self.kept.base)
         self.kept.y = y_BTO
         if self.correction is None:
             return
@@ -295,6 +295,6 @@ class _AtLinear(InnerHook):
         return self.correction.correct(y, self.correction.source.change(x_BTI, base, self.state.lean))
 
     def forget(self) -> None:
-        self.kept = _Kept()
+        self.kept = _LinearMemory()
         if self.correction is not None:
             self.correction.source.forget()

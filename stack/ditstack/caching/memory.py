@@ -8,9 +8,9 @@ from typing import Generic, Self, TypeVar
 
 from torch import Tensor
 
-from ditstack.pipeline.pipe import Kept, Pipe
+from ditstack.pipeline.pipe import Pipe, StepMemory
 
-Remembered = TypeVar("Remembered", bound=Kept)
+Remembered = TypeVar("Remembered", bound=StepMemory)
 
 
 class CacheMemory(Generic[Remembered]):

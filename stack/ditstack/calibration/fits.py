@@ -12,10 +12,10 @@ from torch import Tensor
 from ditstack.caching.linears import LowRankLinears
 from ditstack.calibration.compensation import running_weight
 from ditstack.calibration.moments import ROOM_GB, Moments
-from ditstack.calibration.statistics import Channels, Grams, Replay, See, Since, Survey, seeing
+from ditstack.calibration.statistics import Channels, Grams, LinearSurvey, Replay, See, Since, seeing
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.maths.lowrank import (
-    Pair,
+    LowRank,
     allocate,
     channel_scale,
     largest_ranks,
@@ -55,17 +55,17 @@ class Wish:
 class Fit:
     """One fit on one pipe."""
 
-    def __init__(self, pipe: Pipe, increments: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
+    def __init__(self, pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
         if not calibration.prompts:
             raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
-        self.pipe, self.linears, self.calibration, self.wish = pipe, increments.linears, calibration, wish
-        self.increments, self.order = increments, increments.order
-        self.survey = Survey()
+        self.pipe, self.linears, self.calibration, self.wish = pipe, low_rank.linears, calibration, wish
+        self.low_rank, self.order = low_rank, low_rank.order
+        self.survey = LinearSurvey()
         self.replay = Replay(pipe)
         self.metrics: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The factors, as `increments.read_corrections` reads them."""
+        """The factors, as `LowRankLinears.take` reads them."""
         self._look()
         pair = self._gather()
         fitted, ranks = self._fit(pair)
@@ -77,10 +77,10 @@ class Fit:
             out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
         return out
 
-    def _fit(self, pair: Callable[[str], Pair]) -> tuple[dict[str, Pair], dict[str, int]]:
+    def _fit(self, pair: Callable[[str], LowRank]) -> tuple[dict[str, LowRank], dict[str, int]]:
         """Every linear fitted once, with no more components than it may get; and the rank that each gets."""
         transformer: Any = next(iter(self.pipe.transformers.values()))
-        fitted: dict[str, Pair] = {}
+        fitted: dict[str, LowRank] = {}
         energies: dict[str, Tensor] = {}
         most, costs, budget = self._limits()
         for name, rank in most.items():
@@ -88,7 +88,7 @@ class Fit:
             energies[name], fitted[name] = whole.energy.cpu(), whole.cut(rank).stored(transformer.dtype)
         return fitted, most if budget is None else allocate(energies, costs, budget)
 
-    def _gather(self) -> Callable[[str], Pair]:
+    def _gather(self) -> Callable[[str], LowRank]:
         """Run what must be run; what comes back fits one linear."""
         by = self.wish.by
         if by == "svd":
@@ -100,11 +100,11 @@ class Fit:
             return lambda name: self._scaled(name, channels)
         return self._regression()
 
-    def _scaled(self, name: str, channels: Channels) -> Pair:
+    def _scaled(self, name: str, channels: Channels) -> LowRank:
         left, right = channel_scale(channels.rows[f"{name}/y"]), channel_scale(channels.rows[f"{name}/x"])
         return truncate(self._weight(name), left, right)
 
-    def _regression(self) -> Callable[[str], Pair]:
+    def _regression(self) -> Callable[[str], LowRank]:
         observed = self.wish.by == "rrr_observed"
         moments = Moments(sums := {}, self.wish.room_gb)
         gram = Grams(self._moment, moments)
@@ -120,7 +120,7 @@ class Fit:
         if self.wish.weighted:
             self.calibration.gather("sensitivity of the output", self.metrics, self._sense, count=1)
 
-        def fitted(name: str) -> Pair:
+        def fitted(name: str) -> LowRank:
             source = self.survey.inputs[name] if self._by_input(name) else name
             moment = sums.get(source, torch.eye(self.survey.shapes[name][1], dtype=torch.float64)).to(self.pipe.device)
             weight, metric = self._weight(name).to(moment), self.metrics.get(name)
@@ -194,6 +194,6 @@ class Fit:
 
     def _anew(self) -> float:
         """What a calibrated step without corrections takes of a full one; one prompt tells."""
-        with self.increments.trial({}):
+        with self.low_rank.trial({}):
             self.calibration.latents(range(1))
         return self.pipe.passes.shares.get(CALIBRATED, 0.0)

@@ -46,7 +46,7 @@ def seeing(linears: Mapping[str, torch.nn.Module], see: See) -> Iterator[None]:
             handle.remove()
 
 
-class Survey:
+class LinearSurvey:
     """Which linears read one and the same tensor, how wide they are, and how many rows each has seen.
 
     Attributes:

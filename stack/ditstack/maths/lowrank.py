@@ -78,7 +78,7 @@ def energy_rank(values: Tensor, energy: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LowRank:
     """A (O, R) and B (R, I) of a linear map of rank R; the components' share of what is fitted, strongest first.
 
     What is fitted decides the unit of `energy`; under an output metric it is the same for every linear.
@@ -88,16 +88,16 @@ class Pair:
     down: Tensor
     energy: Tensor
 
-    def cut(self, rank: int) -> Pair:
-        return Pair(self.up[:, :rank], self.down[:rank], self.energy[:rank])
+    def cut(self, rank: int) -> LowRank:
+        return LowRank(self.up[:, :rank], self.down[:rank], self.energy[:rank])
 
-    def stored(self, dtype: torch.dtype) -> Pair:
+    def stored(self, dtype: torch.dtype) -> LowRank:
         """A copy of A and B on the CPU, as factors are kept; the energy stays as it is."""
         up, down = (one.to(dtype).contiguous().cpu() for one in (self.up, self.down))
-        return Pair(up, down, self.energy)
+        return LowRank(up, down, self.energy)
 
 
-def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | None = None) -> Pair:
+def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | None = None) -> LowRank:
     """The singular components of S_o W S_i, with the scales taken out again (ICC, arXiv 2505.05829)."""
     left = torch.ones(weight_OI.shape[0]).to(weight_OI) if left_O is None else left_O.to(weight_OI)
     right = torch.ones(weight_OI.shape[1]).to(weight_OI) if right_I is None else right_I.to(weight_OI)
@@ -105,9 +105,9 @@ def truncate(weight_OI: Tensor, left_O: Tensor | None = None, right_I: Tensor | 
     # S_o W S_i = M = U S V^T; M M^T = U S^2 U^T and M^T M = V S^2 V^T, of which the smaller is decomposed
     if scaled.shape[0] <= scaled.shape[1]:
         energy, u = _descending(scaled @ scaled.mT)
-        return Pair(u / left[:, None], u.mT @ scaled / right, energy)
+        return LowRank(u / left[:, None], u.mT @ scaled / right, energy)
     energy, v = _descending(scaled.mT @ scaled)
-    return Pair(scaled @ v / left[:, None], v.mT / right, energy)
+    return LowRank(scaled @ v / left[:, None], v.mT / right, energy)
 
 
 def channel_scale(activity_NC: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def channel_scale(activity_NC: Tensor) -> Tensor:
     return scale.clamp_min(scale.max() / 1000) if scale.max() > 0 else torch.ones_like(scale)
 
 
-def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> Pair:
+def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> LowRank:
     """Reduced-rank regression: the rank-R maps M that minimise E |H (W dx - M dx)|^2, for every R at once.
 
     Args:
@@ -143,7 +143,7 @@ def regress(weight_OI: Tensor, gram: Tensor, metric: Tensor | None = None) -> Pa
         energy, v = _descending(seen.mT @ seen)
         u = torch.linalg.qr(seen @ v).Q
     # A = H^-1 U, B = U^T H W
-    return Pair(torch.linalg.solve_triangular(h, u, upper=True), u.mT @ weighted, energy)
+    return LowRank(torch.linalg.solve_triangular(h, u, upper=True), u.mT @ weighted, energy)
 
 
 def observed_map(weight_OI: Tensor, gram_II: Tensor, cross_OI: Tensor, ridge: float = 1e-4) -> Tensor:

@@ -44,7 +44,7 @@ class Job:
             DitstackError: before any weight is loaded, where that can be known.
         """
         self.recipe, certificate = certified(self.recipe, self.promise)
-        plan.check(self.recipe)
+        plan.check_plan(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
             baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
             runner, plain = baseline or (None, None)

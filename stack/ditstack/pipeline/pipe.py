@@ -24,7 +24,7 @@ __all__ = ["CALIBRATED", "FULL", "OFF", "REUSED", "UNDECIDED", "Off", "Pipe", "e
 TRANSFORMERS = ("transformer", "transformer_2")
 
 
-class Kept(Protocol):
+class StepMemory(Protocol):
     """One thing that a cache keeps."""
 
     def tensors(self) -> list[Tensor]:
@@ -36,7 +36,7 @@ class KeptBetweenSteps(Protocol):
     """A cache at work on a pipe."""
 
     @property
-    def memories(self) -> Mapping[Hashable, Kept]:
+    def memories(self) -> Mapping[Hashable, StepMemory]:
         """What it keeps now, by site and guidance branch."""
         ...
 

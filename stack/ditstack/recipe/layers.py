@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ditstack.errors import BadFile, RecipeError
-from ditstack.files import expand, read_text
+from ditstack.files import expand, is_there, read_text
 from ditstack.recipe import documents
 from ditstack.recipe.adapter import STAGES, suggest
 
@@ -101,7 +100,7 @@ def locate(name_or_path: str, beside: Path) -> Path:
     """A recipe's file: a path if there is one, else the shelf."""
     try:
         as_path = beside / expand(name_or_path)
-        if as_path.suffix in (".yaml", ".yml") and os.path.exists(as_path):
+        if as_path.suffix in (".yaml", ".yml") and is_there(as_path, "the recipe"):
             return as_path.resolve()
     except (BadFile, OSError, RuntimeError) as error:
         raise RecipeError(f"no recipe {name_or_path[:80]!r}", [str(error)]) from None

@@ -47,7 +47,7 @@ def plan(recipe: Recipe, device: str | None = None) -> list[Step]:
     return [replace(step, reasons=(*step.reasons, *_lacks_later(step, facts, device))) for step in steps]
 
 
-def check(recipe: Recipe, device: str | None = None) -> None:
+def check_plan(recipe: Recipe, device: str | None = None) -> None:
     """Refuse a stack that cannot stand.
 
     Args:

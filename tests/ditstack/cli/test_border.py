@@ -109,6 +109,10 @@ WRONG_VALUES = [
     "sampler.steps=100000000", "model=none", "sampler.scheduler=NoSuch", "sampler.settings={nonsense: 1}",
     'prompts=["\\ud800"]', 'model.source="a\\0b"', "seed=2020-01-01", "sampler.guidance=.nan", "sampler.guidance=.inf",
     "a.b.c.d.e.f.g.h.i.j.k=1", f"{'x' * 5000}=1", "cache={? {a: b} : c}", "sampler.scheduler=[/red]",
+    *(f"sampler.scheduler={name}" for name in (
+        "FluxPipeline", "DDPMWuerstchenScheduler", "VQDiffusionScheduler", "KarrasVeScheduler", "ScoreSdeVeScheduler",
+        "CMStochasticIterativeScheduler", "SchedulerMixin", "RePaintScheduler", "DDPMScheduler",
+    )),
 ]  # fmt: skip
 
 
@@ -127,7 +131,21 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("text", [BOMB, f"extends: tiny\nunknown:\n  {BOMB.replace(chr(10), chr(10) + '  ')}"])
+MAPPINGS = "cache:\n  method: svdcache\n  a: &a {k0: 1, k1: 1, k2: 1, k3: 1, k4: 1, k5: 1, k6: 1, k7: 1}\n" + "".join(
+    f"  {name}: &{name} {{{', '.join(f'k{place}: *{below}' for place in range(8))}}}\n"
+    for below, name in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        MAPPINGS,
+        f"extends: tiny\n{MAPPINGS.replace('cache', 'unknown')}",
+        f"extends: tiny\nunknown:\n  {BOMB.replace(chr(10), chr(10) + '  ')}",
+    ],
+)
 def test_an_alias_bomb_is_refused_before_it_grows(call: Call, tmp_path: Path, text: str) -> None:
     (tmp_path / "bomb.yaml").write_text(text)
     code, _, err = call("show", tmp_path / "bomb.yaml")
@@ -146,6 +164,48 @@ def test_a_recipe_that_is_no_plain_file_is_one_sentence(call: Call, tmp_path: Pa
         assert (code, "Traceback" in err) == (2, False)
 
 
+def test_a_folder_above_that_cannot_be_entered_is_one_sentence(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    for name in ("stat", "lstat", "open", "mkdir", "scandir"):  # root enters every folder, so rights would not do
+        monkeypatch.setattr(os, name, _refusing(getattr(os, name), f"{locked}/"))
+    for words in (
+        ("show", locked / "r.yaml"),
+        ("run", "tiny", "--prompt", "x", "--out", locked / "inner" / "out"),
+        ("run", "tiny", "--prompts", locked / "p.txt", "--out", tmp_path / "out"),
+        ("batch", "tiny", locked / "p.txt", "--out", tmp_path / "out"),
+        ("batch", "tiny", locked / "p.txt", "--out", locked / "out"),
+        ("matrix", "--model", "tiny", "--out", locked / "out"),
+        ("tune", "--model", "tiny", "--psnr-min", 30, "--out", locked / "t.yaml"),
+        ("search", "tiny-none-native-mixed", "--out", locked / "t.yaml"),
+        ("schema", "--out", locked / "s.json"),
+        ("calibrate", "tiny-none-native-icc", "--out", locked / "f"),
+        (
+            "run",
+            "tiny-none-native-icc",
+            "--prompt",
+            "x",
+            "--out",
+            tmp_path / "out",
+            "--set",
+            f"cache.factors={locked}/f",
+        ),
+    ):
+        code, _, err = call(*words)
+        assert (code, "Permission denied" in err) == (2, True), (words, err)
+
+
+def _refusing(real: Callable[..., object], under: str) -> Callable[..., object]:
+    def guarded(path: object, *words: object, **more: object) -> object:
+        if not isinstance(path, int) and os.fsdecode(path).startswith(under):  # pyright: ignore[reportArgumentType]
+            raise PermissionError(13, os.strerror(13), str(path))
+        return real(path, *words, **more)
+
+    return guarded
+
+
 def test_a_torn_model_is_one_sentence(call: Call, tmp_path: Path) -> None:
     from ditstack.testing import tiny_pipelines as tiny
 
@@ -153,7 +213,8 @@ def test_a_torn_model_is_one_sentence(call: Call, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"model: {{method: flux, source: {tmp_path / 'model'}, device: cpu}}\nsampler: {{size: 16x16}}\n")
     weights = tmp_path / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
-    for path in (weights, tmp_path / "model" / "vae" / "config.json", tmp_path / "model" / "model_index.json"):
+    encoder, vae = tmp_path / "model" / "text_encoder" / "model.safetensors", tmp_path / "model" / "vae" / "config.json"
+    for path in (weights, encoder, vae, tmp_path / "model" / "model_index.json"):
         whole = path.read_bytes()
         for data in (whole[: len(whole) // 2], b"", b"\x80\x04cposix\nsystem\n."):
             path.write_bytes(data)

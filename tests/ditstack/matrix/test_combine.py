@@ -129,9 +129,9 @@ def test_nothing_is_refused_only_while_it_is_forced() -> None:
     refused = Recipe.read("tiny", ["quantize={method: torchao, scheme: fp8dq}"])
     if any(step.reasons for step in plan.plan(refused)):
         with plan.forced():
-            plan.check(refused)
+            plan.check_plan(refused)
         with pytest.raises(Exception, match="cannot be stacked"):
-            plan.check(refused)
+            plan.check_plan(refused)
 
 
 def test_the_parts_of_a_cell_are_its_stages_alone_on_the_same_lora() -> None:

@@ -15,7 +15,9 @@ ANYWHERE = {"steps", "guidance", "frames", "scheduler", "settings", "attention"}
 """Fields of the recipe's own sampler, and a stage."""
 ELSEWHERE = {
     "batch": ("batch/",),  # the noun itself
-    "image": ("batch", "weights", "testing"),  # a column of a batch's rows; an argument of diffusers' pipelines
+    # a column of a batch's rows; an argument of diffusers' pipelines
+    "image": ("batch", "weights", "testing", "assembly/departures.py"),
+    "order": ("assembly/departures.py",),  # of a scheduler: its passes a step
     "strength": ("batch", "weights", "testing"),
     "rank": ("batch",),  # a process's number, in its records
     "macs": ("batch", "matrix", "tuning/evaluation.py"),  # a figure of reports; the unit of a search's costs

@@ -9,7 +9,7 @@ import pytest
 from ditstack.errors import Incompatible, RecipeError
 from ditstack.recipe.adapter import find, methods
 from ditstack.recipe.capabilities import Capability, machine
-from ditstack.recipe.plan import check, is_by_facts_alone, plan
+from ditstack.recipe.plan import check_plan, is_by_facts_alone, plan
 from ditstack.recipe.recipe import Recipe
 
 
@@ -17,7 +17,7 @@ def test_fp8_activations_are_refused_where_there_is_no_such_gpu() -> None:
     if Capability.SM89 in machine():
         pytest.skip("this machine has compute capability 8.9")
     with pytest.raises(Incompatible, match=r"quantize torchao requires that the GPU is of compute capability 8\.9"):
-        check(Recipe.read("tiny-int8-native-svdcache", ["quantize.scheme=fp8dq"]))
+        check_plan(Recipe.read("tiny-int8-native-svdcache", ["quantize.scheme=fp8dq"]))
 
 
 def test_every_stage_says_what_it_takes_and_gives() -> None:
@@ -49,9 +49,9 @@ def test_a_method_names_a_capability_of_its_own_and_the_machine_is_asked(monkeyp
     reuse = find("cache", "reuse")
     monkeypatch.setattr(reuse, "needs", property(lambda self: frozenset({own})))
     recipe = Recipe.read("tiny-none-native-reuse")
-    check(recipe, "cpu")
+    check_plan(recipe, "cpu")
     with pytest.raises(Incompatible, match="cache reuse requires that the machine hums"):
-        check(recipe, "cuda:1")
+        check_plan(recipe, "cuda:1")
     assert asked == ["cpu", "cuda:1"]
     assert not is_by_facts_alone(plan(recipe, "cuda:1"))
 

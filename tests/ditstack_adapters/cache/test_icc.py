@@ -80,14 +80,14 @@ def test_at_full_rank_it_is_the_plain_pipe(by: str) -> None:
 
 @pytest.mark.parametrize("family", ["sd3", "wan", "hunyuan_video", "qwen_image", "pixart", "dit"])
 def test_at_full_rank_it_is_the_plain_pipe_in_every_family(family: str) -> None:
-    from ditstack.calibration.statistics import Survey, seeing
+    from ditstack.calibration.statistics import LinearSurvey, seeing
     from ditstack.maths.lowrank import truncate
     from ditstack.weights.dense import dense
     from ditstack_adapters.cache.icc import Icc
 
     pipe = Pipe(tiny.FAMILIES[family]())
     Icc(interval=2).apply(pipe)
-    survey, linears = Survey(), find_linears(pipe)
+    survey, linears = LinearSurvey(), find_linears(pipe)
     with pipe.without_cache(), seeing(linears, survey):
         plain = call(pipe.pipeline, P, 4)
     tensors: dict[str, Tensor] = {}

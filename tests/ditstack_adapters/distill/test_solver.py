@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ditstack import StaleFactors, apply
+from ditstack.measure.bench import timed_sample
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
@@ -60,3 +61,11 @@ def test_a_cache_between_fitted_evaluations_still_skips(tmp_path: Path) -> None:
     cache = {"method": "svdcache", "interval": 2}
     stack = apply(tiny.flux(), recipe(tmp_path, distill={"evaluations": 6}, cache=cache))
     assert stack.sample(P[:1]).steps == {"full": 3, "forecast": 3}
+
+
+def test_it_is_warmed_up_and_timed_at_its_own_steps_and_refuses_others(tmp_path: Path) -> None:
+    stack = apply(tiny.flux(), recipe(tmp_path))
+    assert timed_sample(stack, P[:1]).steps == {"full": 3}
+    with pytest.raises(StaleFactors, match="serve no other steps"):
+        stack.make(P[:1], [0], stack.recipe.sampler.model_copy(update={"steps": 2}))
+    assert stack.sample(P[:1]).steps == {"full": 3}

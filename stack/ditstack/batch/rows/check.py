@@ -117,13 +117,13 @@ def read_rows(
     """
     seen = _Seen(fold) if source.has_ids else None
     for index, (line, raw) in enumerate(source.raw()):
-        one = check(line, index, raw, prompt, source.home, own_size)
+        one = check_row(line, index, raw, prompt, source.home, own_size)
         if isinstance(one, GoodRow) and seen and (first := seen.note(one.row.id, line)):
             one = BadRow(line, index, one.row.id, f"id: {one.row.id!r} was used in line {first} already")
         yield one
 
 
-def check(
+def check_row(
     line: int, index: int, raw: Mapping[str, Any] | str, prompt: str | None, home: str, own_size: bool
 ) -> GoodRow | BadRow:
     """One row, checked; what is missing in it is supplied."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ditstack.batch.rows.batches import Item, items_of
-from ditstack.batch.rows.check import BadRow, GoodRow, check
+from ditstack.batch.rows.check import BadRow, GoodRow, check_row
 from ditstack.errors import BadPipeline
 
 WANTED = 'wanted prompts, dicts such as {"prompt": "..."}, or a dict of lists such as {"prompt": ["...", "..."]}'
@@ -25,7 +25,7 @@ def rows_in(batch: Any, numbers: Iterable[int]) -> list[GoodRow | BadRow]:
         BadPipeline: it is nothing that rows can be read from.
     """
     counted = iter(numbers)
-    return [_single(check(0, next(counted), one, None, ".", own_size=False)) for one in _dicts(batch)]
+    return [_single(check_row(0, next(counted), one, None, ".", own_size=False)) for one in _dicts(batch)]
 
 
 def items_in(rows: Sequence[GoodRow | BadRow], run_seed: int) -> list[Item]:
