@@ -123,8 +123,11 @@ def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int]
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
         )
     clock, passes = pipe.clock, pipe.passes
-    spent = (clock.first_pass - started, clock.ended - clock.first_pass, ended - clock.ended)
-    seconds = dict(zip(("encode", "denoise", "decode"), spent, strict=True))
+    seconds = {
+        "encode": clock.first_pass - started,
+        "denoise": clock.ended - clock.first_pass,
+        "decode": ended - clock.ended,
+    }
     assert clock.latents is not None
     latents = clock.latents[: len(prompts)].float().cpu()  # DiT's scheduler steps both branches of guidance
     each = [Account(*passes.of_picture(place, len(prompts))) for place in range(len(prompts))]
