@@ -210,10 +210,8 @@ class Replay:
             for module, args, kwargs in self.calls:
                 for _ in range(draws):
                     given, named = _copied((args, kwargs))
-                    masks = {name: one for name, one in named.items() if name.endswith("_mask")}  # some are summed as integers
-                    out = module(
-                        *_wanting_gradient(given), **_wanting_gradient({**named, **dict.fromkeys(masks)}) | masks
-                    )
+                    masks = {name: named.pop(name) for name in [*named] if name.endswith("_mask")}  # summed as integers
+                    out = module(*_wanting_gradient(given), **_wanting_gradient(named), **masks)
                     out = out[0] if isinstance(out, tuple) else out.sample
                     outs = out if isinstance(out, (list, tuple)) else [out]  # one tensor for each item
                     # E[v v^T] = 1, so E[(J^T v)(J^T v)^T] = J^T J
