@@ -12,6 +12,7 @@ import pytest
 
 import gpu
 import gpu_plan
+import shelf_figures
 from ditstack.recipe.recipe import Recipe
 from gpu_book import SPENT
 from gpu_rows import FULL, Row, ladder
@@ -167,3 +168,13 @@ def test_a_peer_that_runs_out_of_time_leaves_what_it_has_printed(
     rows[:] = [Row("peer", 8, None)]
     assert measure()["peer"]["seconds"] == 1.5
     assert measure("--resume")["peer"]["cut"] == SPENT
+
+
+@pytest.mark.parametrize(
+    "name", ["flux-int8-sage-svdcache", "flux-fp8-sage-svdcache", "flux-fp8-sage-svdcache-compiled"]
+)
+def test_the_shelfs_best_recipes_are_rows_of_the_ladder(name: str) -> None:
+    recipe = Recipe.read(name)
+    rows = [row for row in ladder("flux", small=False) if row.stages and row.steps == recipe.sampler.steps]
+    found = [Recipe.parse({"model": "flux", **(row.stages or {})}, row.name) for row in rows]
+    assert [one.name for one in found if shelf_figures.stages_of(one) == shelf_figures.stages_of(recipe)]
