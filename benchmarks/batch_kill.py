@@ -60,6 +60,9 @@ def prompt_of(place: int) -> str:
 class Case:
     """One prompts file, the command that makes its pictures, and what was done to it."""
 
+    recipe, beside = "tiny", ()
+    """What is run, and files that it writes beside those of every batch."""
+
     def __init__(self, out: Path, prompts: int, kills: int, steps: int, batch_size: int, seed: int) -> None:
         self.out, self.count, self.kills, self.seed = out, prompts, kills, seed
         self.prompts = out / "prompts.txt"
@@ -97,7 +100,16 @@ class Case:
 
     def start(self, folder: Path, devices: int) -> subprocess.Popen[str]:
         command = [str(Path(sys.executable).parent / "ditstack")]
-        command += ["batch", "tiny", str(self.prompts), "--out", str(folder), "--devices", str(devices), *self.more]
+        command += [
+            "batch",
+            self.recipe,
+            str(self.prompts),
+            "--out",
+            str(folder),
+            "--devices",
+            str(devices),
+            *self.more,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment, start_new_session=True)
@@ -144,7 +156,7 @@ class Case:
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
         assert sorted(line["number"] for line in lines) == list(range(self.count)), "rows missing or twice"
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        known = {".ditstack", "batch.json", "recipe.yaml", "report.json", "manifest.jsonl"}
+        known = {".ditstack", "batch.json", "recipe.yaml", "report.json", "manifest.jsonl", *self.beside}
         assert files == known | {line["file"] for line in lines}, f"strange files: {sorted(files - known)[:5]}"
         equal = 0
         for line in lines:

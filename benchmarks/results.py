@@ -19,9 +19,13 @@ RESULTS = Path(__file__).parent / "results"
 AGAIN = "rows of --resume whose name holds one of these words are measured again"
 
 
-def write(case: str, data: dict[str, Any]) -> Path:
-    """Write one case's figures, with the machine and the versions that they were measured on."""
-    path = place_of(case)
+def write(case: str, data: dict[str, Any], folder: Path | None = None) -> Path:
+    """Write one case's figures, with the machine and the versions that they were measured on.
+
+    Args:
+        folder: None takes the day's folder of this machine.
+    """
+    path = place_of(case) if folder is None else folder / f"{case}.json"
     full = {"case": case, "machine": describe_machine(), "versions": versions(), **data}
     write_atomically(path, (json.dumps(full, indent=1) + "\n").encode())
     print(f"wrote {path}")

@@ -22,7 +22,7 @@ from ditstack.assembly.build import build
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
-from gpu import generate, random_factors
+from gpu_timing import generate, random_factors
 from limits import Ceilings, ceilings, floors, kept_bytes
 from models import embeddings, flux
 from results import write

@@ -24,7 +24,7 @@ from ditstack.compat import hush_loading
 from ditstack.pipeline.clock import now
 from ditstack.pipeline.pipe import FULL, OFF, Pipe
 from ditstack.report import peak_memory, reset_peak_memory
-from gpu import generate, random_factors
+from gpu_timing import generate, random_factors
 from limits import Ceilings, ceilings, floors, kept_bytes
 from models import embeddings, flux
 from results import write

@@ -16,6 +16,8 @@ from ditstack.cli import border
 from ditstack.cli.app import app
 from ditstack.compat import usage_error
 from ditstack.recipe.layers import shelf_names
+from ditstack.recipe.memory.planned import planned
+from ditstack.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "cookbook").glob("*.md"))]
@@ -91,3 +93,13 @@ def test_every_recipe_and_file_that_the_pages_name_is_there() -> None:
         for _, title, code in blocks(page):
             if title.endswith(".yaml"):
                 yaml.safe_load(code)
+
+
+def test_what_the_cookbook_names_for_a_gpu_is_planned_to_fit_there() -> None:
+    page = (ROOT / "docs" / "cookbook" / "which.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) GB[^|]*\| `(\S+)(?: --set (\S+))?` \|", page, re.MULTILINE)
+    assert len(rows) >= 4
+    for room, name, change in rows:
+        plan = planned(Recipe.read(name, [change] if change else []), "cuda")
+        assert plan is not None
+        assert plan.needs <= int(room) * 1e9, f"{name} on {room} GB: {plan}"

@@ -1,16 +1,12 @@
 """The benchmarks of speed: floors count what runs, ladders go on, and what grows is ours to know."""
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import gpu
+import gpu_timing
 import limits
-import results
 import scaling
 from ditstack.assembly.build import build
 from ditstack.pipeline.pipe import Pipe
@@ -29,7 +25,7 @@ def stand(**stages: Any) -> tuple[Pipe, dict[str, Any]]:
 
 def test_a_floor_counts_every_product_once_and_a_forecast_reads_what_is_kept() -> None:
     pipe, call = stand(cache={"method": "svdcache", "interval": 4})
-    found = floors(pipe, lambda: gpu.generate(pipe, call, 4), TOP)
+    found = floors(pipe, lambda: gpu_timing.generate(pipe, call, 4), TOP)
     macs = {record.ran: record.cost.macs for record in pipe.passes.records}
     for kind, step in found.items():
         assert step.linears.macs + step.attention.macs == macs[kind]
@@ -44,37 +40,9 @@ def test_rounded_weights_move_less_and_rounded_activations_multiply_faster() -> 
     for scheme in (None, "int8", "int8dq"):
         stages = {"quantize": {"method": "torchao", "scheme": scheme}} if scheme else {}
         pipe, call = stand(**stages)
-        steps[scheme] = floors(pipe, lambda pipe=pipe, call=call: gpu.generate(pipe, call, 2), TOP)["full"]
+        steps[scheme] = floors(pipe, lambda pipe=pipe, call=call: gpu_timing.generate(pipe, call, 2), TOP)["full"]
     assert steps["int8"].linears.bytes < steps[None].linears.bytes
     assert steps["int8dq"].linears.seconds < 0.6 * steps["int8"].linears.seconds
-
-
-def test_a_ladder_writes_each_row_and_says_why_one_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
-    monkeypatch.setattr(gpu, "ceilings", lambda device: TOP)
-    monkeypatch.setattr(gpu, "SECONDS", 0.0)
-    rows = ["bf16", "icc rank 64 + compile", "sage"]
-    impossible = gpu.Row("sage", 4, {"attention": {"method": "sage"}})
-    whole = gpu.ladder
-    monkeypatch.setattr(gpu, "ladder", lambda case, small: [*whole(case, small), impossible])
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--case", "dit", "--small", "--only", *rows])
-    gpu.main()
-    (file,) = tmp_path.glob("*/gpu_dit_small.json")
-    plain, icc, sage = json.loads(file.read_text())["rows"]
-    assert plain["kinds"] == {"full": 8}
-    assert icc["kinds"] == {"full": 4, "calibrated": 4}
-    assert icc["compiled_when_warm"] == 0
-    assert set(icc["seconds_per_step"]) == set(icc["times_floor"]) == {"full", "calibrated"}
-    assert "CUDA" in sage["refused"]
-
-
-def test_no_row_begins_when_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
-    monkeypatch.setattr(gpu, "ceilings", lambda device: TOP)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--small", "--budget", "0"])
-    gpu.main()
-    (file,) = tmp_path.glob("*/gpu_flux_small.json")
-    assert {row["refused"] for row in json.loads(file.read_text())["rows"]} == {"the budget of seconds was spent"}
 
 
 @pytest.mark.parametrize("kind", scaling.CACHES)
@@ -99,3 +67,8 @@ def test_ceilings_are_rates() -> None:
     found = limits.ceilings(torch.device("cpu"))
     assert found.products["float32"] > 1e8
     assert found.bytes > 1e7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_ceilings_are_measured_on_random_numbers(dtype: torch.dtype) -> None:
+    assert limits.random(32, dtype, torch.device("cpu")).unique().numel() > 100

@@ -1,10 +1,12 @@
 """Tables of the pages: what they say is computed over every row, those without a cache too."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tables import icc, svdcache
+from tables import icc, matrix, svdcache
 
 
 def row(name: str, full: int, psnr: float, kind: str = "ours") -> dict[str, Any]:
@@ -57,3 +59,19 @@ def test_factors_stand_beside_the_best_of_all_controls(monkeypatch: pytest.Monke
     ]
     text = shown(icc.icc_controls, monkeypatch, icc=rows)
     assert "| N=2, D/8 | rrr: 43.0 | best control, 19 evaluations, UniPC, order 2: 45.0 | -2.00" in text
+
+
+def test_the_matrixs_idle_cells_are_counted_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(status: str, distill: str = "none", *reasons: str) -> dict[str, Any]:
+        return {"status": status, "words": {"distill": distill, "cache": "fbcache"}, "reasons": list(reasons)}
+
+    cells = [cell("ok"), cell("idle", "lora", "idle: cache skipped nothing", "a note"), cell("control")]
+    axes = {"distill": ["none", "lora"], "cache": ["fbcache"]}
+    data = {"cells": cells, "axes": axes, "prompts": ["a"], "gate": {"psnr_p5_min": 30.0}}
+    folder = matrix.RESULTS / "here" / "matrix" / "matrix.json"
+    monkeypatch.setattr(matrix, "matrix_file", lambda: folder)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: json.dumps(data))
+    text = matrix.matrix()
+    assert "all 2 combinations" in text
+    assert "1 ok, 1 idle. A cell is ok where the worse end of its interval keeps psnr_p5_min 30" in text
+    assert "(fbcache on the lora in 1 cells). The 1 controls" in text

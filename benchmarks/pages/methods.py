@@ -24,6 +24,8 @@ STAGE_SAYS = {
     "cache": "which steps run in full, and what the others do",
     "compile": "what still runs, compiled",
 }
+FORMULA = 4
+"""Lines, at most: a longer paragraph is prose that holds an equation."""
 ARXIV = re.compile(r"(?:arXiv )?\b(\d{4}\.\d{5})\b")
 
 
@@ -97,6 +99,8 @@ def _about(text: str) -> Iterator[str]:
 def _is_formula(part: str) -> bool:
     """Whether a paragraph opens with an equation, or is a list of terms in columns."""
     first = part.splitlines()[0]
+    if len(part.splitlines()) > FORMULA:
+        return False
     return bool(re.match(r"[\w()^+']+ [=<] |Skip while |Reuse what |[A-Z]  \w", first)) or bool(
         re.match(r"\w[\w()^+*_']* = ", first)
     )
@@ -124,7 +128,12 @@ def _fields(manual: Manual) -> Iterator[str]:
 
 def _row(one: FieldOf) -> list[str]:
     cells = [f"`{one.name}`", one.allowed, f"`{one.default}`" if one.default else "must be given", one.meaning]
-    return [re.sub(r"([|<>])", r"\\\1", cell) if at != 2 else cell for at, cell in enumerate(cells)]
+    return [cell if at == 2 else _words(cell) for at, cell in enumerate(cells)]
+
+
+def _words(text: str) -> str:
+    """Text that makes no tag and no column."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
 
 
 def _recipes(stage: str, method: str) -> Iterator[str]:

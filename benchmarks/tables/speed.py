@@ -64,6 +64,22 @@ def scaling() -> str:
     return "\n".join([*found, "", f"Width {data['width']}; {data['machine']}."])
 
 
+def launches() -> str:
+    """Launches and waits of every recipe for a GPU."""
+    data = newest("launches")
+    if data is None:
+        return _unmeasured("launches.py")
+    kinds = ("full", "calibrated", "forecast")
+    found = head(["recipe", *(f"{kind} step" for kind in kinds), "waits in a step", "waits once"])
+    for row in data["rows"]:
+        steps = row["steps"]
+        each = [str(steps[kind]["launches"]) if kind in steps else "" for kind in kinds]
+        waits = sorted({steps[kind]["waits"] for kind in steps})
+        name = f"`{row['recipe']}`" + (", weights not rounded" if row["weights"] == "not rounded" else "")
+        found.append(line([name, *each, " or ".join(map(str, waits)), str(row["waits_once"])]))
+    return "\n".join(found)
+
+
 def gpu_flux() -> str:
     """FLUX.1-dev's ladder."""
     return _ladder("flux")

@@ -81,7 +81,8 @@ def svdcache_solvers() -> str:
         count for count in _counts(data) if any(at == count and row["kind"] == "ours" for (_, at), row in rows.items())
     ]
     solvers = list(dict.fromkeys(name for (name, _), row in rows.items() if row["kind"] == "control"))
-    few = {(f"{ALONE}{title}", n): plain[f"control: {title}", n] for title in solvers for n in counts}
+    first = data["prompts"]  # of the same prompts, which may be more there
+    few = {(f"{ALONE}{one}", n): _first(plain[f"control: {one}", n], first) for one in solvers for n in counts}
     more = _without(rows, solvers)
     rows |= few  # the solvers with so few steps are the controls of the table of every predictor
     titles = [f"{count} evaluations, to {word}" for count in counts for word in ("uncached", "converged")]
@@ -93,6 +94,11 @@ def svdcache_solvers() -> str:
     where = f"{data['prompts']} unseen prompts, {data['machine']}"
     note = f"PSNR in dB: mean / 5th percentile ({where}). Uncached: {data['steps']} Euler steps; converged: 400."
     return "\n".join([*lines, "", note, "", *more, "", *_best_buys(rows, counts)])
+
+
+def _first(row: Row, count: int) -> Row:
+    """A row on its first prompts alone."""
+    return {key: value[:count] if isinstance(value, list) else value for key, value in row.items()}
 
 
 def _without(rows: dict[tuple[str, int], Row], solvers: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.plugin import Attention
+from ditstack.plugin import Attention, Capability
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
@@ -28,6 +28,11 @@ class Auto(Attention):
     """Which may be taken, where they are installed; PyTorch's own choice, `native`, is always among them."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """How far, relatively, a kernel's output may lie from PyTorch's own."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """Where no block is known attention is left to PyTorch, one of its choices, and the report says so."""
+        return frozenset({Capability.FREE_ATTENTION})
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.plugin import Fastest, replace_attention, rivals

@@ -38,8 +38,8 @@ class FirstBlock(Cache):
         from ditstack.maths import predictors
         from ditstack.plugin import UNDECIDED, FeatureCache, StepPolicy, cache_trunks
 
-        pipe.policy = StepPolicy(pipe.clock, lambda steps: spell((0,), steps, UNDECIDED))
-        pipe.policy.by_row = True
+        policy = pipe.policy = StepPolicy(pipe.clock, lambda steps: spell((0,), steps, UNDECIDED))
+        policy.by_row = True
         cache_trunks(pipe, FeatureCache(pipe, lambda site: predictors.Reuse()), self.due)
 
     def kept(self, trunk: Trunk) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob
+from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -49,6 +49,9 @@ class Halves(Cache):
     @property
     def knob(self) -> Knob:
         return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    def kept(self, trunk: Trunk) -> float:
+        return 2 * trunk.feature  # the line through the last two full steps
 
     def apply(self, pipe: Pipe) -> None:
         from ditstack.maths.predictors import Taylor

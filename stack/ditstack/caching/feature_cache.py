@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class FeatureCache(CacheMemory[Predictor]):
         self.watched = False
         self.beside: Callable[[Hashable], Hashable] = lambda key: None
         self.late: dict[Hashable, Tensor] = {}
-        self.on_late: list[Callable[[Hashable, Tensor], None]] = []
+        self.on_late: list[Callable[[Any, Tensor], None]] = []
         self._kept_at: dict[Hashable, float] = {}
 
     def keep(self, site: str, feature: Tensor) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ditstack.errors import DitstackError
+from ditstack.measure.measured import MeasuredSeconds, measured_seconds
 from ditstack.recipe.capabilities import Capability, describe_machine, machine
 from ditstack.recipe.layers import about
 from ditstack.recipe.manual import Manual
@@ -35,11 +36,13 @@ BACKENDS = {
 
 def shelf_rows(names: list[str]) -> list[dict[str, Any]]:
     """Each recipe: what it is for, its stages, what they need of a machine, and why it cannot run here if so."""
-    return [_shelf_row(name) for name in names]
+    known = measured_seconds()
+    return [_shelf_row(name, known.get(name)) for name in names]
 
 
-def _shelf_row(name: str) -> dict[str, Any]:
+def _shelf_row(name: str, known: MeasuredSeconds | None) -> dict[str, Any]:
     row: dict[str, Any] = {"recipe": name, "about": about(name), "stages": {}, "needs": [], "cannot": []}
+    row["seconds"] = None if known is None else known.model_dump()
     try:
         recipe = Recipe.read(name)
         steps, memory = plan(recipe), fit(recipe)
@@ -81,8 +84,13 @@ def shelf_lines(rows: list[dict[str, Any]]) -> list[str]:
     widest = max(map(len, needs.values()), default=0)
     return [
         f"{row['recipe']:{named}}  {_runs(row)}  {_memory(row):>8}  {needs[row['recipe']]:{widest}}  {row['about']}"
+        + _seconds(row)
         for row in rows
     ]
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return "" if row["seconds"] is None else f" ({MeasuredSeconds(**row['seconds'])})"
 
 
 def _runs(row: dict[str, Any]) -> str:

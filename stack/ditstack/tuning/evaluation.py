@@ -81,14 +81,13 @@ def _read_notes(path: Path) -> dict[str, Any]:
     """
     try:
         found = read_json(path, what="the notes of a search")
-        sound = found.keys() == {"conditions", "known"} and all(
+        if found.keys() == {"conditions", "known"} and all(
             isinstance(one, int | float) for values in found["known"].values() for one in values
-        )
+        ):
+            return found
     except (BadFile, AttributeError, TypeError):
-        sound = False
-    if not sound:
-        raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
-    return found
+        pass
+    raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
 
 
 class ScheduleEvaluation:

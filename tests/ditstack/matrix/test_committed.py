@@ -11,7 +11,7 @@ from ditstack.matrix.survey import Survey
 from ditstack.recipe.recipe import Gate, Recipe
 from results import matrix_file
 
-AGAIN = ("lora-int8-native-none", "lora-none-native-reuse", "none-none-native-svdcache")
+AGAIN = ("lora-int8-native-none", "lora-none-native-svdcache", "none-none-native-svdcache")
 """The first two take four passes a picture; the last one knows the default cache's schedule."""
 
 

@@ -25,9 +25,9 @@ def test_a_figure_that_fails_takes_no_picture_with_it(tmp_path: Path, monkeypatc
 
 
 def test_a_comparison_is_overwritten_like_any_run_and_a_changed_report_stays(tmp_path: Path) -> None:
+    job = run.Job(Recipe.read("tiny", ["sampler.steps=2"]), ["a red circle"], tmp_path / "out", compare=True)
+    job.overwrite = True
     for _ in range(2):
-        job = run.Job(Recipe.read("tiny", ["sampler.steps=2"]), ["a red circle"], tmp_path / "out", compare=True)
-        job.overwrite = True
         job.run(Console(quiet=True))
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["out"]
     assert json.loads((job.folder / "report.json").read_text())["compare"]["speedup"] > 0

@@ -77,8 +77,8 @@ def restless(stack: Stack, family: str) -> None:
         stack.pipe.clock.run = run
         firsts.append(seen[0])
     store = stack.pipe.caches[0]
-    stack.pipe.policy = Restless(stack.pipe, firsts)
-    stack.pipe.policy.on_forget.append(store.forget)  # pyright: ignore[reportAttributeAccessIssue]
+    policy = stack.pipe.policy = Restless(stack.pipe, firsts)
+    policy.on_forget.append(store.forget)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("family", CUT)

@@ -94,7 +94,7 @@ def test_another_sampler_aims_at_the_recipes_own_output_and_costs_a_share_of_it(
 
 
 def test_what_costs_more_than_the_budget_is_refused() -> None:
-    with pytest.raises(BadPipeline, match="pays for no schedule"):
+    with pytest.raises(BadPipeline, match="allows no schedule"):
         Search(Scored(recipe()), 0.01, [0.125], 1).run()
 
 

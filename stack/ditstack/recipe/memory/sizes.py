@@ -7,7 +7,7 @@ import json
 import re
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ WIDEST = 36
 PIXEL = 1536.0
 """Bytes of bf16 that are alive in decoding one pixel: of the VAE that FLUX, SD3, PixArt and DiT share."""
 NUMBERED = re.compile(r"(?<=blocks\.)\d+")
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema|ema)\b")
+"""In the name of a file that holds the same weights once more."""
 ROW = re.compile(r"norm|embed|adaln|modulation|_mod")
 """Names of linears that read one row a picture, where no forward has told."""
 
@@ -108,7 +110,7 @@ def sizes_of(model: Model) -> Sizes | None:
     if folder is not None:
         return _of_files(model, folder, known)
     if known is not None and model.source != known.source:
-        return _Family(known.source, known.sizes).as_for(model.source)
+        return replace(known.sizes, told=f"as of {known.source}; {model.source} is not on this computer")
     return None if known is None else known.sizes
 
 
@@ -118,13 +120,6 @@ class _Family:
 
     source: str
     sizes: Sizes
-
-    def as_for(self, source: str) -> Sizes:
-        return _with(self.sizes, told=f"as of {self.source}; {source} is not on this computer")
-
-
-def _with(sizes: Sizes, **changes: Any) -> Sizes:
-    return Sizes(**{**{key: getattr(sizes, key) for key in Sizes.__dataclass_fields__}, **changes})
 
 
 def _of_family(model: Model) -> _Family | None:
@@ -161,28 +156,46 @@ def _of_files(model: Model, folder: Path, known: _Family | None) -> Sizes | None
     """From the headers of the safetensors of every component."""
     parts = []
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        shapes = {name: shape for file in sorted(inner.glob("*.safetensors")) for name, shape in header(file).items()}
+        files = sorted(inner.glob("*.safetensors"))
+        plain = [file for file in files if not VARIANT.search(file.name)]
+        shapes = {name: shape for file in plain or files for name, shape in header(file).items()}
         if shapes:
             parts.append(_part(inner.name, shapes))
-    config = folder / "transformer" / "config.json"
-    if not any(part.weights for part in parts) or not config.is_file():
+    width = _width(_config(folder / "transformer"))
+    if not any(part.weights for part in parts) or not width:
         return None if known is None else known.sizes
-    found: dict[str, Any] = read_json(config)
-    width = found.get("num_attention_heads", 0) * found.get("attention_head_dim", 0) or found.get("hidden_size", 0)
     told = f"from the headers of the files in {model.source}"
     if known is not None:
         wider = width / known.sizes.width
-        return _with(
+        return replace(
             known.sizes,
             parts=tuple(parts), width=width, told=told, bytes_per_token=known.sizes.bytes_per_token * wider,
         )  # fmt: skip
     guidance = "passes" if model.guidance == "true_cfg_scale" else "batched"
     moving = 4 if model.fps != 0 else 0
     text = model.call.get("max_sequence_length", 512)
-    coder = folder / "vae" / "config.json"
-    stages = read_json(coder).get("block_out_channels", ()) if coder.is_file() else ()
-    pixels = 2 ** len(stages) if stages else 16  # a coder that halves between its stages, and patches of 2 x 2
+    stages = _config(folder / "vae").get("block_out_channels")
+    pixels = (
+        2 ** len(stages) if isinstance(stages, list) and 0 < len(stages) < 8 else 16
+    )  # a coder that halves between its stages, and patches of 2 x 2
     return Sizes(tuple(parts), guidance, pixels, moving, text, width, WIDEST * width, PIXEL, told)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A component's configuration; empty where it has none that can be read: loading will say so."""
+    try:
+        found = read_json(folder / "config.json")
+    except BadFile:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _width(config: dict[str, Any]) -> int:
+    """Of a transformer's stream; 0 where it is not told."""
+    heads, each, whole = (config.get(key) for key in ("num_attention_heads", "attention_head_dim", "hidden_size"))
+    if isinstance(heads, int) and isinstance(each, int):
+        return heads * each
+    return whole if isinstance(whole, int) else 0
 
 
 def _part(name: str, shapes: dict[str, tuple[int, ...]]) -> Part:

@@ -77,6 +77,7 @@ def test_planned_weights_are_those_of_the_stack_that_stands(name: str) -> None:
         ({"method": "svdcache", "interval": 3, "granularity": "block"}, 0.5),
         ({"method": "reuse"}, 0.99),
         ({"method": "paced"}, 0.99),
+        ({"method": "halves"}, 0.7),
         ({"method": "firstblock", "threshold": 9.0}, 0.4),
         ({"method": "icc", "rank": 0.125, "calibrate": "auto"}, 0.4),
         ({"method": "icc", "rank": 0.125, "anchor": "line", "calibrate": "auto"}, 0.4),

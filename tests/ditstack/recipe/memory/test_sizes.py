@@ -1,6 +1,7 @@
 """Sizes: what is declared of a family is what its classes are; of files on this computer the headers tell."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -70,3 +71,17 @@ def test_a_torn_header_is_refused(tmp_path: Path) -> None:
         file.write_bytes(data)
         with pytest.raises(BadFile, match=r"model.safetensors: the header is torn"):
             header(file)
+
+
+def test_a_second_precision_is_not_counted_and_a_strange_configuration_is_left_to_the_loader(tmp_path: Path) -> None:
+    embedded = Path(Recipe.read("tiny").model.files())
+    folder = Path(shutil.copytree(embedded, tmp_path / "model"))
+    recipe = Recipe.read("tiny", [f"model.source={folder}"])
+    before = sizes_of(recipe.model)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert before is not None
+    assert sizes_of(recipe.model) == before
+    for text in ("[]", "{}", "nothing", '{"num_attention_heads": [1], "attention_head_dim": null}'):
+        (folder / "transformer" / "config.json").write_text(text)
+        assert sizes_of(recipe.model) is None
