@@ -59,7 +59,7 @@ def row(name: str) -> dict[str, Any]:
     method = recipe.model.method
     made = tiny.FAMILIES[FAMILY.get(method, method)]()
     encoded = _encoded(made)
-    with counting() as counted, _standing_in(counted), torch.no_grad():
+    with counting() as counted, standing_in(counted), torch.no_grad():
         for part in made.components.values():
             if isinstance(part, torch.nn.Module):
                 move(part.to(torch.bfloat16))
@@ -138,7 +138,7 @@ def _fit(pipe: Pipe, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _standing_in(counted: Counted) -> Iterator[None]:
+def standing_in(counted: Counted) -> Iterator[None]:
     """Inside, kernels that a machine without a GPU lacks are one launch each."""
 
     def one(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Any:
