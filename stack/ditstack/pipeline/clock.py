@@ -257,7 +257,7 @@ class _Pass(ModelHook):
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if running() is not self.clock:
             return run_original(self, args, kwargs)
-        hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+        hidden: Any = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
         self.clock.enter(module, self.context._context, len(hidden), sizes_of(hidden))
 
         def call(*args: Any, **kwargs: Any) -> Any:
