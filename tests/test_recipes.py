@@ -41,6 +41,42 @@ def test_the_name_of_a_recipe_says_its_stages(name: str) -> None:
     assert named is None or int(named[1]) == recipe.sampler.steps
 
 
+NUMBERS = {"second": 2, "three": 3, "four": 4, "seven": 7, "eight": 8}
+
+
+def contradictions(comment: str, recipe: Recipe) -> list[str]:
+    """What a recipe's comment says of its numbers and is not so once it is resolved."""
+    cache, quantize = (recipe.adapters.get(stage) for stage in ("cache", "quantize"))
+    text = comment.lower()
+    said: list[tuple[str, object, object]] = []
+    for word in re.findall(r"one full step in (\w+)|every (second) step", text):
+        said.append(("interval", NUMBERS["".join(word)], getattr(cache, "interval", None)))
+    for bits in re.findall(r"\b(\d)[- ]bits?\b", text):
+        said.append(("bits", bits, bits if quantize and bits in f"{quantize.method} {quantize.model_dump()}" else None))
+    for word in re.findall(r"\b(four|eight)(?: \w+)? steps\b|'s (four|eight) steps", text):
+        said.append(("steps", NUMBERS["".join(word)], recipe.sampler.steps))
+    for count in re.findall(r"(\d+) evaluations", text):
+        said.append(("evaluations", int(count), recipe.sampler.steps))
+    if "activations in fp8" in text:
+        said.append(("scheme", True, str(getattr(quantize, "scheme", "")).startswith("fp8dq")))
+    return [f"{what}: the comment says {wanted}, the recipe {found}" for what, wanted, found in said if wanted != found]
+
+
+@pytest.mark.parametrize("name", shelf_names())
+def test_the_comment_of_a_recipe_agrees_with_what_it_resolves_to(name: str) -> None:
+    lines = (shelf() / f"{name}.yaml").read_text().splitlines()
+    comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    assert not contradictions(comment, Recipe.read(name))
+
+
+def test_a_comment_that_says_other_numbers_is_noticed() -> None:
+    recipe = Recipe.read("tiny-int8-native-svdcache")
+    assert contradictions("weights in 4 bits, one full step in three", recipe) == [
+        "interval: the comment says 3, the recipe 4",
+        "bits: the comment says 4, the recipe None",
+    ]
+
+
 @pytest.mark.parametrize("name", [name for name in shelf_names() if not name.startswith("tiny")])
 def test_what_torchao_rounds_for_a_gpu_is_compiled(name: str) -> None:
     """Uncompiled it is slower than bf16."""

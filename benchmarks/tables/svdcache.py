@@ -83,8 +83,10 @@ def svdcache_solvers() -> str:
     solvers = list(dict.fromkeys(name for (name, _), row in rows.items() if row["kind"] == "control"))
     first = data["prompts"]  # of the same prompts, which may be more there
     few = {(f"{ALONE}{one}", n): _first(plain[f"control: {one}", n], first) for one in solvers for n in counts}
+    on_all = f"svdcache over Euler, {data['steps']} steps"  # the default of the table of every predictor
+    few |= {(on_all, n): _first(plain[DEFAULT, n], first) for n in counts if (DEFAULT, n) in plain}
     more = _without(rows, solvers)
-    rows |= few  # the solvers with so few steps are the controls of the table of every predictor
+    rows = {**few, **rows}  # the solvers with so few steps are the controls of the table of every predictor
     titles = [f"{count} evaluations, to {word}" for count in counts for word in ("uncached", "converged")]
     lines = head(["", *titles])
     shown = [(name, at) for name, at in rows if at in counts]

@@ -282,7 +282,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
         return Recipe.read(recipe, list(changes))
     if isinstance(recipe, Recipe) and not changes:
         return recipe
-    data, name = (recipe.resolved(), recipe.name) if isinstance(recipe, Recipe) else (recipe, "recipe")
+    data, name = (recipe.data(), recipe.name) if isinstance(recipe, Recipe) else (recipe, "recipe")
     return Recipe.parse(data, name, list(changes))
 
 

@@ -212,8 +212,8 @@ def test_a_compiled_transformer_is_refused_by_a_sentence(how: str) -> None:
 
 def test_a_quantizer_that_found_no_linear_says_so(caplog: pytest.LogCaptureFixture) -> None:
     stack = apply(tiny.flux(), recipe(quantize={**INT8, "skip": [""]}, cache=SVD))
-    assert any("rounded no linear" in note for note in stack.notes)
-    assert "rounded no linear" in caplog.text
+    assert any("quantized no linear" in note for note in stack.notes)
+    assert "quantized no linear" in caplog.text
 
 
 def test_layerwise_casting_and_caches_stand_together_and_rounding_is_refused() -> None:

@@ -48,7 +48,7 @@ class Halves(Cache):
 
     @property
     def knob(self) -> Knob:
-        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+        return Knob("interval", values=(2, 4, 6))
 
     def kept(self, trunk: Trunk) -> float:
         return 2 * trunk.feature  # the line through the last two full steps

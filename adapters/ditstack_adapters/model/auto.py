@@ -6,8 +6,6 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
 from ditstack.plugin import Model
 
 if TYPE_CHECKING:
@@ -19,8 +17,10 @@ class Auto(Model):
 
     fps: ClassVar[int | None] = None
 
-    arguments: dict[str, Any] = Field(default={})
-    """Further arguments of every call of the pipeline."""
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        if "class_labels" in inspect.signature(type(pipeline).__call__).parameters:
+            return {"class_labels": [int(prompt) for prompt in prompts]}
+        return {"prompt": prompts if len(prompts) > 1 else prompts[0]}  # some take no list
 
     @property
     def waits(self) -> bool:
@@ -34,7 +34,7 @@ class Auto(Model):
         guidance = "true_cfg_scale" if "guidance_scale" not in known else "guidance_scale"
         found = trace(pipeline, self.arguments)
         pipe = Pipe(
-            pipeline, guidance, call=self.arguments, ask=functools.partial(self.ask, pipeline), trunks=found.trunks
+            pipeline, guidance, call=self.arguments, ask=functools.partial(self.asked, pipeline), trunks=found.trunks
         )
         pipe.fps = 16 if "num_frames" in known else 0
         pipe.notes.append(found.sentence())

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from ditstack.pipeline.pipe import CALIBRATED, FULL, Pipe
+from ditstack.pipeline.pipe import CALIBRATED, FULL, UNDECIDED, Pipe
 
 LOG = logging.getLogger("ditstack")
 OVER_BUDGET = 0.02
@@ -59,9 +59,12 @@ def _of_cache(pipe: Pipe) -> Iterator[str]:
         return
     planned = [kind for kind in policy.plan(clock.steps) if kind != FULL]
     if planned and set(pipe.passes.kinds) == {FULL}:
+        why = "no pass had the name and the batch size of one before it"
+        if UNDECIDED in planned:
+            why = "every one was further from the last full step than the threshold allows, or had another batch size"
         yield (
             f"the cache planned to skip blocks on {len(planned)} of {clock.steps} steps, and every block ran on all of "
-            "them: no pass had the name and the batch size of one before it"
+            f"them: {why}"
         )
 
 

@@ -91,11 +91,12 @@ def sample(
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
     arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
-    arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    arguments["generator"] = generators if len(generators) > 1 else generators[0]  # some take no list
     with pipe.clock.held():
         started = now()
-        with torch.inference_mode(), _told_of_scheduler(pipe.pipeline):
-            out = pipe.pipeline(**arguments, output_type="pt")
+        with torch.inference_mode(), _explained(pipe), _told_of_scheduler(pipe.pipeline):
+            out = pipe.pipeline(**arguments)
         return _pictures(pipe, out, prompts, seeds, started)
 
 
@@ -117,7 +118,7 @@ def _told_of_scheduler(pipeline: Any) -> Iterator[None]:
 def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int], started: float) -> Pictures:
     """What the call that has just ended made."""
     ended = now()
-    images = torch.as_tensor(out.images if hasattr(out, "images") else out.frames).float().cpu()
+    images = torch.as_tensor(next(one for one in out.values() if one is not None)).float().cpu()
     if not torch.isfinite(images).all():
         raise BadPipeline(
             "a picture holds NaN or infinity; try dtype bf16 or fp32, or drop a stage (see `ditstack show`)"
@@ -134,10 +135,25 @@ def _pictures(pipe: Pipe, out: Any, prompts: Sequence[str], seeds: Sequence[int]
     return Pictures(images, latents, seconds, passes.steps, passes.macs, list(prompts), list(seeds), pipe.fps, each)
 
 
+@contextmanager
+def _explained(pipe: Pipe) -> Iterator[None]:
+    """What a pipeline says of its arguments, before anything has run, becomes a sentence."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        if pipe.clock.first_pass:
+            raise
+        raise BadPipeline(
+            f"a {type(pipe.pipeline).__name__} cannot be called like this: {error}; write what it wants besides "
+            "prompts under model.arguments"
+        ) from error
+
+
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
     """The arguments of the pipeline's call, in its family's own words."""
     _require_size(pipe.pipeline, sampler)
-    arguments: dict[str, Any] = {**pipe.call, "num_inference_steps": sampler.steps}
+    own = {name: one_each(value, len(prompts)) for name, value in pipe.call.items()}
+    arguments: dict[str, Any] = {**own, "num_inference_steps": sampler.steps}
     arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:
         arguments[pipe.guidance] = sampler.guidance
@@ -149,7 +165,8 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
         arguments["width"], arguments["height"] = sampler.width_height
     if sampler.frames is not None:
         arguments["num_frames"] = sampler.frames
-    return arguments
+    arguments["output_type"] = "latent" if pipe.call.get("output_type") == "latent" else "pt"
+    return {name: value for name, value in arguments.items() if name != "return_dict"}
 
 
 def _require_size(pipeline: Any, sampler: Sampler) -> None:
@@ -170,10 +187,12 @@ def _require_size(pipeline: Any, sampler: Sampler) -> None:
 
 
 def one_each(value: Any, count: int) -> Any:
-    """A picture repeated for every prompt, since pipelines noise a single one with the first seed alone."""
+    """A picture, or embeddings, repeated for every prompt: pipelines noise a single one with the first seed alone."""
+    if count == 1:
+        return value
     if isinstance(value, Image.Image):
         return [value] * count
-    if isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1:
+    if isinstance(value, Tensor) and value.ndim > 1 and len(value) == 1:
         return value.expand(count, *value.shape[1:])
     return value
 

@@ -58,7 +58,7 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
     own = {name: value for name, value in sampler.settings.items() if name in _parameters(kind)}
     try:
         made = solver(kind, pipeline.scheduler, own, sampler.grid)
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+    except (ValueError, TypeError, ArithmeticError, IndexError, NotImplementedError, ImportError) as error:
         raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be built from {own}: {error}") from error
     made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})
     return made

@@ -6,12 +6,13 @@ The linear itself does not run then. Linears that read one tensor share one prod
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ditstack.caching.corrections import Correction, read_corrections
 from ditstack.caching.memory import CacheMemory
 from ditstack.pipeline.hooks import InnerHook
 from ditstack.pipeline.macs import for_later_steps
@@ -44,7 +45,7 @@ class LowRankLinears(CacheMemory["_LinearMemory"]):
         """A pass begins: hand every linear what it keeps for this guidance branch, so that none need look it up."""
         if self.passes.kind != OFF:
             for name, hook in self._hooks.items():
-                hook.kept = self.memories.setdefault((name, self.pipe.clock.branch), _LinearMemory())
+                hook.kept, hook.place = self.memories.setdefault((name, self.pipe.clock.branch), _LinearMemory()), 0
             if self.order:
                 self._go_along()
 
@@ -97,94 +98,21 @@ def on_tokens(x: Tensor) -> bool:
     return x.ndim >= 3 and x.shape[-2] > 1
 
 
-def project(x_BTI: Tensor, down_RI: Tensor) -> Tensor:
-    """B x, in fp32 for half-precision x too: it is subtracted from another that is nearly equal."""
-    if x_BTI.dtype.itemsize >= 4:
-        return torch.nn.functional.linear(x_BTI, down_RI)
-    if x_BTI.is_cuda:
-        flat = torch.mm(x_BTI.flatten(0, -2), down_RI.mT, out_dtype=torch.float32)
-        return flat.unflatten(0, x_BTI.shape[:-1])
-    return torch.nn.functional.linear(x_BTI.float(), down_RI.float())
-
-
-class _SharedInput:
-    """One tensor that one or several linears read; their B's are stacked and multiplied once.
-
-    What came of it is held until the last reader has taken it. A reader of another tensor gets its own.
-    """
-
-    def __init__(self, down_RI: Tensor, readers: int) -> None:
-        self.down, self.readers = down_RI, readers
-        self.forget()
-
-    def base(self, x_BTI: Tensor, lean: bool) -> Tensor:
-        """What is kept of x at a full step: B x, or x itself."""
-        if not lean:
-            return x_BTI
-        if not self.holds(x_BTI):
-            self._hold(x_BTI, project(x_BTI, self._down(x_BTI)))
-        return self._taken()
-
-    def change(self, x_BTI: Tensor, base: Tensor, lean: bool) -> Tensor:
-        """B (x - C(x)), in the form in which x is."""
-        if not self.holds(x_BTI):
-            down_RI = self._down(x_BTI)
-            change = project(x_BTI, down_RI).sub_(base) if lean else project(x_BTI - base, down_RI)
-            self._hold(x_BTI, change.to(x_BTI.dtype))
-        return self._taken()
-
-    def _down(self, x_BTI: Tensor) -> Tensor:
-        if self.down.dtype != x_BTI.dtype or self.down.device != x_BTI.device:
-            self.down = self.down.to(x_BTI)
-        return self.down
-
-    def holds(self, x_BTI: Tensor) -> bool:
-        """Whether the product of this very tensor is at hand."""
-        return self._product is not None and x_BTI is self._seen
-
-    def _hold(self, x_BTI: Tensor, product: Tensor) -> None:
-        self._seen, self._product, self._left = x_BTI, product, self.readers
-
-    def _taken(self) -> Tensor:
-        product = self._product
-        assert product is not None
-        self._left -= 1
-        if self._left == 0:
-            self.forget()
-        return product
-
-    def forget(self) -> None:
-        self._seen: Tensor | None = None
-        self._product: Tensor | None = None
-        self._left = 0
-
-
-@dataclass
-class _Correction:
-    """A of one linear, and which rows of the stacked B are its own."""
-
-    source: _SharedInput
-    up: Tensor
-    start: int
-
-    def correct(self, y_BTO: Tensor, change_BTR: Tensor) -> Tensor:
-        if self.up.dtype != y_BTO.dtype or self.up.device != y_BTO.device:
-            self.up = self.up.to(y_BTO)
-        own = change_BTR.narrow(-1, self.start, self.up.shape[1])
-        # y = C(y) + A (B x - B C(x))
-        return torch.addmm(y_BTO.flatten(0, -2), own.flatten(0, -2), self.up.mT).view_as(y_BTO)
-
-
 @dataclass
 class _LinearMemory:
     """One linear at the last full step of one branch: its output, and B C(x) or, in the plain form, C(x).
 
-    `older` is what was kept at the full step before, where a line is drawn.
+    `older` is what was kept at the full step before, where a line is drawn; `again` of further calls in one pass.
     """
 
     y: Tensor | None = None
     base: Tensor | None = None
     older: _LinearMemory | None = None
+    again: dict[int, _LinearMemory] = field(default_factory=dict)
+
+    def of_call(self, place: int) -> _LinearMemory:
+        """What is kept of a further call in a pass, as where text and picture share an MLP."""
+        return self.again.setdefault(place, _LinearMemory())
 
     def at(self, beyond: Tensor) -> _LinearMemory:
         """What the line through both says of the present step."""
@@ -196,26 +124,10 @@ class _LinearMemory:
         return _LinearMemory(y, base)
 
     def tensors(self) -> list[Tensor]:
-        older = [] if self.older is None else self.older.tensors()
-        return [one for one in (self.y, self.base) if one is not None] + older
-
-
-def read_corrections(tensors: Mapping[str, Tensor]) -> dict[str, _Correction]:
-    """Corrections by linear, from `<linear>[+<linear>...].down` (R, I) and `<linear>.up` (O, r).
-
-    The rows of a B are its linears' own, one after another; or all of them serve each of its linears.
-    """
-    out = {}
-    for key, down_RI in tensors.items():
-        if not key.endswith(".down"):
-            continue
-        members = key.removesuffix(".down").split("+")
-        source, start = _SharedInput(down_RI, len(members)), 0
-        for member in members:
-            up_OR = tensors[f"{member}.up"]
-            out[member] = _Correction(source, up_OR, start)
-            start += up_OR.shape[1] if up_OR.shape[1] < len(down_RI) else 0
-    return out
+        others = [*self.again.values(), *([] if self.older is None else [self.older])]
+        return [one for one in (self.y, self.base) if one is not None] + [
+            one for kept in others for one in kept.tensors()
+        ]
 
 
 def wrong_corrections(pipe: Pipe, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -260,34 +172,37 @@ class _AtLinear(InnerHook):
     def __init__(self, module: torch.nn.Module, state: LowRankLinears) -> None:
         super().__init__(module)
         self.state, self.kept = state, _LinearMemory()
-        self.correction: _Correction | None = None
+        self.correction: Correction | None = None
+        self.place = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         kind, x = self.state.passes.kind, args[0]
         if kind == OFF or not on_tokens(x):
             return self.under(*args, **kwargs)
+        kept = self.kept if self.place == 0 else self.kept.of_call(self.place)
+        self.place += 1
         if kind != FULL:
-            return self._advance(x)
+            return self._advance(x, kept)
         y = self.under(*args, **kwargs)
-        self._keep(x, y)
+        self._keep(x, y, kept)
         return y
 
-    def _keep(self, x_BTI: Tensor, y_BTO: Tensor) -> None:
+    def _keep(self, x_BTI: Tensor, y_BTO: Tensor, kept: _LinearMemory) -> None:
         """Remember a full step."""
-        if self.state.order and self.kept.y is not None:
-            self.kept.older = _LinearMemory(self.kept.y, self.kept.base)
-        self.kept.y = y_BTO
+        if self.state.order and kept.y is not None:
+            kept.older = _LinearMemory(kept.y, kept.base)
+        kept.y = y_BTO
         if self.correction is None:
             return
         if torch.compiler.is_compiling():
-            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
+            kept.base = self.correction.source.base(x_BTI, self.state.lean)
             return
         with for_later_steps():
-            self.kept.base = self.correction.source.base(x_BTI, self.state.lean)
+            kept.base = self.correction.source.base(x_BTI, self.state.lean)
 
-    def _advance(self, x_BTI: Tensor) -> Tensor:
+    def _advance(self, x_BTI: Tensor, kept: _LinearMemory) -> Tensor:
         """The output on a calibrated step; without factors what is kept, as it is."""
-        kept = self.kept.at(self.state.beyond)
+        kept = kept.at(self.state.beyond)
         y, base = kept.y, kept.base
         assert y is not None
         if self.correction is None or base is None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ditstack.caching.linears import on_tokens
 from ditstack.calibration.moments import ROOM_GB, Moments
@@ -22,6 +22,8 @@ See = Callable[[str, Tensor, Tensor], None]
 
 Made = TypeVar("Made")
 
+PLAIN = (Tensor, str, int, float, type(None), torch.dtype, torch.device)
+"""What a call of a transformer may hold that is run again."""
 FULL_METRIC = 4096
 """The widest output whose sensitivity is kept as a matrix; beyond, channel by channel."""
 
@@ -91,12 +93,19 @@ class Since:
         self.pipe, self.see, self.order = pipe, see, order
         self._known: dict[Any, list[tuple[int, Tensor, Tensor]]] = {}
         self._generation = -1
+        self._calls: Counter[str] = Counter()
+        self._pass: Any = None
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         clock = self.pipe.clock
+        if not clock.running:  # beyond the scheduler's steps nothing is calibrated
+            return
         if clock.generation != self._generation:
             self._known, self._generation = {}, clock.generation
-        known = self._known.setdefault((name, clock.branch), [])
+        if (present := (clock.generation, clock.index, clock.branch)) != self._pass:
+            self._calls, self._pass = Counter(), present
+        self._calls[name] += 1  # text and picture may share a linear
+        known = self._known.setdefault((name, clock.branch, self._calls[name]), [])
         kind = self._kind()
         if known and kind in (CALIBRATED, None):
             weights = lagrange([float(index) for index, _, _ in known], clock.index)
@@ -161,6 +170,8 @@ class Replay:
         """Inside, passes of a few steps spread over each generation are noted."""
 
         def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not all(isinstance(one, PLAIN) for one in tree_leaves((args, kwargs))):
+                return  # such as keys and values that are kept from an earlier step, and gone by then
             clock = self.pipe.clock
             # the clock settles the start only after this
             at, count = clock.step - max(clock.start, 0), clock.total - max(clock.start, 0)
@@ -198,12 +209,14 @@ class Replay:
             generator = torch.Generator().manual_seed(0)
             for module, args, kwargs in self.calls:
                 for _ in range(draws):
-                    fresh = _wanting_gradient(_copied((args, kwargs)))
-                    out = module(*fresh[0], **fresh[1])
+                    given, named = _copied((args, kwargs))
+                    masks = {name: named.pop(name) for name in [*named] if name.endswith("_mask")}  # summed as integers
+                    out = module(*_wanting_gradient(given), **_wanting_gradient(named), **masks)
                     out = out[0] if isinstance(out, tuple) else out.sample
+                    outs = out if isinstance(out, (list, tuple)) else [out]  # one tensor for each item
                     # E[v v^T] = 1, so E[(J^T v)(J^T v)^T] = J^T J
-                    v = torch.randn(out.shape, generator=generator).to(out)
-                    torch.autograd.backward(out, v)
+                    v = [torch.randn(one.shape, generator=generator).to(one) for one in outs]
+                    torch.autograd.backward(list(outs), v)
         moments.settle()
         return {name: total / rows[name] for name, total in moments.sums.items()}
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 from weakref import WeakMethod, finalize
+
+import torch
 
 Enter = Callable[[Mapping[str, Any]], AbstractContextManager[None]]
 """Told the call's arguments by name, defaults included."""
@@ -115,3 +117,9 @@ def _step(original: Any, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str
     if (listener := _RUNNING.get()) is not None:
         listener.stepped(scheduler, args[1] if len(args) > 1 else kwargs.get("timestep"), out)
     return out
+
+
+def sizes_of(hidden: Any) -> Hashable:
+    """Of what a transformer is given, one row's: a tensor, or a list of them."""
+    rows = hidden[:1] if isinstance(hidden, torch.Tensor) else hidden
+    return tuple(tuple(one.shape) for one in rows)

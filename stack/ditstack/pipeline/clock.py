@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from diffusers.hooks.hooks import ModelHook, StateManager
 
-from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as
+from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as, sizes_of
 from ditstack.pipeline.hooks import attach, run_original
 
 HOOK = "ditstack_clock"
@@ -85,6 +85,8 @@ class Clock:
         """Listen to a pipeline."""
         self._pipeline = pipeline
         enter_around_calls(pipeline, self.call)
+        if (scheduler := getattr(pipeline, "scheduler", None)) is not None:
+            hear_schedulers(type(scheduler))
         for transformer in transformers:
             attach(transformer, _Pass(self), HOOK)
 
@@ -150,8 +152,12 @@ class Clock:
         self._passes = {}
         self._edge()
 
-    def enter(self, transformer: torch.nn.Module, context: Any, rows: int) -> None:
-        """A transformer is about to be called: settle the step and the branch."""
+    def enter(self, transformer: torch.nn.Module, context: Any, rows: int, sizes: Hashable = None) -> None:
+        """A transformer is about to be called: settle the step and the branch.
+
+        Args:
+            sizes: of the picture or video. A pass over another number of tokens is no continuation of one before it.
+        """
         if not self.first_pass:
             self.first_pass = now()
         if self.running and self.start < 0:
@@ -161,7 +167,7 @@ class Clock:
         self._passed = True
         seen = self._passes[id(transformer)] = self._passes.get(id(transformer), -1) + 1
         name = getattr(context, "name", context)
-        self.branch = (id(transformer), seen if name is None else name, rows)
+        self.branch = ((id(transformer), sizes), seen if name is None else name, rows)
 
     def _supposed_start(self) -> int:
         """Where the generation starts, before the scheduler's first step tells it: img2img skips the first timesteps.
@@ -171,8 +177,12 @@ class Clock:
         begin = getattr(self._scheduler, "begin_index", None)
         if begin is not None:
             return min(int(begin), self.total - 1)
+        return self.total - self._loops()
+
+    def _loops(self) -> int:
+        """How many steps the pipeline's loop takes, as far as it has noted that."""
         loops = getattr(self._pipeline, "_num_timesteps", None)
-        return self.total - loops if isinstance(loops, int) and 0 < loops <= self.total else 0
+        return loops if isinstance(loops, int) and 0 < loops <= self.total else self.total
 
     def stepped(self, scheduler: Any, timestep: Any, out: Any) -> None:
         """A scheduler has stepped. Only the first step after a pass ends a step of the generation."""
@@ -200,6 +210,8 @@ class Clock:
         if found is not None and found < self.total and found != self.start:
             self.planned += self.start - found
             self.start = self.step = found
+        unused = max(0, self.total - self.start - self._loops())  # SCMScheduler's last timestep is no step
+        self.total, self.planned = self.total - unused, self.planned - unused
 
     def _end(self) -> None:
         self.running = False
@@ -245,8 +257,8 @@ class _Pass(ModelHook):
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if running() is not self.clock:
             return run_original(self, args, kwargs)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self.clock.enter(module, self.context._context, len(hidden))
+        hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+        self.clock.enter(module, self.context._context, len(hidden), sizes_of(hidden))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return run_original(self, args, kwargs)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.blocks import Block, parameters_of
@@ -74,7 +75,9 @@ class _Call:
         """How many tokens it sees, of picture and text."""
         stream = self.given[next(iter(self.streams))]
         seen = [one for one in self.given.values() if one.is_floating_point() and one.shape[-1] == stream.shape[-1]]
-        return sum(one.numel() // one.shape[-1] // len(one) for one in seen if one.ndim > 2)
+        # of equal shape is what an earlier block handed over: a long skip, and no further tokens
+        others = [one for one in seen if one.ndim > 2 and one.shape != stream.shape]
+        return sum(one.numel() // one.shape[-1] // len(one) for one in [stream, *others])
 
 
 def trace(pipeline: Any, arguments: Mapping[str, Any]) -> Found:
@@ -86,7 +89,7 @@ def trace(pipeline: Any, arguments: Mapping[str, Any]) -> Found:
     transformers, kind = transformers_of(pipeline), type(pipeline).__name__
     watch = _Watch(transformers)
     with _explained(kind), watch.listening(stop=True):
-        pipeline(**small_call(pipeline) | dict(arguments))
+        pipeline(**_small_call(pipeline, arguments))
     ran = next((name for name in transformers if watch.calls[name]), None)
     if ran is None:
         raise BadPipeline(f"{kind} runs no list of blocks; ditstack finds nothing to attach to")
@@ -146,9 +149,24 @@ def small_call(pipeline: Any) -> dict[str, Any]:
     """Arguments with which a pipeline makes a small picture, as far as its class tells."""
     known = inspect.signature(type(pipeline).__call__).parameters
     side = SIDE * getattr(pipeline, "vae_scale_factor", getattr(pipeline, "vae_scale_factor_spatial", 8))
-    wanted = {**SMALL, "prompt": ["a picture"], "height": side, "width": side, "max_area": side * side}
-    wanted["generator"] = [torch.Generator().manual_seed(0)]
+    wanted = {
+        **SMALL,
+        "prompt": "a picture",
+        "class_labels": [0],
+        "height": side,
+        "width": side,
+        "max_area": side * side,
+    }
+    wanted["generator"] = torch.Generator().manual_seed(0)
     return {name: value for name, value in wanted.items() if name in known}
+
+
+def _small_call(pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """With what the user gives laid over it; embeddings take the place of the prompt."""
+    small = small_call(pipeline)
+    if any(name.startswith("prompt_embeds") for name in arguments):
+        del small["prompt"]
+    return small | dict(arguments)
 
 
 class _SeenEnough(Exception):
@@ -168,7 +186,8 @@ class _Watch:
         """Inside, calls are recorded; with `stop` the end of the first forward raises _SeenEnough."""
         handles = []
         for name, transformer in self.transformers.items():
-            handles.append(transformer.register_forward_hook(self._ender(name, stop), with_kwargs=True))
+            handles.append(transformer.register_forward_pre_hook(self._beginner(name), with_kwargs=True))
+            handles.append(transformer.register_forward_hook(self._ender(stop)))
             for path, module in transformer.named_modules():
                 above = transformer.get_submodule(path.rpartition(".")[0])
                 if path.count(".") == 1 and isinstance(above, nn.ModuleList):
@@ -179,9 +198,14 @@ class _Watch:
             for handle in handles:
                 handle.remove()
 
-    def _ender(self, name: str, stop: bool) -> Any:
-        def end(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _out: Any) -> None:
-            self.arguments[name] = args, kwargs
+    def _beginner(self, name: str) -> Any:
+        def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.arguments[name] = tree_map(lambda one: one, (args, kwargs))  # some models empty the lists they get
+
+        return begin
+
+    def _ender(self, stop: bool) -> Any:
+        def end(*_: Any) -> None:
             if stop:
                 raise _SeenEnough
 
@@ -243,10 +267,19 @@ def _streams(call: _Call, before: _Call | None, later: list[_Call]) -> dict[str,
         alike = [name for name, given in call.given.items() if given.shape == value.shape]
         sure = [name for name in alike if any(_same(one.given.get(name), value) for one in later)]
         alike = sure or alike
+        if len(alike) > 1 and after is not None:  # what the next block is given unchanged only passes by
+            alike = [name for name in alike if not _same(after.given.get(name), call.given[name])] or alike
         if len(alike) > 1:
             raise BadPipeline(f"model auto cannot tell which of {', '.join(alike)} flows through {call.name}")
         pairs.update(dict.fromkeys(alike, place))
+    if any(place not in pairs.values() and not _passed_by(call, value) for place, value in enumerate(call.returned)):
+        return {}  # it also makes something of its own, such as a hint for other blocks: it is no part of a trunk
     return dict(sorted(pairs.items(), key=lambda pair: any(word in pair[0] for word in TEXT_WORDS)))
+
+
+def _passed_by(call: _Call, value: Any) -> bool:
+    """Whether what a block returns is what it was given, or nothing of tokens."""
+    return not isinstance(value, Tensor) or value.ndim < 3 or any(_same(one, value) for one in call.given.values())
 
 
 def _same(one: Tensor | None, other: Tensor) -> bool:

@@ -28,7 +28,7 @@ class PassInputs:
     @property
     def hidden_states(self) -> Any:
         """The noisy picture: a tensor, or a list of them."""
-        return self.args[0] if self.args else self.kwargs["hidden_states"]
+        return self.args[0] if self.args else self.kwargs.get("hidden_states", next(iter(self.kwargs.values()), None))
 
     def of_rows(self, names: Sequence[str], rows: Sequence[int]) -> PassInputs:
         """What it would be called with for some rows of its batch.

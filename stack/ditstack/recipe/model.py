@@ -7,13 +7,14 @@ import pickle
 import textwrap
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 from safetensors import SafetensorError
 
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.files import expand
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.capabilities import Capability
+from ditstack.recipe.places import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +102,12 @@ class Model(Adapter):
     """Where the model runs: auto, cpu, cuda or cuda:1; `auto` takes a GPU if there is one."""
     offload: Literal["none", "model", "group"] = "none"
     """What waits in the computer's memory until a GPU needs it: nothing, whole models, or single weights."""
+    arguments: dict[str, Any] = Field(default={})
+    """Further arguments of every call of the pipeline; in Python also pictures and tensors, such as `image`."""
+
+    @field_serializer("arguments", when_used="json")
+    def _describe_arguments(self, arguments: dict[str, Any]) -> Any:
+        return described(arguments)
 
     @property
     def gives(self) -> frozenset[Capability]:
@@ -223,8 +230,8 @@ class Model(Adapter):
         from ditstack.pipeline.pipe import Pipe
 
         self.check_family(pipeline)
-        ask = functools.partial(self.ask, pipeline)
-        pipe = Pipe(pipeline, self.guidance, self.stacks, self.call, ask)
+        ask = functools.partial(self.asked, pipeline)
+        pipe = Pipe(pipeline, self.guidance, self.stacks, {**self.call, **self.arguments}, ask)
         pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
         pipe.passes.cut, pipe.unguided = ROW_ARGUMENTS if self.cut_into_rows else (), self.unguided
         return pipe
@@ -247,6 +254,12 @@ class Model(Adapter):
     def judge(self) -> Judge | None:
         """What can tell whether its pictures agree with their prompts, where the family brings it."""
         return None
+
+    def asked(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        """What `ask` says, without the prompts where the recipe's own arguments hold their embeddings."""
+        embedded = any(name.startswith("prompt_embeds") for name in self.arguments)
+        told = self.ask(pipeline, prompts)
+        return {key: value for key, value in told.items() if not (embedded and key == "prompt")}
 
     def unguided(self, inputs: PassInputs) -> Sequence[bool]:
         """Which rows of a pass are the unconditional half of guidance, where both halves share it."""

@@ -103,7 +103,7 @@ class Recipe:
         Raises:
             RecipeError: with every reason at once.
         """
-        layered = Layered.plain(name or self.name, self.resolved())
+        layered = Layered.plain(name or self.name, self.data())
         layered.add(changes, "with_")
         return Recipe.check(layered)
 
@@ -134,6 +134,11 @@ class Recipe:
         out["quality"] = self.quality.model_dump(mode="json", exclude_none=True)
         return {**out, "seed": self.seed, "prompts": list(self.prompts), "calibration": list(self.calibration)}
 
+    def data(self) -> dict[str, Any]:
+        """`resolved`, with pictures and tensors among the model's arguments as they are: what `parse` reads."""
+        plain = self.resolved()
+        return {**plain, "model": {**plain["model"], "arguments": self.model.arguments}}
+
     def public(self) -> dict[str, Any]:
         """`resolved`, as it may travel inside a picture: hub ids and names stay, of a path only its last name."""
         texts = ("prompts", "calibration")
@@ -146,7 +151,7 @@ class Recipe:
         return {key: getattr(self, key) for key in Sections.model_fields}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recipe) and (self.adapters, self._rest()) == (other.adapters, other._rest())
+        return isinstance(other, Recipe) and self.resolved() == other.resolved()
 
     def __hash__(self) -> int:
         return hash(self.to_yaml())

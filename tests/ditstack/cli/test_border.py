@@ -107,6 +107,7 @@ WRONG_VALUES = [
     "sampler.steps=2020-02-31", "sampler.steps=!!int abc", f"sampler.steps={'9' * 5000}", f"prompts={'[' * 3000}",
     "sampler.steps=&a [*a]", "seed=!!timestamp x", "sampler.size=99999x99999", "sampler.size=100000000000x1",
     "sampler.steps=100000000", "model=none", "sampler.scheduler=NoSuch", "sampler.settings={nonsense: 1}",
+    "sampler.settings={num_train_timesteps: 0}",
     'prompts=["\\ud800"]', 'model.source="a\\0b"', "seed=2020-01-01", "sampler.guidance=.nan", "sampler.guidance=.inf",
     "a.b.c.d.e.f.g.h.i.j.k=1", f"{'x' * 5000}=1", "cache={? {a: b} : c}", "sampler.scheduler=[/red]",
     *(f"sampler.scheduler={name}" for name in (

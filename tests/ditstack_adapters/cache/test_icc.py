@@ -270,7 +270,7 @@ def test_attention_that_rests_leaves_its_share_of_the_budget_to_corrections() ->
 
 
 def test_half_precision_keeps_small_changes() -> None:
-    from ditstack.caching.linears import project
+    from ditstack.caching.corrections import project
 
     x, down = torch.randn(2, 5, 64), torch.randn(8, 64)
     coarse = project(x.bfloat16(), down.bfloat16())

@@ -191,11 +191,11 @@ def qwen3() -> Qwen3Model:
 # Pictures and videos --------------------------------------------------------------------------------
 
 
-def kl(levels: int = 2) -> AutoencoderKL:
+def kl(levels: int = 2, latents: int = LATENTS) -> AutoencoderKL:
     """A picture coder that makes each side 2 ** (levels - 1) times smaller."""
     return AutoencoderKL(
         block_out_channels=(8,) * levels, down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels, latent_channels=LATENTS, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * levels, latent_channels=latents, norm_num_groups=4,
         scaling_factor=0.5, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False,
     )  # fmt: skip
 
