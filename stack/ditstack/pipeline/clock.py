@@ -252,7 +252,7 @@ class _Pass(ModelHook):
             if running() is None:
                 self.clock.passed_outside()
             return run_original(self, args, kwargs)
-        hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+        hidden: Any = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
         self.clock.enter(module, self.context._context, len(hidden), sizes_of(hidden))
 
         def call(*args: Any, **kwargs: Any) -> Any:
