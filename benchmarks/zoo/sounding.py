@@ -19,7 +19,7 @@ def ltx2(name: str) -> Made:
     import diffusers.pipelines.ltx2 as room
 
     pipeline = getattr(room, name)(**ltx2_parts())
-    embeds = {"prompt_embeds": noise(1, 16, TEXT_WIDTH), "negative_prompt_embeds": -noise(1, 16, TEXT_WIDTH)}
+    embeds = {"prompt_embeds": noise(1, 16, 4 * TEXT_WIDTH), "negative_prompt_embeds": -noise(1, 16, 4 * TEXT_WIDTH)}
     masks = {f"{kind}prompt_attention_mask": torch.ones(1, 16, dtype=torch.long) for kind in ("", "negative_")}
     call: dict[str, Any] = {**embeds, **masks, "height": 64, "width": 64, "num_frames": 9, "output_type": "latent"}
     call["spatio_temporal_guidance_blocks"] = [1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ditstack.plugin import Model
+from ditstack.plugin import Capability, Model
 
 
 class HunyuanVideo15(Model):
@@ -18,3 +18,7 @@ class HunyuanVideo15(Model):
 
     source: str = "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"
     """A hub id, or a folder that `save_pretrained` wrote."""
+
+    @property
+    def gives(self) -> frozenset[Capability]:
+        return super().gives - {Capability.LORAS}  # its pipeline has no loader for them
