@@ -98,7 +98,7 @@ def random_factors(
     """
     survey, linears = LinearSurvey(), find_linears(pipe)
     with pipe.without_cache(), pipe.uncompiled(), seeing(linears, survey):
-        run() if run else generate(pipe, call, 1)
+        run() if run else generate(pipe, call, 2)  # PixArt takes one step for another model's
     survey.finish()
     where: dict[str, Any] = {"device": pipe.device, "dtype": next(iter(pipe.transformers.values())).dtype}
     tensors = {}

@@ -24,6 +24,7 @@ from ditstack import apply
 from ditstack.errors import DitstackError
 from ditstack.recipe.adapter import find, methods
 from results import add_row
+from tables.pipelines import LEAST
 from zoo import CASES
 from zoo.measured import watched
 
@@ -40,9 +41,6 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 PROMPTS = ("prompt", "prompt_2", "class_labels")
-LEAST = 0.6
-"""Of the planned share, below which a cell that says nothing is silent: what the plan has and blocks have not, such as
-lists of refiners, is never skipped."""
 
 
 def main() -> None:

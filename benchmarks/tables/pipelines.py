@@ -7,6 +7,9 @@ from typing import Any
 from lines import head, line
 from results import latest
 
+LEAST = 0.6
+"""Of the planned share, below which a cell that says nothing is silent."""
+
 
 def pipelines() -> str:
     """A line for each class, a column for each recipe."""
@@ -27,12 +30,23 @@ def pipelines_counted() -> str:
     cells = [cell["verdict"] for row in rows for cell in row["cells"].values()]
     counted = ", ".join(f"{cells.count(one)} {one}" for one in sorted(set(cells), key=lambda one: -cells.count(one)))
     silent = f"{cells.count('silent')} silent, {cells.count('traceback')} tracebacks"
-    return f"{len(rows)} pipelines, {len(cells)} cells: {counted}. Of these {silent}."
+    return f"{len(rows)} pipelines, {len(cells)} cells: {counted}. Of these {silent}. {_meaning()}"
+
+
+def _meaning() -> str:
+    """What the words above stand for."""
+    return (
+        f"A cell works where at least {100 * LEAST:.0f} % of the share that the schedule plans to skip was really "
+        "skipped; less is noted where the report says so, and silent where it does not. Lists of refiners (Lumina's, "
+        "Z-Image's) are not counted, neither in what runs nor in the plan: they prepare what the blocks read, and "
+        "every step runs them."
+    )
 
 
 def _cell(cell: dict[str, Any], notes: list[str]) -> str:
     """The share that was skipped, of the share that was planned; else the sentence by its number."""
-    marks = "".join(f" [{_number(note, notes)}]" for note in cell["told"][:2])
+    told = ", ".join(str(_number(note, notes)) for note in cell["told"][:2])
+    marks = f" [{told}]" if told else ""  # [1] [2] would be a link
     if "planned" not in cell:
         return f"{cell['verdict']}{marks}"
     said = "" if cell["verdict"] in ("works", "noted") else f" **{cell['verdict']}**"

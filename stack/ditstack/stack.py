@@ -78,21 +78,19 @@ class Stack:
         """The pipeline is about to be called: notice what was changed on it since.
 
         Raises:
-            StaleFactors: the weights were changed, and factors may not be fitted anew.
+            StaleFactors: weights or processors were changed, and factors may not be fitted anew.
         """
         if self._refitting:
             return
         check_parallel(self.pipe)
-        changed = self._drift.look()
+        changed = self._drift.look(self.factors is not None)
         for note in self._drift.notes:
             LOG.warning(note)
         if changed:
-            self._follow_weights()
+            self._follow("; ".join(changed))
 
-    def _follow_weights(self) -> None:
-        note = (
-            "the weights have changed since the stack was applied: a LoRA was loaded, fused or set, or they were cast"
-        )
+    def _follow(self, note: str) -> None:
+        """Serve the pipeline as it is now, factors included."""
         if self.factors is not None and not all(
             getattr(one, "calibrate", "auto") == "auto" for _, one in wanting(self.recipe)
         ):
@@ -103,7 +101,7 @@ class Stack:
             note += "; the factors were refitted"
             self._refitting = True
             try:
-                self.factors = provide_factors(self.recipe, self.pipe).factors
+                self.factors = provide_factors(self.recipe, self.pipe, anew=True).factors
             finally:
                 self._refitting = False
         self._drift.accept()

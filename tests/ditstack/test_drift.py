@@ -78,3 +78,52 @@ def test_factors_are_stale_or_fitted_anew_as_the_recipe_says(tmp_path: Path, fus
         assert stack.factors.conditions["weights"] != old
         assert any("refitted" in note for note in stack.notes)
         assert torch.equal(call(pipeline, P, STEPS), made)
+
+
+class Sharper:
+    """Attention whose output is half as large again."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        made = self.own(*args, **kwargs)
+        return tuple(1.5 * one for one in made) if isinstance(made, tuple) else 1.5 * made
+
+
+def sharpen(pipeline: Any) -> None:
+    kind = type(pipeline.transformer.transformer_blocks[0].attn.processor)
+    pipeline.transformer.set_attn_processor(Sharper(kind()))
+
+
+def test_factors_are_stale_where_attention_is_computed_otherwise(tmp_path: Path) -> None:
+    stand(tiny.flux(), tmp_path, ICC)
+    stack = stand(tiny.flux(), tmp_path, {**ICC, "calibrate": "never"})
+    own = dict(stack.pipeline.transformer.attn_processors)
+    kind = type(next(iter(own.values())))
+    want = call(stack.pipeline, P, STEPS)
+    stack.pipeline.transformer.set_attn_processor(kind())  # another that computes the same
+    assert torch.equal(call(stack.pipeline, P, STEPS), want)
+    sharpen(stack.pipeline)
+    for _ in range(2):
+        with pytest.raises(StaleFactors, match=r"other processors .* the factors were fitted to the former ones"):
+            call(stack.pipeline, P, STEPS)
+    with pytest.raises(StaleFactors, match=r"processors: was FluxAttnProcessor .*, is Sharper"):
+        stand(stack.pipeline, tmp_path, {**ICC, "calibrate": "never"})
+    stack.pipeline.transformer.set_attn_processor(own)
+    assert torch.equal(call(stack.pipeline, P, STEPS), want)
+
+
+def test_factors_are_fitted_anew_where_attention_is_computed_otherwise(tmp_path: Path) -> None:
+    stack = stand(tiny.flux(), tmp_path, ICC)
+    assert stack.factors is not None
+    call(stack.pipeline, P, STEPS)
+    old = stack.factors
+    sharpen(stack.pipeline)
+    made = call(stack.pipeline, P, STEPS)
+    assert any(not torch.equal(one, stack.factors.tensors[name]) for name, one in old.tensors.items())
+    assert any("other processors" in note and "refitted" in note for note in stack.notes)
+    assert torch.equal(call(stack.pipeline, P, STEPS), made)
+    fresh = tiny.flux()
+    sharpen(fresh)
+    assert torch.equal(call(stand(fresh, tmp_path, {**ICC, "calibrate": "never"}).pipeline, P, STEPS), made)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.processors import processors_of, settings_of
 
 SAMPLED = 16
 """Numbers of each tensor that are looked at: a LoRA that is fused or loaded changes all of them."""
@@ -25,17 +26,29 @@ class Drift:
     def __init__(self, pipe: Pipe) -> None:
         self.pipe = pipe
         self.notes: list[str] = []
-        self._weights = sketch(pipe.transformers)
         self._processors = _processors(pipe)
+        self.accept()
 
-    def look(self) -> bool:
-        """Look at the pipeline again; whether its weights are others than those accepted last."""
+    def look(self, fitted: bool) -> list[str]:
+        """Look at the pipeline again: what is otherwise than when it was accepted last, of what a stack must follow.
+
+        Args:
+            fitted: whether factors stand, which follow more than the weights.
+        """
         self.notes = [*self._of_transformers(), *self._of_processors()]
-        return sketch(self.pipe.transformers) != self._weights
+        changed = []
+        if sketch(self.pipe.transformers) != self._weights:
+            changed.append(
+                "the weights have changed since the stack was applied: a LoRA was loaded, fused or set, projections "
+                "were fused, or they were cast"
+            )
+        if fitted and _computing(self.pipe) != self._computed:
+            changed.append("attention is computed by other processors than when the stack was applied")
+        return changed
 
     def accept(self) -> None:
-        """What the weights are now is what they should be."""
-        self._weights = sketch(self.pipe.transformers)
+        """What the weights and processors are now is what they should be."""
+        self._weights, self._computed = sketch(self.pipe.transformers), _computing(self.pipe)
 
     def _of_transformers(self) -> Iterator[str]:
         for name, one in self.pipe.transformers.items():
@@ -48,7 +61,7 @@ class Drift:
         if changed:
             yield (
                 f"{len(changed)} attention processors were replaced since `apply`, such as {changed[0]}; caches "
-                "and kernels go on around them, and factors were fitted to those before"
+                "and kernels go on around them"
             )
 
 
@@ -96,10 +109,10 @@ def _loras(modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
                 yield f"{name}.{path} {settings}"
 
 
+def _computing(pipe: Pipe) -> dict[str, tuple[type, dict[str, Any]]]:
+    """What each attention processor computes: another of one class with the same settings computes the same."""
+    return {path: (type(one), settings_of(one)) for path, one in _processors(pipe).items()}
+
+
 def _processors(pipe: Pipe) -> dict[str, Any]:
-    return {
-        f"{name}.{path}": processor
-        for name, transformer in pipe.transformers.items()
-        for path, module in transformer.named_modules()
-        if (processor := vars(module).get("processor")) is not None
-    }
+    return processors_of(pipe.transformers)

@@ -25,16 +25,34 @@ class Expectations:
         self.notes: list[str] = []
         self._logged: set[str] = set()
         pipe.clock.on_return.append(self._look)
+        pipe.clock.on_outside.append(self._look_outside)
 
     def _look(self) -> None:
         """A call has ended; one that was interrupted or failed is held to nothing."""
         pipe = self.pipe
         whole = pipe.clock.whole and not getattr(pipe.pipeline, "_interrupt", False)
         self.notes = [*_of_steps(pipe), *_of_cache(pipe), *_of_budget(pipe), *_of_attention(pipe)] if whole else []
-        for note in self.notes:
+        self._log(self.notes)
+
+    def _look_outside(self) -> None:
+        """A transformer is called while no call of a pipeline with a stack runs: one pass is a look, two a loop."""
+        if self.pipe.clock.outside < 2 or (self.pipe.policy is None and self.pipe.attention is None):
+            return
+        begins = "passes of the transformer ran outside the call of the"
+        self.notes = [one for one in self.notes if begins not in one]
+        note = (
+            f"{begins} {type(self.pipe.pipeline).__name__}, where the stack was expected to accelerate them, and they "
+            "ran without it; write `with stack.generation():` around set_timesteps and a denoising loop of your own, "
+            "or `apply` to another pipeline that shares the transformer"
+        )
+        self._log([note])
+        self.notes.append(f"{self.pipe.clock.outside} {note}")
+
+    def _log(self, notes: list[str]) -> None:
+        for note in notes:
             if note not in self._logged:
                 LOG.warning(note)
-        self._logged.update(self.notes)
+        self._logged.update(notes)
 
 
 def _of_steps(pipe: Pipe) -> Iterator[str]:

@@ -54,9 +54,16 @@ class Provided:
 
 
 def provide_factors(
-    recipe: Recipe, pipe: Pipe, tell: Tell = lambda text: None, bar: Bar = lambda part, done, count: None
+    recipe: Recipe,
+    pipe: Pipe,
+    tell: Tell = lambda text: None,
+    bar: Bar = lambda part, done, count: None,
+    anew: bool = False,
 ) -> Provided:
     """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`, and put them to use.
+
+    Args:
+        anew: pass over those that a file holds.
 
     Raises:
         StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
@@ -67,7 +74,7 @@ def provide_factors(
     file, auto = factors_file(recipe), all(one.fits_on_first_use for _, one in wanting(recipe))
     current, before = conditions(recipe, pipe), _names(pipe)
     try:
-        factors = _loaded(recipe, pipe, file, auto, current)
+        factors = None if anew else _loaded(recipe, pipe, file, auto, current)
     except BadFile as error:
         if not (auto and _set_aside(recipe, pipe, file, error, tell)):
             raise

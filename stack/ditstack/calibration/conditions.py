@@ -12,11 +12,12 @@ import torch
 from ditstack.errors import BadFile
 from ditstack.factors import Factors, fingerprint, layout
 from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.processors import processors_in_words
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import versions
 
-PROMPTS, TENSORS = "calibration", "tensors"
+PROMPTS, TENSORS, PROCESSORS = "calibration", "tensors", "processors"
 GIVEN = "given"
 """How the condition on prompts begins where they were not the recipe's."""
 LOOKED_AT = 1024
@@ -44,6 +45,7 @@ def conditions(recipe: Recipe, pipe: Pipe, also: Sequence[str] = ()) -> dict[str
         "torch": torch.__version__.partition("+")[0],
         "scheduler": _scheduler(pipe.pipeline.scheduler),
         **found,
+        PROCESSORS: processors_in_words(pipe.transformers),
         PROMPTS: digest(list(recipe.calibration)),
         **sampler,
         **stages,
@@ -87,7 +89,8 @@ def _comparable(factors: Factors, current: Mapping[str, str]) -> dict[str, str]:
     stated = factors.conditions
     by_hand = stated.get(PROMPTS, "").startswith(GIVEN)
     kept = {name: stated[name] for name in (TENSORS, *([PROMPTS] if by_hand else [])) if name in stated}
-    return {**current, **kept}
+    unsaid = {PROCESSORS} - stated.keys()  # older files say nothing of them
+    return {**{name: one for name, one in current.items() if name not in unsaid}, **kept}
 
 
 def digest(data: Any) -> str:

@@ -123,3 +123,21 @@ def sizes_of(hidden: Any) -> Hashable:
     """Of what a transformer is given, one row's: a tensor, or a list of them."""
     rows = hidden[:1] if isinstance(hidden, torch.Tensor) else hidden
     return tuple(tuple(one.shape) for one in rows)
+
+
+def sample_of(out: Any) -> Any:
+    """The latents in what a scheduler's `step` returns."""
+    return out[0] if isinstance(out, tuple) else getattr(out, "prev_sample", out)
+
+
+def place_of(scheduler: Any, timestep: Any, supposed: int) -> int | None:
+    """The place of the step that a scheduler has just made, by its own count, else by its timestep."""
+    count = getattr(scheduler, "step_index", None)
+    if count:
+        return int(count) - 1
+    if timestep is None:
+        return None
+    known = scheduler.timesteps.double().cpu()
+    value = torch.as_tensor(timestep).double().cpu().flatten()
+    places = (known == value[0]).nonzero().flatten().tolist() if len(value) else []
+    return supposed if supposed in places or not places else places[0]

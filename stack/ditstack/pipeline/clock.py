@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from diffusers.hooks.hooks import ModelHook, StateManager
 
+from ditstack.pipeline import calls
 from ditstack.pipeline.calls import enter_around_calls, hear_schedulers, leave_calls, running, running_as, sizes_of
 from ditstack.pipeline.hooks import attach, run_original
 
@@ -43,6 +44,8 @@ class Clock:
         """Of the present or last call: the steps that its schedulers have, and those that have ended."""
         self.passes_before = 0
         """Of the present or last call: passes of a transformer before any timesteps were set."""
+        self.outside = 0
+        """Passes of a transformer since the last call that no pipeline with a stack made."""
         self.whole = False
         """Whether the last call came to its end."""
         self.run: Callable[..., Any] = _alone
@@ -53,6 +56,8 @@ class Clock:
         """Called when the pipeline's call begins."""
         self.on_return: list[Callable[[], None]] = []
         """Called when the pipeline's call has ended, however it ended."""
+        self.on_outside: list[Callable[[], None]] = []
+        """Called when a transformer is called outside the call of any pipeline with a stack."""
         self.on_edge: list[Callable[[], None]] = []
         """Called when a generation begins and when it has ended: time to forget."""
         self.on_tick: list[Callable[[int, int], None]] = []
@@ -126,7 +131,7 @@ class Clock:
         if self._scheduler is not None:
             hear_schedulers(type(self._scheduler))
         self.calling, self.running, self.whole = True, False, False
-        self.planned = self.done = self.passes_before = 0
+        self.planned = self.done = self.passes_before = self.outside = 0
         self.first_pass = self.ended = 0.0
         self.latents, self._passes = None, {}
         for begin in self.on_call:
@@ -169,6 +174,12 @@ class Clock:
         name = getattr(context, "name", context)
         self.branch = ((id(transformer), sizes), seen if name is None else name, rows)
 
+    def passed_outside(self) -> None:
+        """A transformer is about to be called outside the call of any pipeline with a stack."""
+        self.outside += 1
+        for tell in self.on_outside:
+            tell()
+
     def _supposed_start(self) -> int:
         """Where the generation starts, before the scheduler's first step tells it: img2img skips the first timesteps.
 
@@ -187,7 +198,7 @@ class Clock:
     def stepped(self, scheduler: Any, timestep: Any, out: Any) -> None:
         """A scheduler has stepped. Only the first step after a pass ends a step of the generation."""
         if scheduler is self._scheduler or self.latents is None:
-            self.latents = _sample_of(out)
+            self.latents = calls.sample_of(out)
         if not self._passed:
             return
         self._passed, self._passes = False, {}
@@ -206,7 +217,7 @@ class Clock:
     def _settle(self, scheduler: Any, timestep: Any) -> None:
         """The scheduler's first step tells where the generation really started."""
         self._settled = True
-        found = _place_of(scheduler, timestep, self.start)
+        found = calls.place_of(scheduler, timestep, self.start)
         if found is not None and found < self.total and found != self.start:
             self.planned += self.start - found
             self.start = self.step = found
@@ -226,24 +237,6 @@ def _alone(call: Callable[..., Any], _: torch.nn.Module, args: tuple[Any, ...], 
     return call(*args, **kwargs)
 
 
-def _sample_of(out: Any) -> Any:
-    """The latents in what a scheduler's `step` returns."""
-    return out[0] if isinstance(out, tuple) else getattr(out, "prev_sample", out)
-
-
-def _place_of(scheduler: Any, timestep: Any, supposed: int) -> int | None:
-    """The place of the step that a scheduler has just made, by its own count, else by its timestep."""
-    count = getattr(scheduler, "step_index", None)
-    if count:
-        return int(count) - 1
-    if timestep is None:
-        return None
-    known = scheduler.timesteps.double().cpu()
-    value = torch.as_tensor(timestep).double().cpu().flatten()
-    places = (known == value[0]).nonzero().flatten().tolist() if len(value) else []
-    return supposed if supposed in places or not places else places[0]
-
-
 class _Pass(ModelHook):
     """Tells the clock of every call of a transformer, and the guidance branch's name if the pipeline gives one."""
 
@@ -256,8 +249,10 @@ class _Pass(ModelHook):
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if running() is not self.clock:
+            if running() is None:
+                self.clock.passed_outside()
             return run_original(self, args, kwargs)
-        hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+        hidden: Any = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
         self.clock.enter(module, self.context._context, len(hidden), sizes_of(hidden))
 
         def call(*args: Any, **kwargs: Any) -> Any:

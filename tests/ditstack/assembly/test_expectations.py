@@ -105,3 +105,45 @@ def test_a_kernel_that_was_never_called_is_told_of() -> None:
     stack = stand(pipeline, attention={"method": "sparse", "keep": 0.5, "block_size": 4})
     call(pipeline, P, STEPS)
     assert any("attention sparse was never called" in note for note in stack.report().notes)
+
+
+def own_loop(pipeline: Any) -> torch.Tensor:
+    """A denoising loop that a user wrote."""
+    kind = pipeline.transformer.config
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 4, kind.in_channels, generator=generator)
+    text = torch.randn(1, 2, kind.joint_attention_dim, generator=generator)
+    pooled = torch.randn(1, kind.pooled_projection_dim, generator=generator)
+    pipeline.scheduler.set_timesteps(STEPS, mu=1.0)
+    with torch.inference_mode():
+        for time in pipeline.scheduler.timesteps:
+            (flow,) = pipeline.transformer(
+                hidden_states=latents, timestep=time.expand(1) / 1000, guidance=torch.ones(1), return_dict=False,
+                encoder_hidden_states=text, pooled_projections=pooled,
+                txt_ids=torch.zeros(2, 3), img_ids=torch.zeros(4, 3),
+            )  # fmt: skip
+            latents = pipeline.scheduler.step(flow, time, latents, return_dict=False)[0]
+    return latents
+
+
+def test_a_loop_of_ones_own_outside_the_call_is_told_where_to_stand(caplog: pytest.LogCaptureFixture) -> None:
+    stack = stand(pipeline := tiny.flux(), cache=SVD)
+    with caplog.at_level(logging.WARNING, "ditstack"):
+        bare = own_loop(pipeline)
+        own_loop(pipeline)
+    (note,) = stack.report().notes
+    assert note.startswith(f"{2 * STEPS} passes of the transformer ran outside the call of the FluxPipeline")
+    assert "they ran without it; write `with stack.generation():`" in note
+    told = [one.message for one in caplog.records if one.name == "ditstack"]
+    assert told == [note.removeprefix(f"{2 * STEPS} ")]
+    with stack.generation():
+        cached = own_loop(pipeline)
+    assert stack.report().steps == {"full": 3, "forecast": 3}
+    assert stack.report().notes == []
+    assert not torch.equal(cached, bare)
+
+
+def test_a_loop_of_ones_own_on_a_stack_with_nothing_to_skip_is_told_nothing() -> None:
+    stack = stand(pipeline := tiny.flux())
+    own_loop(pipeline)
+    assert stack.report().notes == []

@@ -221,7 +221,7 @@ def test_a_torn_partial_file_is_set_aside_with_a_sentence(tmp_path: Path) -> Non
     told: list[str] = []
     (tmp_path / "f.partial").write_bytes(b"\x08\0\0")
     calibrate(recipe(tmp_path / "f"), PROMPTS, None, told.append)
-    assert "is torn: it is set aside as" in told[0]
+    assert "the progress of an earlier calibration is damaged: it is moved to" in told[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "f.partial.torn"]
 
 
