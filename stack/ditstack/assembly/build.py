@@ -12,6 +12,7 @@ import torch
 
 from ditstack.assembly.anatomy import check_stages, refuse_compiled
 from ditstack.assembly.drift import sketch
+from ditstack.assembly.rounded import refuse_on_rounded
 from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.assembly.snapshot import unchanged_on_failure
 from ditstack.errors import BadPipeline
@@ -171,6 +172,8 @@ def _change_weights(pipe: Pipe, stage: str, adapter: Adapter) -> None:
     if sketch(pipe.transformers) != before:
         for module in pipe.transformers.values():
             _DONE.setdefault(module, {})[stage] = adapter
+            if stage == "quantize":
+                refuse_on_rounded(module, f"quantize {adapter.method}")
     elif stage == "quantize":
         note = f"quantize {adapter.method} quantized no linear: its fields exclude every linear of the blocks"
         pipe.notes.append(note)

@@ -10,7 +10,17 @@ from pathlib import Path
 from torch import Tensor
 
 from ditstack.assembly.build import build
-from ditstack.calibration.conditions import PROMPTS, TENSORS, conditions, digest, is_current, of_prompts, serve
+from ditstack.calibration.conditions import (
+    PROMPTS,
+    TENSORS,
+    comparable,
+    conditions,
+    digest,
+    is_current,
+    of_prompts,
+    of_recipe,
+    serve,
+)
 from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
 from ditstack.errors import BadFile, BadPipeline
 from ditstack.factors import Factors, is_factors, layout, prefix
@@ -82,6 +92,20 @@ def provide_factors(
     if factors is None:
         factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
+
+
+def check_factors(recipe: Recipe) -> None:
+    """Refuse, before any weight is loaded or rounded, factors that cannot serve whatever the weights are.
+
+    Raises:
+        BadFile: they are missing or damaged, and may not be fitted.
+        StaleFactors: they were fitted for another recipe.
+    """
+    if not wanting(recipe) or all(one.fits_on_first_use for _, one in wanting(recipe)):
+        return
+    factors, now = Factors.load(factors_file(recipe)), of_recipe(recipe)
+    others = {name: one for name, one in factors.conditions.items() if name not in now}
+    factors.check({**others, **comparable(factors, now)})
 
 
 def _loaded(recipe: Recipe, pipe: Pipe, file: Path, auto: bool, current: Mapping[str, str]) -> Factors | None:

@@ -30,10 +30,6 @@ def conditions(recipe: Recipe, pipe: Pipe, also: Sequence[str] = ()) -> dict[str
     Args:
         also: further components of the pipeline that were looked at, such as "vae" where pictures were.
     """
-    resolved = recipe.resolved()
-    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
-    stages = {stage: _stage(recipe.adapters[stage], resolved[stage]) for stage in lasting}
-    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
     parts = {*("text_encoder", "image_encoder"), *also, *(name for _, one in recipe.stages() for name in one.fitted_on)}
     found = {
         name: _outline(module)
@@ -42,10 +38,21 @@ def conditions(recipe: Recipe, pipe: Pipe, also: Sequence[str] = ()) -> dict[str
     }
     return {
         "weights": fingerprint(pipe.transformers),
-        "torch": torch.__version__.partition("+")[0],
         "scheduler": _scheduler(pipe.pipeline.scheduler),
         **found,
         PROCESSORS: processors_in_words(pipe.transformers),
+        **of_recipe(recipe),
+    }
+
+
+def of_recipe(recipe: Recipe) -> dict[str, str]:
+    """The conditions that no pipeline is needed for."""
+    resolved = recipe.resolved()
+    lasting = [stage for stage in recipe.adapters if stage not in ("model", "compile")]
+    stages = {stage: _stage(recipe.adapters[stage], resolved[stage]) for stage in lasting}
+    sampler = {f"sampler.{key}": str(value) for key, value in resolved["sampler"].items()}
+    return {
+        "torch": torch.__version__.partition("+")[0],
         PROMPTS: digest(list(recipe.calibration)),
         **sampler,
         **stages,
@@ -60,7 +67,7 @@ def of_prompts(recipe: Recipe, prompts: Sequence[str]) -> str:
 
 def is_current(factors: Factors, current: Mapping[str, str]) -> bool:
     """Whether factors were fitted under the present conditions."""
-    return not factors.differing(_comparable(factors, current))
+    return not factors.differing(comparable(factors, current))
 
 
 def serve(pipe: Pipe, wanting: Sequence[tuple[str, Adapter]], factors: Factors, current: Mapping[str, str]) -> None:
@@ -70,7 +77,7 @@ def serve(pipe: Pipe, wanting: Sequence[tuple[str, Adapter]], factors: Factors, 
         StaleFactors: they were fitted under other conditions.
         BadFile: its tensors are not those that were fitted, or the stages cannot serve with them; with all reasons.
     """
-    factors.check(_comparable(factors, current))
+    factors.check(comparable(factors, current))
     if factors.conditions.get(TENSORS, now := layout(factors.tensors)) != now:
         raise BadFile(
             "the factors file holds other tensors than were fitted: some are missing, renamed or of another shape; "
@@ -84,7 +91,7 @@ def serve(pipe: Pipe, wanting: Sequence[tuple[str, Adapter]], factors: Factors, 
     pipe.fitted_for = frozenset(name for _, adapter in wanting for name in adapter.fitted_for)
 
 
-def _comparable(factors: Factors, current: Mapping[str, str]) -> dict[str, str]:
+def comparable(factors: Factors, current: Mapping[str, str]) -> dict[str, str]:
     """The present conditions as a file states them: prompts that were given by hand are nobody's to compare."""
     stated = factors.conditions
     by_hand = stated.get(PROMPTS, "").startswith(GIVEN)

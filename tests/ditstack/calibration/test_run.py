@@ -115,9 +115,9 @@ def test_a_calibration_says_what_each_refit_changed(tmp_path: Path) -> None:
     rounded = recipe(quantize={"method": "torchao", "scheme": "int3", "compensate": 0.125})
     _, told = fit(tmp_path / "f", fields=rounded)
     assert any("of their energy is compensated" in line for line in told)
-    assert "with the factors before" not in told[-1]
+    assert "with the previous factors" not in told[-1]
     assert told[-1].startswith("cache: final latents are ")
-    assert "with the factors before" in fit(tmp_path / "f", fields=rounded)[1][-1]
+    assert "with the previous factors" in fit(tmp_path / "f", fields=rounded)[1][-1]
 
 
 def test_another_quantizer_rank_step_count_or_attention_is_noticed(tmp_path: Path) -> None:
