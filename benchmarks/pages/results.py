@@ -16,9 +16,9 @@ from results import RESULTS, matrix_file
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "benchmarks" / "durations.json"
 """Seconds that each command took, where that was noted; of a busy machine, so at most."""
-SCRIPTS = {"step_costs": "step_cost", "svdcache_read": "svdcache"}
+SCRIPTS = {"step_costs": "step_cost", "svdcache_read": "svdcache", "svdcache_solvers": "svdcache"}
 """The script of a case that has another name."""
-OPTIONS = {"svdcache_read": " --read"}
+OPTIONS = {"svdcache_read": " --read", "svdcache_solvers": " --solvers"}
 MATRIX = (
     'ditstack matrix --model tiny --methods "distill=none,lora quantize=none,int8,int8dq,int4,nf4 '
     'attention=native,int8qk,sparse cache=none,reuse,taylorseer,fbcache,svdcache,icc" --out matrix'

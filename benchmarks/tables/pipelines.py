@@ -45,7 +45,8 @@ def _meaning() -> str:
 
 def _cell(cell: dict[str, Any], notes: list[str]) -> str:
     """The share that was skipped, of the share that was planned; else the sentence by its number."""
-    marks = "".join(f" [{_number(note, notes)}]" for note in cell["told"][:2])
+    told = ", ".join(str(_number(note, notes)) for note in cell["told"][:2])
+    marks = f" [{told}]" if told else ""  # [1] [2] would be a link
     if "planned" not in cell:
         return f"{cell['verdict']}{marks}"
     said = "" if cell["verdict"] in ("works", "noted") else f" **{cell['verdict']}**"

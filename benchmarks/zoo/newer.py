@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ditstack.testing.tiny_pipelines import parts
+from ditstack.testing.tiny_pipelines.newer import flux2_parts
 from ditstack.testing.tiny_pipelines.parts import TEXT_WIDTH
 
 from .registry import PROMPT, Made, case, mask, noise, picture, stand_in
@@ -21,22 +22,10 @@ WIDTH = 128
 
 @case("Flux2Pipeline", "Flux2KleinPipeline", "Flux2KleinInpaintPipeline", "Flux2KleinKVPipeline")
 def flux2(name: str) -> Made:
-    transformer = diffusers.Flux2Transformer2DModel(
-        in_channels=16, num_layers=2, num_single_layers=3, joint_attention_dim=TEXT_WIDTH,
-        timestep_guidance_channels=64, axes_dims_rope=(16, 16, 16, 16),
-        guidance_embeds=name == "Flux2Pipeline", **HEADS,
-    )  # fmt: skip
-    coder = diffusers.AutoencoderKLFlux2(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
-    )  # fmt: skip
-    pipeline = getattr(diffusers, name)(
-        scheduler=parts.flow(use_dynamic_shifting=True), vae=coder, text_encoder=None, tokenizer=None,
-        transformer=transformer,
-    )  # fmt: skip
-    call: dict[str, Any] = {"prompt_embeds": noise(1, 24, TEXT_WIDTH), "height": 32, "width": 32}
+    pipeline = getattr(diffusers, name)(**flux2_parts(guidance_embeds=name == "Flux2Pipeline"))
+    call: dict[str, Any] = {"prompt_embeds": noise(1, 24, 3 * TEXT_WIDTH), "height": 32, "width": 32}
     if name in ("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"):
-        call["negative_prompt_embeds"] = -noise(1, 24, TEXT_WIDTH)
+        call["negative_prompt_embeds"] = -noise(1, 24, 3 * TEXT_WIDTH)
     if name != "Flux2Pipeline":
         call["image"] = picture(64) if "KV" not in name else [picture(64)]
     if "Inpaint" in name:

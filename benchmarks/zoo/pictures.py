@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import diffusers
 
 from ditstack.testing import tiny_pipelines as tiny
+from ditstack.testing.tiny_pipelines.newer import edit_small
 from ditstack.testing.tiny_pipelines.parts import TEXT_WIDTH
 
 from .flux import TWO, _given
@@ -97,8 +97,7 @@ def _of_picture_and_prompt() -> dict[str, Any]:
 def qwen_edit(name: str) -> Made:
     parts = {**_given(tiny.qwen_image()), "processor": None}
     pipeline = getattr(diffusers, name)(**parts)
-    of_its_own: Any = sys.modules[type(pipeline).__module__]
-    of_its_own.calculate_dimensions = lambda area, ratio: (32, 32, None)[: 2 if "Plus" in name else 3]
+    edit_small(type(pipeline))
     given = {**_of_picture_and_prompt(), "image": picture(32), "height": 32, "width": 32, "true_cfg_scale": 1.0}
     if "Inpaint" in name:
         given |= {"mask_image": mask(32), **TWO}

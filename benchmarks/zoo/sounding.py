@@ -8,47 +8,10 @@ from typing import Any
 import diffusers
 import torch
 
-from ditstack.testing.tiny_pipelines import parts
+from ditstack.testing.tiny_pipelines.newer import hunyuan_video_15_parts, ltx2_parts
 from ditstack.testing.tiny_pipelines.parts import TEXT_WIDTH
 
 from .registry import Made, case, noise, picture
-
-HEADS = {"attention_head_dim": 64, "num_attention_heads": 2}
-WIDTH = 128
-
-
-def ltx2_parts() -> dict[str, Any]:
-    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
-
-    transformer = diffusers.LTX2VideoTransformer3DModel(
-        in_channels=4, out_channels=4, cross_attention_dim=WIDTH, audio_in_channels=4, audio_out_channels=4,
-        audio_num_attention_heads=2, audio_attention_head_dim=32, audio_cross_attention_dim=64, num_layers=3,
-        caption_channels=TEXT_WIDTH, rope_double_precision=False, perturbed_attn=True, **HEADS,
-    )  # fmt: skip
-    connectors = LTX2TextConnectors(
-        caption_channels=TEXT_WIDTH, text_proj_in_factor=1, video_connector_num_attention_heads=2,
-        video_connector_attention_head_dim=16, video_connector_num_layers=1,
-        video_connector_num_learnable_registers=None,
-        audio_connector_num_attention_heads=2, audio_connector_attention_head_dim=16, audio_connector_num_layers=1,
-        audio_connector_num_learnable_registers=None, connector_rope_base_seq_len=32, rope_double_precision=False,
-    )  # fmt: skip
-    coder = diffusers.AutoencoderKLLTX2Video(
-        latent_channels=4, block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8),
-        layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 4,
-        spatial_compression_ratio=32, temporal_compression_ratio=8,
-    )  # fmt: skip
-    sound = diffusers.AutoencoderKLLTX2Audio(
-        base_channels=4, output_channels=2, ch_mult=(1,), num_res_blocks=1, latent_channels=2, mel_bins=8,
-        sample_rate=16000,
-    )  # fmt: skip
-    voice = LTX2Vocoder(
-        in_channels=16, hidden_channels=8, upsample_kernel_sizes=[4, 4], upsample_factors=[2, 2],
-        resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]],
-    )  # fmt: skip
-    return {
-        "scheduler": parts.flow(use_dynamic_shifting=True), "vae": coder, "audio_vae": sound, "text_encoder": None,
-        "tokenizer": None, "connectors": connectors, "transformer": transformer, "vocoder": voice,
-    }  # fmt: skip
 
 
 @case("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")
@@ -56,7 +19,7 @@ def ltx2(name: str) -> Made:
     import diffusers.pipelines.ltx2 as room
 
     pipeline = getattr(room, name)(**ltx2_parts())
-    embeds = {"prompt_embeds": noise(1, 16, TEXT_WIDTH), "negative_prompt_embeds": -noise(1, 16, TEXT_WIDTH)}
+    embeds = {"prompt_embeds": noise(1, 16, 4 * TEXT_WIDTH), "negative_prompt_embeds": -noise(1, 16, 4 * TEXT_WIDTH)}
     masks = {f"{kind}prompt_attention_mask": torch.ones(1, 16, dtype=torch.long) for kind in ("", "negative_")}
     call: dict[str, Any] = {**embeds, **masks, "height": 64, "width": 64, "num_frames": 9, "output_type": "latent"}
     call["spatio_temporal_guidance_blocks"] = [1]
@@ -69,22 +32,8 @@ def ltx2(name: str) -> Made:
 
 @case("HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline")
 def hunyuan15(name: str) -> Made:
-    from diffusers.guiders import ClassifierFreeGuidance
-
     image = "Image" in name
-    transformer = diffusers.HunyuanVideo15Transformer3DModel(
-        in_channels=2 * 4 + 1, out_channels=4, num_layers=3, num_refiner_layers=1, text_embed_dim=TEXT_WIDTH,
-        text_embed_2_dim=TEXT_WIDTH, image_embed_dim=16, rope_axes_dim=(16, 24, 24), target_size=64,
-        task_type="i2v" if image else "t2v", **HEADS,
-    )  # fmt: skip
-    coder = diffusers.AutoencoderKLHunyuanVideo15(
-        latent_channels=4, block_out_channels=(32, 32, 32), layers_per_block=1, spatial_compression_ratio=4,
-        temporal_compression_ratio=4,
-    )  # fmt: skip
-    own: dict[str, Any] = {
-        "text_encoder": None, "tokenizer": None, "transformer": transformer, "vae": coder, "scheduler": parts.flow(),
-        "text_encoder_2": None, "tokenizer_2": None, "guider": ClassifierFreeGuidance(guidance_scale=3.0),
-    }  # fmt: skip
+    own = hunyuan_video_15_parts("i2v" if image else "t2v")
     call: dict[str, Any] = {"num_frames": 5, "output_type": "latent"}
     if image:
         from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel

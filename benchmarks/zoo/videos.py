@@ -37,24 +37,17 @@ def wan_video(name: str) -> Made:
 
 @case("WanImageToVideoPipeline")
 def wan_image(name: str) -> Made:
-    """As Wan 2.2: without an image encoder; the picture's latents and a mask beside the noise."""
-    stand_in(diffusers.WanImageToVideoPipeline, ftfy=FTFY)
-    pipeline = diffusers.WanImageToVideoPipeline(**_changed(_given(tiny.wan()), in_channels=2 * 4 + 2))
-    return pipeline, {**call_of("WanPipeline"), "image": picture(32)}
+    return tiny.wan_i2v(two_transformers=False), {**call_of("WanPipeline"), "image": picture(32)}
 
 
 @case("WanImageToVideoPipeline (2.2, 5B)")
 def wan_5b(name: str) -> Made:
-    """The first frame's tokens have the timestep 0."""
-    stand_in(diffusers.WanImageToVideoPipeline, ftfy=FTFY)
-    pipeline = diffusers.WanImageToVideoPipeline(**_given(tiny.wan()), expand_timesteps=True)
-    return pipeline, {**call_of("WanPipeline"), "image": picture(32)}
+    return tiny.wan_5b_i2v(), {**call_of("WanPipeline"), "image": picture(32)}
 
 
 @case("WanPipeline (2.2, 5B)")
 def wan_5b_text(name: str) -> Made:
-    pipeline = diffusers.WanPipeline(**_given(tiny.wan()), expand_timesteps=True)
-    return pipeline, call_of("WanPipeline")
+    return tiny.wan_5b(), call_of("WanPipeline")
 
 
 @case("WanVACEPipeline")

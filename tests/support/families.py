@@ -5,6 +5,7 @@ from zlib import crc32
 
 from ditstack import apply
 from ditstack.assembly.sample import Pictures, sample
+from ditstack.recipe.adapter import find
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
 from ditstack.testing import tiny_pipelines as tiny
@@ -30,11 +31,20 @@ MODELS = {
     "sana": "auto",
     "lumina2": "auto",
     "chroma": "auto",
-    "z_image": "auto",
+    "z_image": "zimage",
+    "flux2": "flux2",
+    "flux2_klein": "flux2",
+    "qwen_image_edit": "qwenimage",
+    "wan_i2v": "wan",
+    "wan_5b": "wan",
+    "wan_5b_i2v": "wan",
+    "hunyuan_video_15": "hunyuanvideo15",
+    "ltx2": "ltx2",
 }
 """The word in the recipe."""
 FULL_AND_SKIPPED = {
     "flux_img2img": (2, 1),  # it starts half-way
+    "wan_i2v": (4, 2),
     "wan_two_transformers": (4, 2),  # the second transformer's first pass is full
 }
 """Steps of a cache with interval 2; three of each where nothing is said."""
@@ -44,7 +54,7 @@ def stand(family: str, method: str = "", **stages: Any) -> Stack:
     """A family's tiny pipeline with these stages on it."""
     pipeline = tiny.FAMILIES[family]()
     model: dict[str, Any] = {"method": method or MODELS[family], "device": "cpu"}
-    if model["method"] == "auto":
+    if find("model", model["method"]).traced:
         model["arguments"] = tiny._of_class(type(pipeline).__name__, 1)
     return apply(pipeline, Recipe.parse({"model": model, **stages, "sampler": {"steps": STEPS}}))
 
@@ -56,7 +66,7 @@ def make(stack: Stack, family: str, items: slice = slice(None), **sampler: Any) 
     prompts = [str(crc32(prompt.encode()) % 1000) if family == "dit" else prompt for prompt in PROMPTS]
     seeds = [SEED, SEED + 1]
     how = stack.recipe.sampler.model_copy(update=sampler)
-    guided = {"guidance": 1.0} if family == "qwen_image" and not sampler else {}
+    guided = {"guidance": 1.0} if family.startswith("qwen_image") and not sampler else {}
     return sample(stack.pipe, prompts[items], seeds[items], how.model_copy(update=guided), extra=extra)
 
 

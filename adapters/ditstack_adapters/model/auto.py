@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 class Auto(Model):
     """For families without a file of their own. What was found stands in the report's notes."""
 
+    traced: ClassVar[bool] = True
     fps: ClassVar[int | None] = None
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         if "class_labels" in inspect.signature(type(pipeline).__call__).parameters:
             return {"class_labels": [int(prompt) for prompt in prompts]}
         return {"prompt": prompts if len(prompts) > 1 else prompts[0]}  # some take no list
-
-    @property
-    def waits(self) -> bool:
-        """It is run once to find its blocks, which takes minutes where a large model waits beside its GPU."""
-        return False
 
     def wrap(self, pipeline: Any) -> Pipe:
         from ditstack.plugin import Pipe, trace

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.plugin import BadFile, Model
+from ditstack.plugin import Model
 
 LOADERS = {
     "text": "FluxPipeline",
@@ -48,16 +47,7 @@ class Flux(Model):
         return LOADERS[self.task]
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
-        pictures = {"image": self.image, "mask_image": self.mask}
-        given = {name: _read(name, file) for name, file in pictures.items() if file is not None}
+        given = {"image": self.picture("image", self.image)} if self.image is not None else {}
+        given |= {"mask_image": self.picture("mask", self.mask, "L")} if self.mask is not None else {}
         strength = {} if self.strength is None else {"strength": self.strength}
         return {"prompt": prompts, **given, **strength}
-
-
-def _read(name: str, file: str) -> Any:
-    from PIL import Image
-
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise BadFile(f"model.{name.removesuffix('_image')}: there is no file {file}")
-    return Image.open(path).convert("L" if name == "mask_image" else "RGB")

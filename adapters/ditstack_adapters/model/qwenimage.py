@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ditstack.plugin import Model
 
@@ -14,6 +14,12 @@ class QwenImage(Model):
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     conditioning_modules: ClassVar[tuple[str, ...]] = ("pos_embed", "txt_norm", "txt_in")
     guidance: ClassVar[str] = "true_cfg_scale"
+    one_picture: ClassVar[bool] = True
 
     source: str = "Qwen/Qwen-Image"
     """A hub id, or a folder that `save_pretrained` wrote."""
+    image: str | None = None
+    """The picture to edit, for the editing checkpoints: a file."""
+
+    def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
+        return {"prompt": prompts} | ({} if self.image is None else {"image": self.picture("image", self.image)})

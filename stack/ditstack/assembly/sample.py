@@ -89,7 +89,7 @@ def sample(
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; wanted one seed per prompt")
     arguments = call_arguments(pipe, prompts, sampler, negative_prompt)
-    arguments |= {name: one_each(value, len(prompts)) for name, value in (extra or {}).items()}
+    arguments |= {name: one_each(pipe, value, len(prompts)) for name, value in (extra or {}).items()}
     refuse_unknown(pipe.pipeline, arguments)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     arguments["generator"] = generators if len(generators) > 1 else generators[0]  # some take no list
@@ -152,9 +152,9 @@ def _explained(pipe: Pipe) -> Iterator[None]:
 def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negative: str | None = None) -> dict[str, Any]:
     """The arguments of the pipeline's call, in its family's own words."""
     _require_size(pipe.pipeline, sampler)
-    own = {name: one_each(value, len(prompts)) for name, value in pipe.call.items()}
+    own = {name: one_each(pipe, value, len(prompts)) for name, value in pipe.call.items()}
     arguments: dict[str, Any] = {**own, "num_inference_steps": sampler.steps}
-    arguments |= {name: one_each(value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
+    arguments |= {name: one_each(pipe, value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:
         arguments[pipe.guidance] = sampler.guidance
         if pipe.guidance == "true_cfg_scale" and sampler.guidance > 1:
@@ -186,12 +186,12 @@ def _require_size(pipeline: Any, sampler: Sampler) -> None:
     )
 
 
-def one_each(value: Any, count: int) -> Any:
+def one_each(pipe: Pipe, value: Any, count: int) -> Any:
     """A picture, or embeddings, repeated for every prompt: pipelines noise a single one with the first seed alone."""
     if count == 1:
         return value
     if isinstance(value, Image.Image):
-        return [value] * count
+        return value if pipe.one_picture else [value] * count
     if isinstance(value, Tensor) and value.ndim > 1 and len(value) == 1:
         return value.expand(count, *value.shape[1:])
     return value

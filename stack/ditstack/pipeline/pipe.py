@@ -102,6 +102,7 @@ class Pipe:
         self.blocks: dict[str, list[Block]] = {name: [*chain(*sites.values())] for name, sites in found.items()}
         self.conditioning_modules: tuple[str, ...] = ()
         self.fps = 0
+        self.one_picture = False
         self.unguided: Callable[[PassInputs], Sequence[bool]] = lambda inputs: [False] * len(inputs.hidden_states)
         _refuse_cached(self.transformers)
         self.clock = Clock()

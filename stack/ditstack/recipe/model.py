@@ -83,12 +83,18 @@ class Model(Adapter):
     """The transformer's ModuleLists of blocks in running order; empty finds them."""
     conditioning_modules: ClassVar[tuple[str, ...]] = ()
     """The transformer's modules whose output only its blocks read, such as the projection of the text."""
+    traced: ClassVar[bool] = False
+    """Whether its blocks are found by running the pipeline once: diffusers does not say what they return."""
     cut_into_rows: ClassVar[bool] = False
     """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
     """Further arguments of every call."""
+    one_picture: ClassVar[bool] = False
+    """Whether its pipelines take one picture for all prompts of a call, and repeat it themselves."""
+    other_sizes: ClassVar[frozenset[str]] = frozenset()
+    """Checkpoints that are not as large as the one whose sizes the family's file states."""
     fps: ClassVar[int | None] = 0
     """Frames per second of its videos; 0 where it makes pictures, None where only the loaded pipeline tells."""
 
@@ -209,8 +215,11 @@ class Model(Adapter):
 
     @property
     def waits(self) -> bool:
-        """Whether weights that are rounded first can wait for that in the computer's memory."""
-        return self.offload == "none" and self.place().type != "cpu"
+        """Whether weights that are rounded first can wait for that in the computer's memory.
+
+        One that is run to find its blocks cannot: it would take minutes where a large model waits beside its GPU.
+        """
+        return self.offload == "none" and self.place().type != "cpu" and not self.traced
 
     @property
     def by_tensor(self) -> bool:
@@ -227,12 +236,15 @@ class Model(Adapter):
         Raises:
             BadPipeline: it is of another family.
         """
+        from ditstack.pipeline.discovery import trace
         from ditstack.pipeline.pipe import Pipe
 
         self.check_family(pipeline)
         ask = functools.partial(self.asked, pipeline)
-        pipe = Pipe(pipeline, self.guidance, self.stacks, {**self.call, **self.arguments}, ask)
+        trunks = trace(pipeline, self.arguments).trunks if self.traced else None
+        pipe = Pipe(pipeline, self.guidance, self.stacks, {**self.call, **self.arguments}, ask, trunks=trunks)
         pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
+        pipe.one_picture = self.one_picture
         pipe.passes.cut, pipe.unguided = ROW_ARGUMENTS if self.cut_into_rows else (), self.unguided
         return pipe
 
@@ -264,6 +276,19 @@ class Model(Adapter):
     def unguided(self, inputs: PassInputs) -> Sequence[bool]:
         """Which rows of a pass are the unconditional half of guidance, where both halves share it."""
         return [False] * len(inputs.hidden_states)
+
+    def picture(self, field: str, file: str, mode: str = "RGB") -> Any:
+        """A picture that one of its fields names.
+
+        Raises:
+            BadFile: there is no such file.
+        """
+        from PIL import Image
+
+        path = expand(file)
+        if not path.is_file():
+            raise BadFile(f"model.{field}: there is no file {file}")
+        return Image.open(path).convert(mode)
 
     def ask(self, pipeline: Any, prompts: list[str]) -> dict[str, Any]:
         """The arguments of the pipeline's call that carry the prompts."""

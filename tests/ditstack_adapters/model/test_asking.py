@@ -11,6 +11,7 @@ from ditstack import apply, load
 from ditstack.assembly.sample import sample
 from ditstack.errors import BadFile, BadPipeline, RecipeError
 from ditstack.paper import image
+from ditstack.recipe.memory.sizes import sizes_of
 from ditstack.recipe.recipe import Recipe, Sampler
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack_adapters.model.auto import Auto
@@ -52,6 +53,28 @@ def test_flux_reads_its_picture_from_the_recipe_and_noises_it_with_each_items_ow
     missing = Flux(task="img2img", image=str(tmp_path / "end.png")).wrap(tiny.flux_img2img())
     with pytest.raises(BadFile, match=r"model\.image: there is no file"):
         sample(missing, ["a"], [0], how)
+
+
+@pytest.mark.parametrize(("family", "method"), [("wan_5b_i2v", "wan"), ("qwen_image_edit", "qwenimage")])
+def test_one_picture_of_a_recipe_serves_every_prompt_of_a_call(family: str, method: str, tmp_path: Path) -> None:
+    image(tiny.PICTURE[0]).save(tmp_path / "start.png")
+    recipe = Recipe.parse({"model": {"method": method, "image": str(tmp_path / "start.png"), "device": "cpu"}})
+    pipe = recipe.model.wrap(tiny.FAMILIES[family]())
+    extra = {**tiny._of_class(type(pipe.pipeline).__name__, 1), "output_type": "latent"}
+    del extra["image"]
+    how = Sampler(steps=2)
+    together = sample(pipe, ["a fox", "b"], [3, 4], how, extra=extra).latents
+    alone = sample(pipe, ["b"], [4], how, extra=extra).latents
+    assert (together[1:] - alone).abs().max() <= 1e-5 * alone.abs().max().clamp_min(1)
+    assert pipe.fps == (24 if method == "wan" else 0)
+
+
+def test_a_checkpoint_of_another_size_than_the_known_one_has_no_sizes() -> None:
+    for name in ("wan-5b", "flux2", "zimage", "hunyuanvideo15", "ltx2"):
+        assert sizes_of(Recipe.read(name).model) is None
+    known = sizes_of(Recipe.read("wan-i2v").model)
+    assert known is not None
+    assert "Wan2.2-I2V-A14B-Diffusers is not on this computer" in known.told
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from counting import block_runs, blocks_of
 from ditstack.pipeline.hooks import put_beneath
 from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.adapter import find
 from ditstack.testing import tiny_pipelines as tiny
 from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
@@ -86,7 +87,7 @@ def test_branches_of_blocks_are_skipped_too(family: str) -> None:
     assert gap <= 1e-5 * made.latents.abs().max().clamp_min(1)
 
 
-@pytest.mark.parametrize("family", [name for name in MODELS if MODELS[name] not in ("auto", "dit", "cogvideox")])
+@pytest.mark.parametrize("family", [name for name in MODELS if find("model", MODELS[name]).conditioning_modules])
 def test_what_only_feeds_the_blocks_rests_with_them_and_changes_nothing(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +137,9 @@ def test_guidance_is_given_in_the_familys_own_words(family: str, passes: int) ->
     assert not torch.allclose(weak.latents, strong.latents, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["wan", "hunyuan_video", "ltx", "cogvideo"])
+@pytest.mark.parametrize(
+    "family", ["wan", "wan_5b", "wan_i2v", "hunyuan_video", "hunyuan_video_15", "ltx", "ltx2", "cogvideo"]
+)
 def test_videos_are_frames_with_a_pace(family: str) -> None:
     made = make(stand(family, cache=SVDCACHE), family)
     assert made.images.ndim == 5

@@ -105,7 +105,7 @@ def sizes_of(model: Model) -> Sizes | None:
 
     Another checkpoint of a family is taken to be as large as the one that is known. None where nothing is known.
     """
-    known = _of_family(model)
+    known = None if model.source in model.other_sizes else _of_family(model)
     folder = _folder(model)
     if folder is not None:
         return _of_files(model, folder, known)

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
 
 from .image import (
     auraflow,
@@ -30,6 +31,7 @@ from .image import (
     sd3,
     z_image,
 )
+from .newer import flux2, flux2_klein, hunyuan_video_15, ltx2, qwen_image_edit, wan_5b, wan_5b_i2v, wan_i2v
 from .parts import TEXT_LENGTH
 from .video import cogvideo, hunyuan_video, ltx, wan
 
@@ -53,6 +55,14 @@ FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
     "lumina2": lumina2,
     "chroma": chroma,
     "z_image": z_image,
+    "flux2": flux2,
+    "flux2_klein": flux2_klein,
+    "qwen_image_edit": qwen_image_edit,
+    "wan_i2v": wan_i2v,
+    "wan_5b": wan_5b,
+    "wan_5b_i2v": wan_5b_i2v,
+    "hunyuan_video_15": hunyuan_video_15,
+    "ltx2": ltx2,
 }
 
 SIDE = 16  # pixels; 16 tokens after a coder of factor 2 and patches of 2 x 2
@@ -62,13 +72,35 @@ MASK = (torch.arange(SIDE) < SIDE // 2).float().expand(1, 1, SIDE, SIDE)  # pain
 
 def _of_class(kind: str, items: int) -> dict[str, Any]:
     """What this pipeline class wants besides the prompts: a small size, but several tokens; its switches."""
+    return {**_older(items), **_newer()}[kind]
+
+
+def _newer() -> dict[str, dict[str, Any]]:
+    """Of the families of 2026."""
+    one = VaeImageProcessor().postprocess(2 * PICTURE - 1, "pil")[0]
+    text = {"max_sequence_length": TEXT_LENGTH}
+    large = {"height": 2 * SIDE, "width": 2 * SIDE}
+    flux2 = {"height": SIDE, "width": SIDE, **text, "text_encoder_out_layers": (1, 2, 3)}
+    ltx2 = {"height": 4 * SIDE, "width": 4 * SIDE, "num_frames": 9, **text}
+    return {
+        "Flux2Pipeline": flux2,
+        "Flux2KleinPipeline": flux2,
+        "QwenImageEditPipeline": {**large, **text, "image": one, "true_cfg_scale": 1.0},
+        "WanImageToVideoPipeline": {**large, **text, "num_frames": 5, "image": one},
+        "HunyuanVideo15Pipeline": {**large, "num_frames": 5},
+        "LTX2Pipeline": {**ltx2, "stg_scale": 0.0, "audio_stg_scale": 0.0},
+    }
+
+
+def _older(items: int) -> dict[str, dict[str, Any]]:
+    """Of all others."""
     picture = PICTURE.expand(items, 3, SIDE, SIDE)
     text = {"max_sequence_length": TEXT_LENGTH}
     small = {"height": SIDE, "width": SIDE, **text}
     large = {"height": 2 * SIDE, "width": 2 * SIDE, **text}
     template = {"template": "{}", "crop_start": 0}
     pixart = {**small, "use_resolution_binning": False, "clean_caption": False}
-    table: dict[str, dict[str, Any]] = {
+    return {
         "FluxPipeline": small,
         "FluxImg2ImgPipeline": {**small, "image": picture, "strength": 0.5},
         "FluxFillPipeline": {**small, "image": picture, "mask_image": MASK},
@@ -88,7 +120,6 @@ def _of_class(kind: str, items: int) -> dict[str, Any]:
         "ChromaPipeline": small,
         "ZImagePipeline": small,
     }
-    return table[kind]
 
 
 def call(

@@ -105,8 +105,8 @@ def _t5_sizes(width: int) -> dict[str, Any]:
     return {"vocab_size": len(SENTENCEPIECES), "d_model": width, "d_ff": 64, "num_layers": 2, **heads}
 
 
-def t5(width: int = TEXT_WIDTH) -> T5EncoderModel:
-    return T5EncoderModel(T5Config(**_t5_sizes(width)))
+def t5(width: int = TEXT_WIDTH, **more: Any) -> T5EncoderModel:
+    return T5EncoderModel(T5Config(**{**_t5_sizes(width), **more}))
 
 
 def umt5() -> UMT5EncoderModel:
