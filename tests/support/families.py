@@ -54,7 +54,7 @@ def stand(family: str, method: str = "", **stages: Any) -> Stack:
     """A family's tiny pipeline with these stages on it."""
     pipeline = tiny.FAMILIES[family]()
     model: dict[str, Any] = {"method": method or MODELS[family], "device": "cpu"}
-    if find("model", model["method"]).traced:
+    if getattr(find("model", model["method"]), "traced", False):
         model["arguments"] = tiny._of_class(type(pipeline).__name__, 1)
     return apply(pipeline, Recipe.parse({"model": model, **stages, "sampler": {"steps": STEPS}}))
 

@@ -77,7 +77,7 @@ def _of_class(kind: str, items: int) -> dict[str, Any]:
 
 def _newer() -> dict[str, dict[str, Any]]:
     """Of the families of 2026."""
-    one = VaeImageProcessor().postprocess(2 * PICTURE - 1, "pil")[0]
+    (one,) = VaeImageProcessor.numpy_to_pil(PICTURE.permute(0, 2, 3, 1).numpy())
     text = {"max_sequence_length": TEXT_LENGTH}
     large = {"height": 2 * SIDE, "width": 2 * SIDE}
     flux2 = {"height": SIDE, "width": SIDE, **text, "text_encoder_out_layers": (1, 2, 3)}
