@@ -79,5 +79,9 @@ def _masked(s_BHTT: Tensor, start: int, call: Call) -> Tensor:
 
 
 def _probable(s_BHTT: Tensor, v_BHTD: Tensor) -> Tensor:
-    p = (s_BHTT - s_BHTT.amax(-1, keepdim=True)).exp2()
-    return (p.half().float() @ v_BHTD) / p.sum(-1, keepdim=True)
+    import torch
+
+    # a query from which every key is hidden gives 0, as PyTorch's own attention does
+    numbers = torch.finfo(s_BHTT.dtype)
+    p = (s_BHTT - s_BHTT.amax(-1, keepdim=True).clamp_min(numbers.min)).exp2()
+    return (p.half().float() @ v_BHTD) / p.sum(-1, keepdim=True).clamp_min(numbers.tiny)

@@ -69,6 +69,12 @@ def ranking(names: list[str], room: float, device: str = "cuda") -> list[Ranked]
     )
 
 
+def not_ranked(names: list[str], ranked: list[Ranked]) -> str:
+    """A sentence that names the recipes of whose models no size is known; empty where there are none."""
+    left_out = sorted({*names} - {one.recipe for one in ranked})
+    return f"not ranked, as the size of their models is not known: {', '.join(left_out)}" if left_out else ""
+
+
 def _ranked(name: str, room: float, device: str) -> Ranked | None:
     try:
         recipe = Recipe.read(name)

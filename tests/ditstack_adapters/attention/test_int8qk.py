@@ -73,3 +73,13 @@ def test_the_report_says_that_it_is_an_emulation() -> None:
     want = tiny.call(tiny.flux(), ["a cat"], 2, output_type="latent")
     assert 1e-5 < gap(tiny.call(stack.pipeline, ["a cat"], 2, output_type="latent"), want) < 0.02
     assert any("emulation" in note for note in stack.report().notes)
+
+
+def test_a_query_from_which_every_key_is_hidden_gives_zero_as_pytorchs_own_does() -> None:
+    q, k, v = qkv(4, 6)
+    mask = torch.ones(2, 1, 4, 6, dtype=torch.bool)
+    mask[0, :, 2] = False
+    out, want = int8qk.attend(q, k, v, call(mask)), scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    assert not out[0, :, 2].any()
+    assert not want[0, :, 2].any()
+    assert gap(out, want) < 0.02

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ditstack.cli.terminal import AsJson, out, size_of
+from ditstack.cli.terminal import AsJson, err, out, size_of
 
 Room = Annotated[
     str, typer.Option("--for", metavar="SIZE", help="Rank for a GPU of so much memory, such as 24GB: what fits first.")
@@ -20,9 +20,11 @@ def recipes(room: Room = "", as_json: AsJson = False) -> None:
 
     wanted = size_of(room, "--for")
     if wanted:
-        from ditstack.measure.fitting import ranking, ranking_lines
+        from ditstack.measure.fitting import not_ranked, ranking, ranking_lines
 
         ranked = ranking(shelf_names(), wanted)
+        if left_out := not_ranked(shelf_names(), ranked):
+            err.print(left_out, soft_wrap=True, markup=False, style="dim")
         rows, lines = [one.row() for one in ranked], ranking_lines(ranked)
     else:
         from ditstack.measure.show import shelf_lines, shelf_rows
