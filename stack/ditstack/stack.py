@@ -17,7 +17,7 @@ from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_factors, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -290,10 +290,12 @@ def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, do
     if pipeline is None:
         check_stack(recipe)
         check_factors(recipe)
+    aims = aims_before(recipe, pipeline, tell, bar)
+    aimed = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell, bar)
-    calibrated = time.perf_counter()
-    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
-    seconds = {"build": built - started, "calibrate": calibrated - built}
+    provided = provide_factors(recipe, pipe, tell, bar, aims=aims)
+    calibrated = time.perf_counter() + aimed - started
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - aimed, calibrated - built)
+    seconds = {"build": built - aimed, "calibrate": calibrated - built}
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)
