@@ -151,8 +151,7 @@ class Stack:
             raise BadPipeline(
                 "this stack was removed, or another recipe was applied since; use what that `apply` returned"
             )
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
-        return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+        return self.make(prompts, self._seeds(prompts, seeds), self.recipe.sampler, negative_prompt)
 
     def compare(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, plain: Any = None, negative: str | None = None
@@ -166,9 +165,11 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
-            return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
+            return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
+
+    def _seeds(self, prompts: Sequence[str], seeds: Sequence[int] | None) -> list[int]:
+        return [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
 
     def make(
         self,
