@@ -287,16 +287,15 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
-    started = time.perf_counter()
     if pipeline is None:
         check_stack(recipe)
         check_factors(recipe)
+    started = time.perf_counter()
     aims = aims_before(recipe, pipeline, tell, bar)
     aimed = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
     provided = provide_factors(recipe, pipe, tell, bar, aims=aims)
-    calibrated = time.perf_counter() + aimed - started
-    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - aimed, calibrated - built)
-    seconds = {"build": built - aimed, "calibrate": calibrated - built}
+    seconds = {"build": built - aimed, "calibrate": time.perf_counter() - built + aimed - started}
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, *seconds.values())
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

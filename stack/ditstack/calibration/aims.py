@@ -1,7 +1,7 @@
 """Aims: what the unaccelerated model tends to on the calibration prompts, made before anything of it is rounded.
 
-A stage that is fitted towards it says so by `Adapter.aims_at`. The model stands alone then, and is gone before the stack
-is built: two of them never lie in memory together.
+A stage that is fitted towards it says so by `Adapter.aims_at`. The model stands alone then, and is gone before the
+stack is built: two of them never lie in memory together.
 """
 
 from __future__ import annotations

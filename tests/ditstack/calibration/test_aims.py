@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def recipe(scheme: str | None = "int4", **changes: Any) -> Recipe:
 
 
 @pytest.fixture(autouse=True)
-def aimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Tensor | None]]:
+def aimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Tensor | None]:
     """What each fit was given to aim at."""
     seen: list[Tensor | None] = []
     fit = FittedSolver.fit
@@ -55,7 +54,7 @@ def aimed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Tens
     monkeypatch.setattr(SamplerWish, "reference_steps", STEPS)
     monkeypatch.setattr("ditstack_adapters.model.flux.Flux.load", lambda self, **_: tiny.flux())
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path))
-    yield seen
+    return seen
 
 
 def of_plain() -> Tensor:
