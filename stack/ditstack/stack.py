@@ -65,9 +65,7 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         promised = [] if self.promised is None else self.promised.notes
-        return [
-            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
-        ]  # fmt: skip
+        return [*self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised]
 
     @property
     def departed(self) -> list[str]:
