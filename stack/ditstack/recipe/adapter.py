@@ -73,6 +73,9 @@ class Adapter(BaseModel):
     unattended: ClassVar[dict[str, Any]] = {}
     """Fields at which it fits what it lacks on first use; `tune` and a matrix set them."""
 
+    fittable: ClassVar[dict[str, Any]] = {}
+    """Fields at which it has something to fit that it computes by a rule of its own by default."""
+
     incidental: ClassVar[frozenset[str]] = frozenset()
     """Fields that pictures do not depend on: where files lie, when to fit, on which device."""
 
