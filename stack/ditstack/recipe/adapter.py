@@ -292,11 +292,6 @@ def _files(stage: str) -> dict[str, list[str]]:
     return found
 
 
-def missing_packages(adapter: Adapter) -> list[str]:
-    """Those of `adapter.packages` that are not installed here."""
-    return [name for name in adapter.packages if importlib.util.find_spec(name) is None]
-
-
 def suggest(word: str, known: list[str]) -> str:
     """'did you mean ...?' where something is near, else the words that there are."""
     near = difflib.get_close_matches(word, known, n=1)
