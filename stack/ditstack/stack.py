@@ -65,9 +65,7 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         promised = [] if self.promised is None else self.promised.notes
-        return [
-            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
-        ]  # fmt: skip
+        return [*self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised]
 
     @property
     def departed(self) -> list[str]:
@@ -166,6 +164,8 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
+        if self.promised is not None:
+            self.promised.require_own_sampler()
         chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
             return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
