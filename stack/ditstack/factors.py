@@ -58,7 +58,8 @@ class Factors:
             data = file.read()
         try:
             conditions, wrong = json.loads(_metadata(data)[OURS]), _damage(data)
-            tensors = load(data) if not wrong else {}
+            # views into the file lie at any address, and a product of unaligned memory may round otherwise: hence copies
+            tensors = {name: one.clone() for name, one in load(data).items()} if not wrong else {}
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, struct.error):
             conditions, tensors, wrong = {}, {}, "it is torn, or another program wrote it"
         wrong = wrong or _not_finite(tensors)

@@ -17,7 +17,7 @@ from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_factors, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -149,8 +149,7 @@ class Stack:
             raise BadPipeline(
                 "this stack was removed, or another recipe was applied since; use what that `apply` returned"
             )
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
-        return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+        return self.make(prompts, self._seeds(prompts, seeds), self.recipe.sampler, negative_prompt)
 
     def compare(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, plain: Any = None, negative: str | None = None
@@ -166,9 +165,11 @@ class Stack:
         """
         if self.promised is not None:
             self.promised.require_own_sampler()
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
-            return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
+            return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
+
+    def _seeds(self, prompts: Sequence[str], seeds: Sequence[int] | None) -> list[int]:
+        return [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
 
     def make(
         self,
@@ -286,14 +287,15 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
-    started = time.perf_counter()
     if pipeline is None:
         check_stack(recipe)
         check_factors(recipe)
+    started = time.perf_counter()
+    aims = aims_before(recipe, pipeline, tell, bar)
+    aimed = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell, bar)
-    calibrated = time.perf_counter()
-    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
-    seconds = {"build": built - started, "calibrate": calibrated - built}
+    provided = provide_factors(recipe, pipe, tell, bar, aims=aims)
+    seconds = {"build": built - aimed, "calibrate": time.perf_counter() - built + aimed - started}
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, *seconds.values())
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -24,6 +24,13 @@ def test_factors_survive_saving_and_loading(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["f.safetensors"]
 
 
+def test_loaded_factors_lie_in_memory_as_fitted_ones_do(tmp_path: Path) -> None:
+    """A resumed fit works on loaded sums: where they are aligned otherwise, a matrix product may round otherwise."""
+    path = tmp_path / "f.safetensors"
+    Factors({name: torch.randn(3, 5) for name in "abcdefgh"}, FITTED).save(path)
+    assert {one.data_ptr() % 64 for one in Factors.load(path).tensors.values()} == {0}
+
+
 @pytest.mark.parametrize(("name", "value"), [("weights", "abd"), ("quantize", "int4"), ("sampler.steps", "27")])
 def test_other_conditions_are_refused_by_name(name: str, value: str) -> None:
     factors = Factors({}, FITTED)

@@ -139,6 +139,11 @@ class Adapter(BaseModel):
         return False
 
     @property
+    def aims_at(self) -> int:
+        """Steps of the plain model to whose final latents `fit` aims, as `Calibration.aims`; 0 where it wants none."""
+        return 0
+
+    @property
     def fitted_for(self) -> frozenset[str]:
         """Fields of the sampler (steps, guidance, size, frames) at which its factors serve no other value."""
         return frozenset()
