@@ -58,7 +58,7 @@ class Factors:
             data = file.read()
         try:
             conditions, wrong = json.loads(_metadata(data)[OURS]), _damage(data)
-            # views into the file lie at any address, and a product of unaligned memory may round otherwise: hence copies
+            # views into the file lie at any address, and products of unaligned memory may round otherwise: hence copies
             tensors = {name: one.clone() for name, one in load(data).items()} if not wrong else {}
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, struct.error):
             conditions, tensors, wrong = {}, {}, "it is torn, or another program wrote it"
