@@ -39,8 +39,7 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
-        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
-        self._refitting = False
+        self._expectations, self._drift, self._refitting = Expectations(pipe), Drift(pipe), False
         self.promised: Promised | None = None
         """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
@@ -163,6 +162,8 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
+        if self.promised is not None:
+            self.promised.require_own_sampler()
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
             return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
 

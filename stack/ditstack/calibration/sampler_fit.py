@@ -24,7 +24,7 @@ from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.calibration import Calibration
 
-RATE, TAIL, LOOK = 4e-3, 0.5, 10
+RATE, TAIL, LOOK = 1e-2, 0.5, 10
 """Adam's learning rate; what the worst quarter counts beside the mean; iterations between looks at other prompts."""
 NUDGE, DRAWS = 2e-2, 4
 """Of a gradient without backpropagation: the size of its probes, and how many antithetic pairs of them there are."""
@@ -127,10 +127,8 @@ class SamplerFit:
         return parameters.method()
 
     def _batch(self, at: int) -> list[int]:
-        """The prompts of an iteration; in the first half of the fit half as many, where the way is still plain."""
-        draw, size = torch.Generator().manual_seed(at), self.wish.batch
-        size = (size + 1) // 2 if 2 * at < self.wish.iterations else size
-        return torch.randperm(len(self.fitted), generator=draw)[:size].tolist()
+        draw = torch.Generator().manual_seed(at)
+        return torch.randperm(len(self.fitted), generator=draw)[: self.wish.batch].tolist()
 
     def _hold(self, parameters: Parameters) -> None:
         """Find out whether a gradient may hold all evaluations at once, and run none of them again."""
