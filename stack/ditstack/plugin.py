@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
+    from ditstack.calibration.anchors import fit_anchored, take_anchored, wrong_anchor
     from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
     from ditstack.calibration.fits import Fit, Wish
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
@@ -47,6 +48,7 @@ _ROOMS = {
     "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
+    "calibration.anchors": ("fit_anchored", "take_anchored", "wrong_anchor"),
     "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
     "calibration.fits": ("Fit", "Wish"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
@@ -117,6 +119,7 @@ __all__ = [
     "compensation",
     "compile_apart",
     "compute_capability",
+    "fit_anchored",
     "follow_setting",
     "is_beside",
     "lora_files",
@@ -128,9 +131,11 @@ __all__ = [
     "replace_attention",
     "rivals",
     "suggest",
+    "take_anchored",
     "trace",
     "tune_gains",
     "without_hidden",
+    "wrong_anchor",
     "wrong_corrections",
     "wrong_setting",
 ]  # fmt: skip
