@@ -1,10 +1,10 @@
 """The papers' claims on the twins, a table at a time: docs/replication.md.
 
-    python benchmarks/replication.py --table 1 [--prompts 48] [--only "guidance 4" svd] [--list]
+    python benchmarks/replication.py [--table 1] [--prompts 48] [--only "guidance 4" svd]
 
 1 ICC under DDIM (twin-dit), 2 ICC under DPM-Solver++ (twin-pixart), 3 SVD-Cache (twin-flux2, twin-hunyuanvideo), 4 what
 stands with SVD-Cache, 6 calibration. Prompts and seeds that are reported are not those that factors are fitted on or
-controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication.json at once; started
+controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at once; started
 again, the command goes on where it was, in the newest such file. A twin that was exported again is measured again.
 """
 
@@ -35,7 +35,7 @@ TABLES: dict[int, Table] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=int, required=True, choices=sorted(TABLES))
+    parser.add_argument("--table", type=int, default=1, choices=sorted(TABLES))
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose line holds one of these words")
     wanted = parser.parse_args()
@@ -56,16 +56,21 @@ def measured(table: int, prompts: int, only: tuple[str, ...] = ("",)) -> Iterato
         for case in cases(bench):
             there = bench.row(case.group, case.name)
             if there is None and any(word in f"{bench.title}, {case.group}, {case.name}" for word in only):
-                row = {"table": table, **bench.measure(case)}
-                add_row(CASE, {}, row, KEY, newest_place(CASE))
+                row = bench.measure(case)
+                add_row(case_of(table), {}, row, KEY, newest_place(case_of(table)))
                 yield row
 
 
 def known(table: int) -> list[Row]:
     """The rows of a table that are there."""
-    file = newest_place(CASE)
+    file = newest_place(case_of(table))
     rows = json.loads(file.read_text())["rows"] if file.is_file() else []
-    return [row for row in rows if row["table"] == table and row["weights"] == weights(row["twin"])]
+    return [row for row in rows if row["weights"] == weights(row["twin"])]
+
+
+def case_of(table: int) -> str:
+    """Its results file."""
+    return f"{CASE}_{table}"
 
 
 def line(row: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ ASKED, FITTED, CHOSEN = 7, 3, 5
 """Seeds of the prompts that are reported, that factors are fitted on, and that controls are chosen on."""
 TRIALS = 8
 """Prompts that the best control is chosen on."""
-KEY = ("table", "group", "name", "twin", "weights", "steps", "guidance", "seed", "size", "on")
+KEY = ("group", "name", "twin", "weights", "steps", "guidance", "seed", "size", "on")
 """What tells one row from another."""
 
 
