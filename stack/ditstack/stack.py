@@ -17,7 +17,7 @@ from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, check_factors, check_ready, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -288,8 +288,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     started = time.perf_counter()
     if pipeline is None:
-        check_stack(recipe)
-        check_factors(recipe)
+        check_ready(recipe)
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
     provided = provide_factors(recipe, pipe, tell, bar)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ditstack.assembly.build import build
+from ditstack.assembly.build import build, check_stack
 from ditstack.calibration.conditions import (
     PROMPTS,
     TENSORS,
@@ -92,6 +92,17 @@ def provide_factors(
     if factors is None:
         factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
+
+
+def check_ready(recipe: Recipe) -> None:
+    """Refuse a recipe that `load` would refuse, before any weight of it or of its baseline is loaded.
+
+    Raises:
+        DitstackError: in the sentence that `load` would give.
+    """
+    check_stack(recipe)
+    check_factors(recipe)
+    recipe.model.check_source()
 
 
 def check_factors(recipe: Recipe) -> None:

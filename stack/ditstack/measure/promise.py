@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ditstack.calibration.calibrate import Bar, Tell
+from ditstack.calibration.calibrate import Bar, Tell, check_ready
 from ditstack.calibration.certificate import Attempt, Certificate, certificate_file, certified, conditions_of, said
 from ditstack.calibration.conditions import digest
 from ditstack.calibration.promised import scores, watch
@@ -111,6 +111,8 @@ def certify(
             f"the promise ({promise}) wants at least {least} calibration prompts, better {usual}, of which "
             f"{FORGIVEN} may be broken; found {len(prompts)}; give --prompts FILE, or promise a smaller share"
         )
+    first = settings(recipe)[0]
+    check_ready(recipe.with_(recipe.name, **first) if first else recipe)
     tell(f"promise: {promise}: {len(prompts)} prompts, of which {most} may be broken")
     trials = Trials(recipe, prompts, SEED, tell, bar)
     trials.make_plain()
@@ -211,6 +213,7 @@ def coverage(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]
     assert certificate is not None
     if not (fresh := certificate.fresh(prompts)):
         raise BadFile(f"all {len(prompts)} prompts were used by the certificate; give others, or more")
+    check_ready(chosen)
     trials = Trials(recipe, fresh, FRESH, tell)
     tell(f"{len(fresh)} pictures of the plain baseline")
     trials.make_plain()
