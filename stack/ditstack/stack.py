@@ -17,7 +17,15 @@ from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, check_factors, check_ready, provide_factors, wanting
+from ditstack.calibration.calibrate import (
+    Bar,
+    Tell,
+    aims_before,
+    check_factors,
+    check_ready,
+    provide_factors,
+    wanting,
+)
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -39,8 +47,7 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
-        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
-        self._refitting = False
+        self._expectations, self._drift, self._refitting = Expectations(pipe), Drift(pipe), False
         self.promised: Promised | None = None
         """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
@@ -65,9 +72,7 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         promised = [] if self.promised is None else self.promised.notes
-        return [
-            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
-        ]  # fmt: skip
+        return [*self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised]
 
     @property
     def departed(self) -> list[str]:
@@ -151,8 +156,7 @@ class Stack:
             raise BadPipeline(
                 "this stack was removed, or another recipe was applied since; use what that `apply` returned"
             )
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
-        return self.make(prompts, chosen, self.recipe.sampler, negative_prompt)
+        return self.make(prompts, self._seeds(prompts, seeds), self.recipe.sampler, negative_prompt)
 
     def compare(
         self, prompts: Sequence[str], seeds: Sequence[int] | None = None, plain: Any = None, negative: str | None = None
@@ -166,9 +170,13 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
-        chosen = [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
+        if self.promised is not None:
+            self.promised.require_own_sampler()
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
-            return beside(self, other, self.recipe.plain().sampler, prompts, chosen, negative)
+            return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
+
+    def _seeds(self, prompts: Sequence[str], seeds: Sequence[int] | None) -> list[int]:
+        return [self.recipe.seed + place for place in range(len(prompts))] if seeds is None else list(seeds)
 
     def make(
         self,
@@ -286,13 +294,14 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
-    started = time.perf_counter()
     if pipeline is None:
         check_ready(recipe)
+    started = time.perf_counter()
+    aims = aims_before(recipe, pipeline, tell, bar)
+    aimed = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell, bar)
-    calibrated = time.perf_counter()
-    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
-    seconds = {"build": built - started, "calibrate": calibrated - built}
+    provided = provide_factors(recipe, pipe, tell, bar, aims=aims)
+    seconds = {"build": built - aimed, "calibrate": time.perf_counter() - built + aimed - started}
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, *seconds.values())
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -110,8 +110,8 @@ def _told_of_scheduler(pipeline: Any) -> Iterator[None]:
             raise
         name, kind = type(pipeline.scheduler).__name__, type(pipeline).__name__
         raise BadPipeline(
-            f"sampler.scheduler: a {kind} gives its scheduler sigmas, timesteps or a shift, which a {name} does not take; "
-            "name another, such as UniPCMultistepScheduler"
+            f"sampler.scheduler: a {kind} gives its scheduler sigmas, timesteps or a shift, which a {name} "
+            "does not take; name another, such as UniPCMultistepScheduler"
         ) from None
 
 

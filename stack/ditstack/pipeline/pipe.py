@@ -189,7 +189,7 @@ class Pipe:
 
 
 SWITCHED: WeakKeyDictionary[torch.nn.Module, Clock] = WeakKeyDictionary()
-"""On which transformers a stack has put a cache of diffusers, and its clock: it acts while that runs, and else never."""
+"""On which transformers a stack has put a cache of diffusers, and its clock: it acts while that runs alone."""
 
 
 class Off:

@@ -12,7 +12,7 @@ from ditstack.batch.spec import CERTIFICATE, BatchSpec
 from ditstack.calibration.certificate import Certificate, certificate_file
 from ditstack.calibration.promised import CERTIFIED, LATE
 from ditstack.errors import BadFile, StaleFactors
-from ditstack.measure.promise import certify
+from ditstack.measure.promise.certify import certify
 from ditstack.recipe.recipe import Recipe
 
 RECIPE = Recipe.read(
