@@ -99,15 +99,19 @@ def provide_factors(
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
 
 
-def check_ready(recipe: Recipe) -> None:
-    """Refuse a recipe that `load` would refuse, before any weight of it or of its baseline is loaded.
+def check_ready(recipe: Recipe, pipeline: Any = None) -> None:
+    """Refuse what cannot stand before any weight of a recipe, or of its baseline, is loaded, rounded or copied.
+
+    Args:
+        pipeline: on which it is to stand; None for the recipe's own model.
 
     Raises:
-        DitstackError: in the sentence that `load` would give.
+        DitstackError: in the sentence that `apply` or `load` would give.
     """
-    check_stack(recipe)
+    check_stack(recipe, pipeline)
     check_factors(recipe)
-    recipe.model.check_source()
+    if pipeline is None:
+        recipe.model.check_source()
 
 
 def aims_before(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar) -> Aims:

@@ -14,7 +14,7 @@ from ditstack.matrix.survey import Survey
 from ditstack.measure.check import Verdict, check, file_of, unchecked, verdicts
 from ditstack.measure.explain import ladder
 from ditstack.measure.metrics import estimate, measure, metrics_for
-from ditstack.measure.promise import certify
+from ditstack.measure.promise.certify import certify
 from ditstack.measure.run import Job
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.tuning.tune import Tuner
