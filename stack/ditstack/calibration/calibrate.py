@@ -168,7 +168,9 @@ def calibrate(
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     target = expand(file) if file else factors_file(recipe)
     if not wanting(recipe):
-        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
+        raise BadPipeline(
+            f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run{_fittable(recipe)}"
+        )
     with own_file(target, lambda path: _is_ours(recipe, path)):
         aims = plain_aims(recipe, None, prompts, target, tell, bar)
         pipe = build(recipe)
@@ -177,6 +179,12 @@ def calibrate(
     if pipe.policy is not None:
         _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
+
+
+def _fittable(recipe: Recipe) -> str:
+    """What would give a recipe something to fit."""
+    fields = [f"{stage}.{key}: {one}" for stage, adapter in recipe.stages() for key, one in adapter.fittable.items()]
+    return f"; write {', '.join(fields)} to have that fitted to your model" if fields else ""
 
 
 def _fit(
