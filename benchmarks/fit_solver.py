@@ -1,6 +1,6 @@
 """Fits the sampler of few evaluations to a model, and keeps its numbers: `solver.py` measures them.
 
-    nice python benchmarks/fit_solver.py --evaluations 9 7 --out .cache/solver
+    nice python benchmarks/fit_solver.py --model tiny --evaluations 9 7 --out .cache/solver
 
 A killed fit goes on where it was. The prompts are of the training distribution; those of `solver.py` are not.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,42 +20,64 @@ from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
 from ditstack.calibration.trajectories import converged, read_grid
 from ditstack.factors import Factors
 from ditstack.recipe.recipe import Recipe
-from ditstack_adapters.model.embedded.shapes import seen_prompts
+from ditstack_adapters.model.embedded import shapes
+from twinning.twin import find
 
-PROMPTS, REFERENCE = 64, 100
+PROMPTS, REFERENCE, SEED = 64, 100, 7
+STEPS = {"tiny": 50, "dit": 50, "pixart": 50, "flux2": 50}
+"""Of the sampler whose pictures stand beside: a cache's full steps are some of them."""
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="tiny")
-    parser.add_argument("--set", dest="changes", nargs="*", default=[])
-    parser.add_argument("--name", default="tiny")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=STEPS, default="tiny")
+    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="such as quantize.method=torchao")
+    parser.add_argument("--name", default="", help="of the files; the model's where nothing is changed")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[9, 7, 12, 5])
     parser.add_argument("--iterations", type=int, default=120)
-    parser.add_argument("--aims", default="", help="the name of another fit whose converged latents are aimed at")
+    parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(".cache/solver"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe.read(given.recipe, given.changes)
-    pipe, prompts = build(recipe), seen_prompts(PROMPTS, seed=7)
-    bar = Progress()
-    aims_file = given.out / f"{given.aims or given.name}-aims.safetensors"
-    if not aims_file.is_file():
-        run = CalibrationRun(pipe, prompts, recipe.sampler, print, bar, Partial(aims_file.with_suffix(".partial"), {}))
-        grid = read_grid(pipe, recipe.sampler, REFERENCE, prompts[:1])
-        Factors({"aims": converged(pipe, grid, run)}, {}).save(aims_file)
-    aims = Factors.load(aims_file).tensors["aims"]
+    name, plain, bar = given.name or given.model, recipe_of(given.model), Progress()
+    prompts = training_prompts(given.model)
+    aims = aims_of(plain, prompts, given.out / f"{given.model}-aims.safetensors", bar)
+    recipe = plain.with_(name) if not given.changes else Recipe.parse(plain.resolved(), name, given.changes)
+    pipe = build(recipe)
     for count in given.evaluations:
-        target = given.out / f"{given.name}-{count}.safetensors"
+        target = given.out / f"{name}-{count}.safetensors"
         if target.is_file():
             continue
-        partial = Partial(target.with_suffix(".partial"), {"iterations": str(given.iterations)})
-        run = CalibrationRun(pipe, prompts, recipe.sampler, print, bar, partial)
-        began = time.monotonic()
-        tensors = SamplerFit(pipe, run, SamplerWish(count, given.iterations), aims).tensors()
-        Factors(tensors, {"seconds": f"{time.monotonic() - began:.0f}"}).save(target)
+        said = {"iterations": str(given.iterations), "batch": str(given.batch)}
+        run = CalibrationRun(
+            pipe, prompts, recipe.sampler, print, bar, Partial(target.with_suffix(".partial"), said), aims
+        )
+        began, wish = time.monotonic(), SamplerWish(count, given.iterations, given.batch)
+        tensors = SamplerFit(pipe, run, wish).tensors()
+        Factors(tensors, {**said, "seconds": f"{time.monotonic() - began:.0f}"}).save(target)
         print(target, {name: one.tolist() for name, one in tensors.items()}, flush=True)
+
+
+def recipe_of(model: str) -> Recipe:
+    """The plain model with all its steps."""
+    file = "tiny" if model == "tiny" else f"benchmarks/twins/{model}.yaml"
+    return Recipe.read(file, [f"sampler.steps={STEPS[model]}"])
+
+
+def training_prompts(model: str) -> list[str]:
+    """What a sampler is fitted on: captions of the model's training; DiT has its 24 classes alone, from other noise."""
+    return find("dit").prompts(PROMPTS, SEED + 1) if model == "dit" else shapes.seen_prompts(PROMPTS, SEED)
+
+
+def aims_of(plain: Recipe, prompts: list[str], file: Path, bar: Any) -> torch.Tensor:
+    """Converged latents of the plain model, made once."""
+    if not file.is_file():
+        pipe = build(plain)
+        run = CalibrationRun(pipe, prompts, plain.sampler, print, bar, Partial(file.with_suffix(".partial"), {}))
+        grid = read_grid(pipe, plain.sampler, plain.sampler.steps, prompts[:1])
+        Factors({"aims": converged(pipe, grid, run, REFERENCE)}, {}).save(file)
+    return Factors.load(file).tensors["aims"]
 
 
 class Progress:

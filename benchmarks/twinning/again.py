@@ -1,7 +1,7 @@
 """Begins a run from an exported twin, where the run that made it is gone: its weights and counts, new optimizers.
 
-    PYTHONPATH=benchmarks python -m twinning.again flux2 .train/flux2 benchmarks/twins/flux2
-    PYTHONPATH=benchmarks python -m twinning.train flux2 .train/flux2 --end ...
+PYTHONPATH=benchmarks python -m twinning.again flux2 .train/flux2 benchmarks/twins/flux2
+PYTHONPATH=benchmarks python -m twinning.train flux2 .train/flux2 --end ...
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_factors, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -39,8 +39,7 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
-        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
-        self._refitting = False
+        self._expectations, self._drift, self._refitting = Expectations(pipe), Drift(pipe), False
         self.promised: Promised | None = None
         """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
@@ -65,9 +64,7 @@ class Stack:
     def notes(self) -> list[str]:
         """What a reader of its pictures should know: of the stack, and of the last call."""
         promised = [] if self.promised is None else self.promised.notes
-        return [
-            *self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised,
-        ]  # fmt: skip
+        return [*self.pipe.notes, *self._departures.notes, *self._drift.notes, *self._expectations.notes, *promised]
 
     @property
     def departed(self) -> list[str]:
@@ -165,6 +162,8 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
+        if self.promised is not None:
+            self.promised.require_own_sampler()
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
             return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
 
@@ -287,14 +286,15 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
-    started = time.perf_counter()
     if pipeline is None:
         check_stack(recipe)
         check_factors(recipe)
+    started = time.perf_counter()
+    aims = aims_before(recipe, pipeline, tell, bar)
+    aimed = time.perf_counter()
     pipe = build(recipe, pipeline)
     built = time.perf_counter()
-    provided = provide_factors(recipe, pipe, tell, bar)
-    calibrated = time.perf_counter()
-    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, built - started, calibrated - built)
-    seconds = {"build": built - started, "calibrate": calibrated - built}
+    provided = provide_factors(recipe, pipe, tell, bar, aims=aims)
+    seconds = {"build": built - aimed, "calibrate": time.perf_counter() - built + aimed - started}
+    LOG.info("%s is ready: built in %.1f s, factors in %.1f s", recipe.name, *seconds.values())
     return Stack(recipe, pipe, seconds, provided.factors, provided.weights)

@@ -36,6 +36,9 @@ class FittedSolver(Adapter):
     """Steps of Adam, each on `batch` prompts."""
     batch: Annotated[int, Field(ge=1)] = 12
     """Prompts of one step of the fit; memory grows with it."""
+    aim: Literal["plain", "stack"] = "plain"
+    """What the fit works towards: the converged latents of the plain model, loaded once more before weights are rounded
+    or attention is replaced, or those of the stack as it stands, where the plain model does not fit into memory."""
     baseline_steps: Annotated[int, Field(ge=1)] = 50
     """Steps of the baseline that the stack is measured against, with the model's own scheduler."""
     calibrate: Literal["auto", "never"] = "never"
@@ -59,6 +62,12 @@ class FittedSolver(Adapter):
         return frozenset({"steps"})
 
     @property
+    def aims_at(self) -> int:
+        from ditstack.plugin import SamplerWish
+
+        return SamplerWish.reference_steps if self.aim == "plain" else 0
+
+    @property
     def baseline(self) -> dict[str, Any] | None:
         return {"steps": self.baseline_steps}
 
@@ -72,7 +81,7 @@ class FittedSolver(Adapter):
         """Times, nodes and coefficients."""
         from ditstack.plugin import SamplerFit, SamplerWish
 
-        wish = SamplerWish(self.evaluations, self.iterations, self.batch, self.fit_by)
+        wish = SamplerWish(self.evaluations, self.iterations, self.batch, self.fit_by, grid_steps=self.baseline_steps)
         return SamplerFit(pipe, calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:

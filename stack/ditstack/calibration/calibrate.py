@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ditstack.assembly.build import build
+from ditstack.calibration.aims import Aims, note_aims, plain_aims
 from ditstack.calibration.conditions import (
+    AIMS,
     PROMPTS,
     TENSORS,
     comparable,
@@ -69,11 +72,13 @@ def provide_factors(
     tell: Tell = lambda text: None,
     bar: Bar = lambda part, done, count: None,
     anew: bool = False,
+    aims: Aims | None = None,
 ) -> Provided:
     """Load the factors that stages want, or fit them where the recipe says `calibrate: auto`, and put them to use.
 
     Args:
         anew: pass over those that a file holds.
+        aims: what `aims_before` found before the pipe was built.
 
     Raises:
         StaleFactors: there are factors, fitted to something else, and the recipe does not say `calibrate: auto`.
@@ -90,8 +95,26 @@ def provide_factors(
             raise
         factors = None
     if factors is None:
-        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar)
+        factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar, aims or Aims())
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
+
+
+def aims_before(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar) -> Aims:
+    """What stages will be fitted towards on first use, made before the recipe is built: its weights are whole now.
+
+    Args:
+        pipeline: on which it will be built; None loads the recipe's own model for it, and lets it go.
+    """
+    if not wanting(recipe) or not all(one.fits_on_first_use for _, one in wanting(recipe)):
+        return Aims()
+    file = factors_file(recipe)
+    try:
+        stated, now = Factors.load(file).conditions, of_recipe(recipe)
+    except BadFile:
+        stated, now = {}, {"": ""}
+    if all(stated.get(name) == one for name, one in now.items()):
+        return Aims()
+    return plain_aims(recipe, pipeline, recipe.calibration, file, tell, bar)
 
 
 def check_factors(recipe: Recipe) -> None:
@@ -145,14 +168,23 @@ def calibrate(
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     target = expand(file) if file else factors_file(recipe)
     if not wanting(recipe):
-        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
+        raise BadPipeline(
+            f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run{_fittable(recipe)}"
+        )
     with own_file(target, lambda path: _is_ours(recipe, path)):
+        aims = plain_aims(recipe, None, prompts, target, tell, bar)
         pipe = build(recipe)
         earlier = _earlier(target)
-        factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar)
+        factors = _fit(recipe, pipe, prompts, target, conditions(recipe, pipe), tell, bar, aims)
     if pipe.policy is not None:
         _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
+
+
+def _fittable(recipe: Recipe) -> str:
+    """What would give a recipe something to fit."""
+    fields = [f"{stage}.{key}: {one}" for stage, adapter in recipe.stages() for key, one in adapter.fittable.items()]
+    return f"; write {', '.join(fields)} to have that fitted to your model" if fields else ""
 
 
 def _fit(
@@ -162,7 +194,8 @@ def _fit(
     file: Path,
     current: dict[str, str],
     tell: Tell,
-    bar: Bar = lambda part, done, count: None,
+    bar: Bar,
+    aims: Aims,
 ) -> Factors:
     """Fit every stage that wants it, in their order: each sees what those before it fitted. Then write the file.
 
@@ -170,9 +203,11 @@ def _fit(
         current: the conditions that they are fitted under.
     """
     _require_own(recipe, file)
-    current = current | {PROMPTS: of_prompts(recipe, prompts)}
+    aimed = any(adapter.aims_at for _, adapter in wanting(recipe))
+    current = current | {PROMPTS: of_prompts(recipe, prompts)} | ({AIMS: aims.told} if aimed else {})
+    note_aims(recipe, pipe, aims)
     partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": digest(list(prompts))}, tell)
-    calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial)
+    calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial, aims.latents)
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
         fitted = partial.fitted(stage)
@@ -189,7 +224,9 @@ def _fit(
     serve(pipe, wanting(recipe), factors, current)
     _require_own(recipe, file)  # somebody may have put another there meanwhile; what was fitted is kept beside it
     factors.save(file)
-    partial.drop()
+    for one in (partial, aims.partial):
+        if one is not None:
+            one.drop()
     return factors
 
 

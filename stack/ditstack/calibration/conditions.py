@@ -17,7 +17,7 @@ from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import versions
 
-PROMPTS, TENSORS, PROCESSORS = "calibration", "tensors", "processors"
+PROMPTS, TENSORS, PROCESSORS, AIMS = "calibration", "tensors", "processors", "aims"
 GIVEN = "given"
 """How the condition on prompts begins where they were not the recipe's."""
 LOOKED_AT = 1024
@@ -92,10 +92,10 @@ def serve(pipe: Pipe, wanting: Sequence[tuple[str, Adapter]], factors: Factors, 
 
 
 def comparable(factors: Factors, current: Mapping[str, str]) -> dict[str, str]:
-    """The present conditions as a file states them: prompts that were given by hand are nobody's to compare."""
+    """The present conditions as a file states them: prompts given by hand, and aims, are nobody's to compare."""
     stated = factors.conditions
     by_hand = stated.get(PROMPTS, "").startswith(GIVEN)
-    kept = {name: stated[name] for name in (TENSORS, *([PROMPTS] if by_hand else [])) if name in stated}
+    kept = {name: stated[name] for name in (TENSORS, AIMS, *([PROMPTS] if by_hand else [])) if name in stated}
     unsaid = {PROCESSORS} - stated.keys()  # older files say nothing of them
     return {**{name: one for name, one in current.items() if name not in unsaid}, **kept}
 
@@ -114,7 +114,8 @@ def _stage(adapter: Adapter, fields: Mapping[str, Any]) -> str:
 
 def _scheduler(scheduler: Any) -> str:
     config = {key: value for key, value in dict(scheduler.config).items() if not key.startswith("_")}
-    shift = getattr(scheduler, "shift", config.get("shift"))  # some take another one after they were made
+    own = hasattr(type(scheduler), "shift")  # some take another one after they were made
+    shift = scheduler.shift if own else config.get("shift")
     known = {"class": type(scheduler).__name__, **config, **({} if shift is None else {"shift": shift})}
     return json.dumps(known, sort_keys=True, default=str)
 

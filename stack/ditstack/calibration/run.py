@@ -114,6 +114,7 @@ class CalibrationRun:
     tell: Tell
     bar: Bar = lambda part, done, count: None
     partial: Partial = field(default_factory=Partial)
+    aims: Tensor | None = None
 
     def latents(self, places: range | None = None) -> Tensor:
         """The final latents of some of the prompts, with the cache as it stands now."""

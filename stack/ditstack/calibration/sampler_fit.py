@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ditstack.calibration.run import SEED
-from ditstack.calibration.trajectories import Grid, converged, differentiable, final_latents, read_grid
+from ditstack.calibration.trajectories import Grid, converged, differentiable, final_latents, held_whole, read_grid
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.multistep import Method, Parameters
@@ -38,6 +38,8 @@ class SamplerWish:
     Attributes:
         by: "gradient" goes back through the evaluations, "probes" only runs them.
         reference_steps: of the run that counts as converged.
+        grid_steps: of the user's own sampler, whose first timestep the fitted one shares: a diffusion process may
+            begin elsewhere for every number of steps.
     """
 
     evaluations: int
@@ -45,24 +47,23 @@ class SamplerWish:
     batch: int = 12
     by: str = "gradient"
     reference_steps: int = 100
+    grid_steps: int = 50
 
 
 class SamplerFit:
-    """One fit on one pipe.
+    """One fit on one pipe, towards the calibration's aims; where it has none, towards what the pipe itself tends to."""
 
-    Args:
-        aims: (P, ...) converged latents of the unaccelerated model; None takes those of the pipe as it stands.
-    """
-
-    def __init__(self, pipe: Pipe, calibration: Calibration, wish: SamplerWish, aims: Tensor | None = None) -> None:
+    def __init__(self, pipe: Pipe, calibration: Calibration, wish: SamplerWish) -> None:
         self.pipe, self.calibration, self.wish = pipe, calibration, wish
-        self.grid: Grid = read_grid(pipe, calibration.sampler, wish.reference_steps, calibration.prompts[:1])
+        self.grid: Grid = read_grid(pipe, calibration.sampler, wish.grid_steps, calibration.prompts[:1])
         count = len(calibration.prompts)
         if count < 4:
             raise BadPipeline(f"found {count} calibration prompts; a sampler is fitted on at least 4, better 64")
         self.kept = range(count - max(2, count // 4), count)
         self.fitted = range(self.kept.start)
-        self.aims = converged(pipe, self.grid, calibration) if aims is None else aims
+        self.again = True
+        known = calibration.aims
+        self.aims = converged(pipe, self.grid, calibration, wish.reference_steps) if known is None else known
 
     def tensors(self) -> dict[str, Tensor]:
         """The numbers of the best method found: the fitted one, or the one it started from where no gain is sure."""
@@ -87,7 +88,7 @@ class SamplerFit:
             return decibels(self._run(method, list(self.kept)), self.aims[list(self.kept)])
 
     def _parameters(self, order: int) -> Parameters:
-        return Parameters(self.grid.process, self.grid.thinned(self.wish.evaluations), self.grid.end, order)
+        return Parameters(self.grid.process, self.grid.spread(self.wish.evaluations), self.grid.end, order)
 
     def _run(self, method: Method, places: list[int]) -> Tensor:
         scheduler = FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
@@ -107,6 +108,8 @@ class SamplerFit:
         begun, best = (
             _restore(parameters, adam, known) if known else (0, (sum(before) / len(before), _copy(parameters)))
         )
+        self._hold(parameters)
+        scores = known.get("scores", torch.zeros(0)).tolist()
         for at in range(begun, wish.iterations):
             for group in adam.param_groups:
                 group["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * at / wish.iterations))
@@ -117,7 +120,8 @@ class SamplerFit:
             if (at + 1) % LOOK == 0 or at + 1 == wish.iterations:
                 score = sum(self.score(parameters.method())) / len(self.kept)
                 best = (score, _copy(parameters)) if score > best[0] else best
-                partial.keep("sampler", _state(parameters, adam, at + 1, best))
+                scores.append(score)
+                partial.keep("sampler", {**_state(parameters, adam, at + 1, best), "scores": torch.tensor(scores)})
             self.calibration.bar("sampler", at + 1, wish.iterations)
         parameters.load_state_dict(best[1])
         return parameters.method()
@@ -126,9 +130,14 @@ class SamplerFit:
         draw = torch.Generator().manual_seed(at)
         return torch.randperm(len(self.fitted), generator=draw)[: self.wish.batch].tolist()
 
+    def _hold(self, parameters: Parameters) -> None:
+        """Find out whether a gradient may hold all evaluations at once, and run none of them again."""
+        if self.wish.by == "gradient":
+            self.again = not held_whole(self.pipe, lambda: self._run(parameters.method(), [0]), self.wish.batch)
+
     def _backward(self, parameters: Parameters, places: list[int]) -> None:
         if self.wish.by == "gradient":
-            with differentiable(self.pipe):
+            with differentiable(self.pipe, self.again):
                 loss_of(self._run(parameters.method(), places), self.aims[places]).backward()
             return
         flat = torch.nn.utils.parameters_to_vector(parameters.parameters()).detach()

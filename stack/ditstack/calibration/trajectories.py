@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,13 @@ from ditstack.recipe.calibration import Calibration
 from ditstack.recipe.recipe import Sampler
 from ditstack.weights.dense import dense
 
-TOGETHER = 8
-"""Prompts of one converged run."""
+TOGETHER, LATENTS = 8, "converged latents"
+"""Prompts of one converged run; what is gathered of them is called so."""
 LARGE = 100_000_000
 """A transformer of more parameters keeps the inputs of its blocks alone, not what they compute inside."""
+
+HELD = 2 * 2**30
+"""Bytes that a small transformer's gradient may hold of all evaluations together, so that none runs a second time."""
 
 
 class _Seen(BaseException):
@@ -33,7 +36,7 @@ class _Seen(BaseException):
 
 @dataclass(frozen=True)
 class Grid:
-    """A dense grid of the model's own scheduler: timesteps, and the ODE's coordinate after the last."""
+    """A grid of the model's own scheduler, such as its user's steps: timesteps, and the ODE's coordinate at the end."""
 
     process: Process
     kind: str
@@ -41,17 +44,19 @@ class Grid:
     end: float
     train_steps: int
 
-    def thinned(self, count: int) -> Tensor:
-        """(count,) timesteps spread over the grid as the scheduler spreads them."""
+    def spread(self, count: int) -> Tensor:
+        """(count,) timesteps from the grid's first on, spread as the scheduler spreads its own; also more than it has.
+
+        A diffusion process whose grid ends at timestep 0 has fewer: between there and its end is nothing.
+        """
         at = torch.arange(count, dtype=torch.double) * len(self.times) / count
-        low = at.long().clamp_max(len(self.times) - 1)
-        high = (low + 1).clamp_max(len(self.times) - 1)
-        times = self.times.double()
-        return times[low] + (at - low) * (times[high] - times[low])
+        times = torch.cat([self.times.double(), torch.zeros(1, dtype=torch.double)])
+        low = at.long()
+        return (times[low] + (at - low) * (times[low + 1] - times[low])).unique().flip(0)
 
     def method(self, count: int | None = None, order: int = 2) -> Method:
-        """Adams-Bashforth on the grid, or on `count` times of it."""
-        times = self.times.double() if count is None else self.thinned(count)
+        """Adams-Bashforth on the grid, or on `count` times spread over it."""
+        times = self.times.double() if count is None else self.spread(count)
         nodes = torch.cat([self.process.at(times), times.new_full((1,), self.end)])
         return Method(times.float(), nodes.float(), adams_bashforth(nodes, order).float())
 
@@ -78,14 +83,15 @@ def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) 
     return Grid(process, kind, times.unique().flip(0), 0.0, own.config.get("num_train_timesteps", 1000))
 
 
-def converged(pipe: Pipe, grid: Grid, calibration: Calibration) -> Tensor:
-    """(P, ...) final latents of the calibration prompts without a cache, by Adams-Bashforth 2 on the whole grid.
+def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> Tensor:
+    """(P, ...) final latents of the calibration prompts without a cache, by so many steps of Adams-Bashforth 2.
 
     What a killed calibration had is not made again.
     """
-    scheduler = FittedMultistepScheduler.of(grid.method(), grid.kind, grid.train_steps)
-    sampler = calibration.sampler.model_copy(update={"steps": len(grid.times)})
-    found = calibration.partial.of("converged latents")
+    method = grid.method(steps)
+    scheduler = FittedMultistepScheduler.of(method, grid.kind, grid.train_steps)
+    sampler = calibration.sampler.model_copy(update={"steps": len(method)})
+    found = calibration.partial.of(LATENTS)
     count = len(calibration.prompts)
     for start in range(0, count, TOGETHER):
         places = range(start, min(start + TOGETHER, count))
@@ -93,8 +99,8 @@ def converged(pipe: Pipe, grid: Grid, calibration: Calibration) -> Tensor:
             prompts, seeds = [calibration.prompts[at] for at in places], [SEED + at for at in places]
             with pipe.without_cache(), torch.no_grad():
                 found[f"{start:06d}"] = final_latents(pipe, scheduler, prompts, seeds, sampler)
-            calibration.partial.keep("converged latents", found)
-        calibration.bar("converged latents", places.stop, count)
+            calibration.partial.keep(LATENTS, found)
+        calibration.bar(LATENTS, places.stop, count)
     return torch.cat([found[key] for key in sorted(found)])
 
 
@@ -115,17 +121,49 @@ def final_latents(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Seq
 
 
 @contextmanager
-def differentiable(pipe: Pipe) -> Iterator[None]:
+def differentiable(pipe: Pipe, again: bool = True) -> Iterator[None]:
     """Inside, final latents keep their graph to the scheduler's numbers; `backward` must be called inside too.
 
-    The cache stands aside, torchao's rounded weights are read as dense ones, attention is torch's own, and of each
-    evaluation only the inputs are held until it is run again.
+    The cache stands aside, torchao's rounded weights are read as dense ones, attention is torch's own.
+
+    Args:
+        again: hold of each evaluation only the inputs until it is run again; else everything that its gradient needs.
     """
     with ExitStack() as inside:
         inside.enter_context(torch.enable_grad())
-        for one in (_uncounted(pipe), _frozen(pipe), _dense(pipe), _native(pipe), _checkpointed(pipe)):
+        for one in (_uncounted(pipe), _frozen(pipe), _dense(pipe), _native(pipe)):
             inside.enter_context(one)
+        if again:
+            inside.enter_context(_checkpointed(pipe))
         yield
+
+
+def held_whole(pipe: Pipe, run: Callable[[], Any], times: int) -> bool:
+    """Whether all that the gradient of `times` such runs needs fits into HELD bytes; large transformers are not tried.
+
+    Args:
+        run: a run of one prompt, as `differentiable` lets it be.
+    """
+    parts = pipe.transformers.values()
+    if any(_is_large(one) for one in parts):
+        return False
+    known: set[int] = set()
+    held = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal held
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())
+            held += storage.nbytes()
+        if held * times > HELD:
+            raise _Seen
+        return tensor.detach()
+
+    with differentiable(pipe, again=False), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        known.update(weight.untyped_storage().data_ptr() for one in parts for weight in one.parameters())
+        run()
+    return held * times <= HELD
 
 
 def _call(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, unwrapped: bool = False) -> None:
@@ -220,12 +258,7 @@ def _native(pipe: Pipe) -> Iterator[None]:
 def _checkpointed(pipe: Pipe) -> Iterator[None]:
     """Inside, an evaluation keeps its inputs alone until its gradient is wanted; in a large one each block does too."""
     forwards: dict[Any, Any] = {one: one.forward for one in pipe.transformers.values()}
-    block_wise = [
-        one
-        for one in forwards
-        if getattr(one, "_supports_gradient_checkpointing", False)
-        and sum(weight.numel() for weight in one.parameters()) > LARGE
-    ]
+    block_wise = [one for one in forwards if getattr(one, "_supports_gradient_checkpointing", False) and _is_large(one)]
     for one, forward in forwards.items():
         one.forward = _again(forward)
     for one in block_wise:
@@ -237,6 +270,10 @@ def _checkpointed(pipe: Pipe) -> Iterator[None]:
             one.forward = forward
         for one in block_wise:
             one.disable_gradient_checkpointing()
+
+
+def _is_large(transformer: Any) -> bool:
+    return sum(weight.numel() for weight in transformer.parameters()) > LARGE
 
 
 def _again(forward: Any) -> Any:

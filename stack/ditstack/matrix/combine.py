@@ -89,6 +89,7 @@ class Job:
             prompts=self.survey.prompts,
             seed=self.survey.base["seed"],
             gate=self.survey.gate.limits(),
+            promise=self.survey.gate.promise,
             axes=self.survey.axes,
             units=[unit for name, unit in units.items() if any(_measures(one.cell, name) for one in records.values())],
             left_out=list(dict.fromkeys(text for record in records.values() for text in record.left_out)),

@@ -43,10 +43,11 @@ class Job:
         Raises:
             DitstackError: before any weight is loaded, where that can be known.
         """
+        plainly = self.recipe.plain()  # a certificate may take another sampler, the baseline does not
         self.recipe, certificate = certified(self.recipe, self.promise)
         plan.check_plan(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
-            baseline = self._sample(self.recipe.plain(), "plain baseline", console) if self.compare else None
+            baseline = self._sample(plainly, "plain baseline", console) if self.compare else None
             runner, plain = baseline or (None, None)
             del baseline
             runner = runner if room_for_another() else None

@@ -73,6 +73,9 @@ class Adapter(BaseModel):
     unattended: ClassVar[dict[str, Any]] = {}
     """Fields at which it fits what it lacks on first use; `tune` and a matrix set them."""
 
+    fittable: ClassVar[dict[str, Any]] = {}
+    """Fields at which it has something to fit that it computes by a rule of its own by default."""
+
     incidental: ClassVar[frozenset[str]] = frozenset()
     """Fields that pictures do not depend on: where files lie, when to fit, on which device."""
 
@@ -137,6 +140,11 @@ class Adapter(BaseModel):
     def wants_factors(self) -> bool:
         """Whether `fit` must have run, now or for a factors file."""
         return False
+
+    @property
+    def aims_at(self) -> int:
+        """Steps of the plain model to whose final latents `fit` aims, as `Calibration.aims`; 0 where it wants none."""
+        return 0
 
     @property
     def fitted_for(self) -> frozenset[str]:
@@ -282,11 +290,6 @@ def _files(stage: str) -> dict[str, list[str]]:
                 if not any(filecmp.cmp(file, one, shallow=False) for one in known):
                     known.append(str(file))
     return found
-
-
-def missing_packages(adapter: Adapter) -> list[str]:
-    """Those of `adapter.packages` that are not installed here."""
-    return [name for name in adapter.packages if importlib.util.find_spec(name) is None]
 
 
 def suggest(word: str, known: list[str]) -> str:

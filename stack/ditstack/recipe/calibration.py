@@ -45,6 +45,14 @@ class Calibration(Protocol):
     @property
     def partial(self) -> Resumable: ...
 
+    @property
+    def aims(self) -> Tensor | None:
+        """(P, ...) converged latents of the unaccelerated model, where the stage asked for them by `aims_at`.
+
+        None where nothing but a cache makes the stack's answers differ, or where that model is not at hand.
+        """
+        ...
+
     def latents(self, places: range | None = None) -> Tensor:
         """The final latents of some of the prompts, with the cache as it stands now."""
         ...

@@ -73,6 +73,38 @@ def test_the_gradient_through_all_evaluations_is_that_of_differences(quantize: s
     assert float(parameters.changes.grad[1, 0]) == pytest.approx((values[0] - values[1]) / 2e-2, rel=0.05)
 
 
+def test_with_as_many_evaluations_as_the_reference_it_starts_as_the_reference() -> None:
+    calibration = run()
+    fit = SamplerFit(calibration.pipe, calibration, SamplerWish(6, 1, 3, reference_steps=6, grid_steps=6))
+    assert min(fit.score(fit._parameters(2).method())) > 90
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_gradient_that_holds_every_evaluation_is_the_one_that_runs_them_again(quantize: str | None) -> None:
+    calibration, found = run(quantize=quantize), []
+    fit = SamplerFit(calibration.pipe, calibration, wish())
+    for again in (True, False):
+        parameters = fit._parameters(2)
+        fit.again = again
+        fit._backward(parameters, [0, 1, 2])
+        found.append([one.grad for one in parameters.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_is_held_at_once_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration = run()
+    fit = SamplerFit(calibration.pipe, calibration, wish())
+    for held, again in ((2**30, False), (2**16, True)):
+        monkeypatch.setattr("ditstack.calibration.trajectories.HELD", held)
+        fit._hold(fit._parameters(2))
+        assert fit.again is again
+    monkeypatch.setattr("ditstack.calibration.trajectories.HELD", 2**30)
+    monkeypatch.setattr("ditstack.calibration.trajectories.LARGE", 100)
+    fit._hold(fit._parameters(2))
+    assert fit.again, "a large transformer is not tried"
+
+
 def test_after_a_fit_the_pipe_is_as_it_was() -> None:
     calibration = run(quantize="int8")
     pipe = calibration.pipe

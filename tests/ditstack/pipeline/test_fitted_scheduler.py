@@ -59,6 +59,29 @@ def test_image_to_image_enters_part_way() -> None:
     torch.testing.assert_close(tiny.call(pipe, P, 6, output_type="latent", strength=0.5), plain)
 
 
+def test_entered_part_way_a_step_gives_what_it_lacks_to_the_oldest_output_it_has() -> None:
+    times, nodes = torch.tensor([900.0, 600.0, 300.0, 100.0]), torch.tensor([0.9, 0.6, 0.3, 0.1, 0.0])
+    rows = torch.tensor([[1.0, 0, 0], [1.4, -0.4, 0], [1.6, -0.8, 0.2], [1.5, -0.7, 0.2]])
+    own = FittedMultistepScheduler.of(Method(times, nodes, rows), FLOW)
+    own.set_begin_index(2)
+    x, out = torch.ones(1, 3), [torch.full((1, 3), 2.0), torch.full((1, 3), 5.0)]
+    x = own.step(out[0], times[2], x).prev_sample
+    torch.testing.assert_close(x, torch.full((1, 3), 1 - 0.2 * 2.0))  # 1.6 - .8 + .2 = 1
+    x = own.step(out[1], times[3], x).prev_sample
+    torch.testing.assert_close(x, torch.full((1, 3), 0.6 - 0.1 * (1.5 * 5.0 - 0.5 * 2.0)))
+
+
+def test_a_foreign_diffusion_pipeline_runs_it_without_any_hook() -> None:
+    pipe = tiny.dit()
+    pipe.scheduler = DDIMScheduler(clip_sample=False)
+    plain = tiny.call(pipe, P, 5)
+    process, kind = process_of(pipe.scheduler)
+    nodes = torch.cat([process.at(pipe.scheduler.timesteps.double()), torch.zeros(1, dtype=torch.double)]).float()
+    method = Method(pipe.scheduler.timesteps.float(), nodes, adams_bashforth(nodes, 1))
+    pipe.scheduler = FittedMultistepScheduler.of(method, kind)
+    torch.testing.assert_close(tiny.call(pipe, P, 5), plain, rtol=1e-3, atol=1e-3)
+
+
 def test_it_is_saved_and_loaded_as_schedulers_are(tmp_path: Path) -> None:
     pipe = tiny.flux()
     tiny.call(pipe, P, 4, output_type="latent")

@@ -51,10 +51,91 @@ def test_the_baseline_is_the_plain_model_at_its_own_steps(tmp_path: Path) -> Non
     assert plain.sampler.steps == 20
 
 
-def test_numbers_fitted_to_other_weights_are_refused(tmp_path: Path) -> None:
-    apply(tiny.flux(), recipe(tmp_path))
-    with pytest.raises(StaleFactors, match="weights"):
-        apply(tiny.flux(guidance_embeds=False), recipe(tmp_path, distill={"calibrate": "never"}))
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with numbers that were fitted to the plain model."""
+    folder = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as inside:
+        inside.setenv("DITSTACK_HOME", str(folder))
+        apply(tiny.flux(), recipe(folder))
+    return folder
+
+
+def shifted() -> Any:
+    pipeline = tiny.flux()
+    pipeline.scheduler.set_shift(5.0)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "changes"),
+    [
+        ("weights", lambda: tiny.flux(guidance_embeds=False), {}),
+        ("scheduler", shifted, {}),
+        ("quantize", tiny.flux, {"quantize": {"method": "torchao", "scheme": "int8"}}),
+        ("attention", tiny.flux, {"attention": {"method": "int8qk"}}),
+        ("cache", tiny.flux, {"cache": {"method": "svdcache", "interval": 2}}),
+        ("distill", tiny.flux, {"distill": {"fit_by": "probes"}}),
+        ("sampler.guidance", tiny.flux, {"sampler": {"guidance": 2.0}}),
+        ("sampler.size", tiny.flux, {"sampler": {"size": "32x32"}}),
+        ("calibration", tiny.flux, {"calibration": [*P[1:], "a red star"]}),
+    ],
+)
+def test_numbers_fitted_under_another_condition_are_refused_by_its_name(
+    name: str, pipeline: Any, changes: dict[str, Any], fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITSTACK_HOME", str(fitted))
+    never = {"calibrate": "never"}
+    distill = {**changes.get("distill", {}), **never}
+    apply(tiny.flux(), recipe(fitted, distill=never))
+    with pytest.raises(StaleFactors, match=rf"fitted to another [^;]*\b{name}\b"):
+        apply(pipeline(), recipe(fitted, **{**changes, "distill": distill}))
+
+
+def test_a_foreign_pipeline_runs_it_by_its_scheduler_alone(tmp_path: Path) -> None:
+    stack = apply(tiny.flux(), recipe(tmp_path))
+    made = tiny.call(stack.pipeline, P[:2], 3, guidance_scale=3.5, output_type="latent")
+    stack.pipeline.scheduler.save_pretrained(tmp_path / "scheduler")
+    foreign = tiny.flux()
+    plain = tiny.call(foreign, P[:2], 3, guidance_scale=3.5, output_type="latent")
+    foreign.scheduler = FittedMultistepScheduler.from_pretrained(tmp_path / "scheduler")
+    alone = tiny.call(foreign, P[:2], 3, guidance_scale=3.5, output_type="latent")
+    assert torch.equal(alone, made)
+    assert not torch.equal(alone, plain)
+
+
+def test_a_guider_that_skips_a_branch_gets_what_the_scheduler_alone_gives(tmp_path: Path) -> None:
+    def painted(pipeline: Any, guided: range) -> torch.Tensor:
+        def skip(pipeline: Any, step: int, *_: Any) -> dict[str, Any]:
+            pipeline.transformer.guider_skips = step + 1 not in guided
+            return {}
+
+        pipeline.transformer.guider_skips = 0 not in guided
+        more = {"callback_on_step_end": skip, "callback_on_step_end_tensor_inputs": []}
+        return tiny.call(pipeline, P[:2], 3, true_cfg_scale=3.0, guidance_scale=3.5, output_type="latent", **more)
+
+    def skipping(pipeline: Any) -> Any:
+        """Its unconditional pass is left out where the guider says so: the conditional answer serves for both."""
+        forward, last = pipeline.transformer.forward, {}
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            conditional = torch.equal(
+                kwargs["encoder_hidden_states"], last.setdefault("text", kwargs["encoder_hidden_states"])
+            )
+            if conditional or not pipeline.transformer.guider_skips:
+                last["out"] = forward(*args, **kwargs)
+            return last["out"]
+
+        pipeline.transformer.forward = run
+        return pipeline
+
+    stack = apply(tiny.flux(), recipe(tmp_path))
+    foreign = skipping(tiny.flux())
+    foreign.scheduler = FittedMultistepScheduler.of(stack.pipeline.scheduler.method, "flow_prediction")
+    skipping(stack.pipeline)
+    for guided in (range(3), range(1, 2), range(0)):
+        assert torch.equal(painted(stack.pipeline, guided), painted(foreign, guided))
+    assert not torch.equal(painted(foreign, range(1, 2)), painted(foreign, range(3)))
 
 
 def test_a_cache_between_fitted_evaluations_still_skips(tmp_path: Path) -> None:
