@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
-    from ditstack.calibration.anchors import fit_anchored, take_anchored, wrong_anchor
     from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
-    from ditstack.calibration.fits import Fit, Wish
+    from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchor
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
@@ -48,9 +47,8 @@ _ROOMS = {
     "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
-    "calibration.anchors": ("fit_anchored", "take_anchored", "wrong_anchor"),
     "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
-    "calibration.fits": ("Fit", "Wish"),
+    "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchor"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),

@@ -284,13 +284,13 @@ def test_the_anchor_is_the_line_where_prompts_set_aside_gain_clearly_by_it(
     gain: tuple[float, float, float], anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ditstack.calibration.choice.DECIDING", 4)
-    monkeypatch.setattr("ditstack.calibration.anchors.paired", lambda line, last: gain)
+    monkeypatch.setattr("ditstack.calibration.fits.paired", lambda line, last: gain)
     fitted = stand(home=tmp_path, anchor="fitted")
     assert LowRankLinears.on(fitted.pipe).order == ("last", "line").index(anchor)
     said = f"anchor: {anchor}; a line gains +2.00 dB ({gain[1]:+.2f} to +3.00) over increments from the last full step"
     assert fitted.notes == [f"{said}, in final latents of 4 pictures of prompts set aside"]
     loaded = stand(home=tmp_path, anchor="fitted")
-    monkeypatch.setattr("ditstack.calibration.anchors.fit_anchored", None)  # what is there is read
+    monkeypatch.setattr("ditstack.calibration.fits.fit_anchored", None)  # what is there is read
     assert torch.equal(fitted.sample(P).images, loaded.sample(P).images)
     assert LowRankLinears.on(loaded.pipe).order == LowRankLinears.on(fitted.pipe).order
 
