@@ -208,7 +208,7 @@ class Fit:
 
 
 def fit_anchored(pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> dict[str, Tensor]:
-    """Corrections fitted on one half of the prompts, for increments from the last full step and from a line through two.
+    """Corrections fitted on one half of the prompts, for increments from the last full step and from a line.
 
     The line takes twice the memory: it is kept where the other half gains clearly by it.
 

@@ -35,8 +35,7 @@ def stand(
     if quantize is not None:
         data["quantize"] = quantize
     sampler = {"steps": STEPS, "size": "16x16"}
-    prompts = ["a red star", "a blue ring"] * (4 if fields.get("anchor") == "fitted" else 1)
-    recipe = Recipe.parse({**data, "sampler": sampler, "calibration": prompts}, "icc")
+    recipe = Recipe.parse({**data, "sampler": sampler, "calibration": ["a red star", "a blue ring"]}, "icc")
     return apply(tiny.FAMILIES[family](), recipe)
 
 
@@ -277,27 +276,3 @@ def test_half_precision_keeps_small_changes() -> None:
     coarse = project(x.bfloat16(), down.bfloat16())
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, x.bfloat16().float() @ down.bfloat16().float().mT)
-
-
-@pytest.mark.parametrize(("gain", "anchor"), [((2.0, 0.5, 3.0), "line"), ((2.0, -0.5, 3.0), "last")])
-def test_the_anchor_is_the_line_where_prompts_set_aside_gain_clearly_by_it(
-    gain: tuple[float, float, float], anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ditstack.calibration.choice.DECIDING", 4)
-    monkeypatch.setattr("ditstack.calibration.fits.paired", lambda line, last: gain)
-    fitted = stand(home=tmp_path, anchor="fitted")
-    assert LowRankLinears.on(fitted.pipe).order == ("last", "line").index(anchor)
-    said = f"anchor: {anchor}; a line gains +2.00 dB ({gain[1]:+.2f} to +3.00) over increments from the last full step"
-    assert fitted.notes == [f"{said}, in final latents of 4 pictures of prompts set aside"]
-    loaded = stand(home=tmp_path, anchor="fitted")
-    monkeypatch.setattr("ditstack.calibration.fits.fit_anchored", None)  # what is there is read
-    assert torch.equal(fitted.sample(P).images, loaded.sample(P).images)
-    assert LowRankLinears.on(loaded.pipe).order == LowRankLinears.on(fitted.pipe).order
-
-
-def test_a_fitted_anchor_wants_prompts_and_a_rank() -> None:
-    with pytest.raises(RecipeError, match="anchor: fitted needs a rank"):
-        stand(anchor="fitted", rank=0)
-    recipe = stand(anchor="line").recipe.with_("few", cache={"anchor": "fitted"})
-    with pytest.raises(BadPipeline, match="found 2 calibration prompts; a choice takes at least 8"):
-        apply(tiny.flux(), recipe)
