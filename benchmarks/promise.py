@@ -4,8 +4,9 @@
     PYTHONPATH=benchmarks nice -n 5 python benchmarks/promise.py make fresh 1008 plain cache-4
     PYTHONPATH=benchmarks python benchmarks/promise.py write
 
-Captions of the embedded model, seen in training or not, in one random order: the first 400 for calibration, the others
-fresh. 50 Euler steps, guidance 3. Every batch of pictures is kept, so that the command goes on where it was cut off.
+Captions of the embedded model, seen in training or not, in one random order: the first 400 for calibration, the next
+1,008 fresh, the last 32 to put settings in order. 50 Euler steps, guidance 3. Every batch of pictures is kept, so that
+the command goes on where it was cut off.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ditstack.calibration.certificate import ALARM, FEWEST
 from ditstack.calibration.promised import LATE, scores, watch
 from ditstack.files import write_atomically
 from ditstack.maths import conformal, fidelity
-from ditstack.measure.controls import controls
+from ditstack.pipeline import samplers
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
 from ditstack_adapters.model.embedded import shapes
@@ -35,11 +36,15 @@ from results import write
 
 BATCH, SHARE, CONFIDENCE = 16, 0.98, 0.95
 KEPT = Path(__file__).parent / ".references" / "promise"
-PARTS = {"calibration": (0, 10_000_000), "fresh": (400, 1000)}
+PARTS = {"calibration": (0, 10_000_000), "fresh": (400, 1000), "order": (1408, 30_000_000)}
 """Where the captions of a part begin, and its seeds."""
 CACHES = ("cache-2", "cache-3", "cache-4", "cache-5", "cache-6", "cache-8")
 """svdcache by its interval, the safest first."""
-SOLVERS = ("unipc-25", "unipc-17", "unipc-13", "unipc-10")
+COUNTS = (45, 40, 35, 30, 25, 17, 13, 10)
+SOLVERS = tuple(f"{kind}-{count}" for kind in ("unipc", "dpm", "euler") for count in COUNTS)
+"""By their steps on the model's own sigmas, the safest first."""
+BOTH = tuple(f"{scheme}+{one}" for scheme in ("int8", "int4") for one in CACHES)
+"""Weights in fewer bits under the cache."""
 PROMISES = (28, 30, 32, 34, 36, 38, 40)
 OTHERS, OTHERS_PSNR = ("star", "purple"), 30
 """Words left out of calibration, to see what becomes of prompts of another kind."""
@@ -55,7 +60,7 @@ def main() -> None:
     if wanted.what == "make":
         make(wanted.part, wanted.count, wanted.settings)
         return
-    rows = [row for part in PARTS for name in (*CACHES, *SOLVERS) if (row := figures(part, name)) is not None]
+    rows = [row for part in PARTS for name in (*CACHES, *SOLVERS, *BOTH) if (row := figures(part, name)) is not None]
     more = {"guards": [guard(psnr) for psnr in PROMISES], "others": [other(word) for word in OTHERS]}
     write("promise", {"steps": 50, "share": SHARE, "confidence": CONFIDENCE, "rows": rows, **more})
 
@@ -68,13 +73,16 @@ def captions() -> list[str]:
 
 
 def recipe_of(name: str) -> Recipe:
-    base = Recipe.read("tiny", ["sampler.steps=50"])
-    kind, _, number = name.partition("-")
-    if kind == "cache":
-        return base.with_(cache={"method": "svdcache", "interval": int(number)})
-    if kind == "unipc":
-        return next(one.recipe for one in controls(base, int(number), True) if one.title == "UniPC, order 2")
-    return base
+    recipe = Recipe.read("tiny", ["sampler.steps=50"])
+    for part in name.split("+"):
+        kind, _, number = part.partition("-")
+        if kind == "cache":
+            recipe = recipe.with_(cache={"method": "svdcache", "interval": int(number)})
+        elif kind in ("int8", "int4"):
+            recipe = recipe.with_(quantize={"method": "torchao", "scheme": kind})
+        elif kind != "plain":
+            recipe = recipe.with_(sampler=samplers.named(recipe.resolved()["sampler"], part))
+    return recipe
 
 
 def make(part: str, wanted: int, settings: list[str]) -> None:

@@ -32,20 +32,32 @@ def write(case: str, data: dict[str, Any], folder: Path | None = None) -> Path:
     return path
 
 
-def add_row(case: str, told: dict[str, Any], row: dict[str, Any], key: Sequence[str]) -> None:
-    """Write one more row of a case at once, in the place of one that has the same `key`; several processes may."""
-    path = place_of(case)
+def add_row(case: str, told: dict[str, Any], row: dict[str, Any], key: Sequence[str], path: Path | None = None) -> None:
+    """Write one more row of a case at once, in the place of one that has the same `key`; several processes may.
+
+    Args:
+        path: of the file that goes on; None takes today's.
+    """
+    path = path or place_of(case)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / f".{case}.lock"):
         known = json.loads(path.read_text())["rows"] if path.is_file() else []
         others = [one for one in known if any(one[name] != row[name] for name in key)]
-        write(case, {**told, "rows": [*others, row]})
+        write(case, {**told, "rows": [*others, row]}, path.parent)
 
 
 def place_of(case: str) -> Path:
     """Where the figures of a case measured today on this machine lie."""
     machine = re.sub(r"[^a-z0-9]+", "-", describe_machine().lower()).strip("-")
     return RESULTS / f"{machine}_{date.today().isoformat()}" / f"{case}.json"
+
+
+def newest_place(case: str) -> Path:
+    """The newest figures of a case on this machine, that a run of several days goes on in; today's where none are."""
+    today = place_of(case)
+    machine = today.parent.name.rpartition("_")[0]
+    found = sorted(RESULTS.glob(f"{machine}_*/{case}.json"), key=lambda path: path.parent.name.rpartition("_")[2])
+    return found[-1] if found else today
 
 
 def kept_rows(file: Path | None, again: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -16,9 +16,20 @@ from results import RESULTS, matrix_file
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "benchmarks" / "durations.json"
 """Seconds that each command took, where that was noted; of a busy machine, so at most."""
-SCRIPTS = {"step_costs": "step_cost", "svdcache_read": "svdcache", "svdcache_solvers": "svdcache"}
+PAPERS = (1, 2, 3, 4, 6)
+"""Tables of the papers' claims, each with a results file of its own."""
+SCRIPTS = {
+    "step_costs": "step_cost",
+    "svdcache_read": "svdcache",
+    "svdcache_solvers": "svdcache",
+    **{f"replication_{table}": "replication" for table in PAPERS},
+}
 """The script of a case that has another name."""
-OPTIONS = {"svdcache_read": " --read", "svdcache_solvers": " --solvers"}
+OPTIONS = {
+    "svdcache_read": " --read",
+    "svdcache_solvers": " --solvers",
+    **{f"replication_{table}": f" --table {table}" for table in PAPERS},
+}
 MATRIX = (
     'ditstack matrix --model tiny --methods "distill=none,lora quantize=none,int8,int8dq,int4,nf4 '
     'attention=native,int8qk,sparse cache=none,reuse,taylorseer,fbcache,svdcache,icc" --out matrix'

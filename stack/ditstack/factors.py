@@ -40,7 +40,7 @@ class Factors:
     def save(self, path: Path) -> None:
         """Write atomically: the old file stays whole until the new one is."""
         metadata = {OURS: json.dumps(self.conditions, sort_keys=True), SUM: "0" * DIGITS}
-        data = bytearray(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
+        data = _in_order(save({name: one.contiguous() for name, one in self.tensors.items()}, metadata))
         start = _sum_place(data)
         data[start : start + DIGITS] = checksum(data).encode()
         write_atomically(path, data)
@@ -110,6 +110,16 @@ def is_factors(path: Path) -> bool:
             return OURS in _metadata(file.read(LARGEST_HEADER))
     except (BadFile, OSError, ValueError, TypeError, KeyError, RecursionError, struct.error):
         return False
+
+
+def _in_order(data: bytes) -> bytearray:
+    """A file with the words of its header in order, which safetensors writes in any: equal factors are equal bytes."""
+    found = bytearray(data)
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    if len(encoded := header.encode()) <= size:
+        found[8 : 8 + size] = encoded.ljust(size)
+    return found
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -94,6 +94,19 @@ def is_signed(path: Path) -> bool:
     return first == signed(rest).partition("\n")[0]
 
 
+def signed_html(text: str) -> str:
+    """The same of a page, without its doctype, which comes first."""
+    return (
+        f"<!doctype html>\n<!-- written by ditstack, {_signature(text)}; a changed file is never replaced -->\n{text}"
+    )
+
+
+def is_signed_html(data: bytes) -> bool:
+    """Whether a page is as `signed_html` made it."""
+    text = data.decode("utf-8", "replace")
+    return text == signed_html("\n".join(text.split("\n")[2:]))
+
+
 def _signature(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
-    from ditstack.calibration.fits import Fit, Wish
-    from ditstack.calibration.gains import principal_bases, tune_gains
+    from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
+    from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchor
+    from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -46,8 +47,9 @@ _ROOMS = {
     "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
-    "calibration.fits": ("Fit", "Wish"),
-    "calibration.gains": ("principal_bases", "tune_gains"),
+    "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
+    "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchor"),
+    "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
@@ -102,6 +104,7 @@ __all__ = [
     "SamplerFit",
     "SamplerWish",
     "SearchedFields",
+    "Setting",
     "SparseKernel",
     "StepPolicy",
     "Trunk",
@@ -110,22 +113,29 @@ __all__ = [
     "cache_branches",
     "cache_trunks",
     "choose_backend",
+    "choose_setting",
     "compensation",
     "compile_apart",
     "compute_capability",
+    "fit_anchored",
+    "follow_setting",
     "is_beside",
     "lora_files",
     "lora_probe",
+    "plain_gains",
     "principal_bases",
     "process_of",
     "put_beneath",
     "replace_attention",
     "rivals",
     "suggest",
+    "take_anchored",
     "trace",
     "tune_gains",
     "without_hidden",
+    "wrong_anchor",
     "wrong_corrections",
+    "wrong_setting",
 ]  # fmt: skip
 
 

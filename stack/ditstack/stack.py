@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
-from ditstack.assembly.build import build, check_stack, standing_on, take_down, unchanged
+from ditstack.assembly.build import build, standing_on, take_down, unchanged
 from ditstack.assembly.comparison import Compared, beside, unaccelerated
 from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_ready, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -39,8 +39,7 @@ class Stack:
     ) -> None:
         self.recipe, self.pipe, self.seconds, self.factors = recipe, pipe, seconds, factors
         self._weights = weights
-        self._expectations, self._drift = Expectations(pipe), Drift(pipe)
-        self._refitting = False
+        self._expectations, self._drift, self._refitting = Expectations(pipe), Drift(pipe), False
         self.promised: Promised | None = None
         """What keeps its recipe's promise, where one was asked for."""
         pipe.scheduler = pipe.pipeline.scheduler  # a stage may have fitted another
@@ -163,6 +162,8 @@ class Stack:
         Raises:
             BadPipeline: nothing unaccelerated is at hand.
         """
+        if self.promised is not None:
+            self.promised.require_own_sampler()
         with unaccelerated(self.pipe, self.recipe.plain(), plain) as other:
             return beside(self, other, self.recipe.plain().sampler, prompts, self._seeds(prompts, seeds), negative)
 
@@ -245,8 +246,7 @@ def apply(
         RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
     chosen, certificate = certified(_read(recipe, changes), promise)
-    check_stack(chosen, pipeline)
-    check_factors(chosen)
+    check_ready(chosen, pipeline)
     with unchanged(chosen, pipeline):
         stack = _stand(chosen, pipeline, tell)
         if certificate is not None:
@@ -286,8 +286,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     if pipeline is None:
-        check_stack(recipe)
-        check_factors(recipe)
+        check_ready(recipe)
     started = time.perf_counter()
     aims = aims_before(recipe, pipeline, tell, bar)
     aimed = time.perf_counter()

@@ -149,3 +149,11 @@ def test_quantized_weights_have_a_fingerprint_of_their_own() -> None:
     assert changed != fingerprint({"t": second})
     quantize_(second, Int8WeightOnlyConfig())
     assert fingerprint({"t": second}) == changed
+
+
+def test_equal_factors_are_equal_bytes(tmp_path: Path) -> None:
+    factors = Factors({"b": torch.ones(2), "a": torch.zeros(3)}, {**FITTED, "prompt": 'says "é\\n"'})
+    for place in range(8):
+        factors.save(tmp_path / str(place))
+    assert len({(tmp_path / str(place)).read_bytes() for place in range(8)}) == 1
+    assert Factors.load(tmp_path / "0").conditions == factors.conditions

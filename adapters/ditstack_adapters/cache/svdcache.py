@@ -27,18 +27,25 @@ if TYPE_CHECKING:
 
 
 SCHEDULES = {
-    "anyOf": [{"enum": ["graded", "even", "paper"]}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]
+    "anyOf": [
+        {"enum": ["graded", "even", "paper", "fitted"]},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}},
+    ]
 }
 """What `_schedule` takes, for editors."""
 
 
+CHOSEN = {"full", "forecast", "gain"}
+"""Factors of a fitted schedule."""
+
+
 def _schedule(value: Any) -> str | tuple[int, ...]:
-    if value in ("graded", "even", "paper"):
+    if value in ("graded", "even", "paper", "fitted"):
         return value
     numbers = isinstance(value, (list, tuple)) and all(type(one) is int for one in value)
     if numbers and value and value[0] == 0 and list(value) == sorted(set(value)):
         return tuple(value)
-    raise ValueError("wanted graded, even, paper, or a rising list of full steps that begins with 0")
+    raise ValueError("wanted graded, even, paper, fitted, or a rising list of full steps that begins with 0")
 
 
 class SvdCache(Cache):
@@ -48,11 +55,13 @@ class SvdCache(Cache):
     factors_field: ClassVar[str] = "factors"
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
     incidental: ClassVar[frozenset[str]] = frozenset({"factors", "calibrate"})
+    fittable: ClassVar[dict[str, Any]] = {"schedule": "fitted"}
 
     interval: Annotated[int, Field(ge=1)] = 4
     """One step in so many is full; 1 runs every step in full."""
     schedule: Annotated[Any, AfterValidator(_schedule), WithJsonSchema(SCHEDULES)] = "graded"
-    """Which steps are full: `graded` (dense at first, then ever wider gaps), `even`, `paper`, or a list of steps."""
+    """Which steps are full: `graded` (dense at first, then ever wider gaps), `even`, `paper`, a list of steps, or
+    `fitted`: chosen on calibration prompts, as many as `graded` has, with the order and coordinate of `taylor`."""
     first_enhance: Annotated[int, Field(ge=1)] = 3
     """How many first steps are full on the paper's schedule."""
     last_full: Annotated[int, Field(ge=0)] = 0
@@ -93,10 +102,10 @@ class SvdCache(Cache):
 
     @property
     def wants_factors(self) -> bool:
-        """Gains must be fitted; a basis may be: without factors it is found as the generation runs."""
+        """Gains and a fitted schedule must be; a basis may be: without factors it is found as the generation runs."""
         subspace = self.rank is not None or self.energy is not None
         offline = self.factors is not None or self.calibrate == "auto"
-        return self.predictor == "fitted" or (subspace and offline)
+        return "fitted" in (self.predictor, self.schedule) or (subspace and offline)
 
     @property
     def drops(self) -> frozenset[Capability]:
@@ -114,7 +123,7 @@ class SvdCache(Cache):
         return schedule.spell(self.full_steps(steps), steps, "forecast")
 
     def kept(self, trunk: Trunk) -> float:
-        known = {"taylor": self.order + 1, "fitted": 3, "holt": 2}.get(self.predictor, 1)
+        known = {"taylor": max(self._orders) + 1, "fitted": 3, "holt": 2}.get(self.predictor, 1)
         if self.rank is not None or self.energy is not None:
             known += 2  # the feature itself, and its principal part
         if self.granularity == "trunk":
@@ -122,45 +131,72 @@ class SvdCache(Cache):
         return known * 2 * trunk.blocks * (trunk.tokens + trunk.text) * trunk.width
 
     def full_steps(self, steps: int) -> tuple[int, ...]:
-        """The steps that run in full, of a generation of `steps`."""
+        """The steps that run in full, of a generation of `steps`; of a fitted schedule those that it starts from."""
         if not isinstance(self.schedule, str):
             full = tuple(step for step in self.schedule if step < steps)
         elif self.schedule == "paper":
             full = schedule.paper(steps, self.interval, self.first_enhance)
         else:
-            spread = schedule.graded if self.schedule == "graded" else schedule.even
+            spread = schedule.even if self.schedule == "even" else schedule.graded
             full = spread(steps, math.ceil(steps / self.interval))
         return schedule.ending(full, steps, self.last_full)
 
     @property
     def fitted_for(self) -> frozenset[str]:
-        """There is a row of gains for every full step."""
-        return frozenset({"steps"}) if self.predictor == "fitted" else frozenset()
+        """There is a row of gains for every full step, and a fitted schedule names its steps."""
+        return frozenset({"steps"}) if "fitted" in (self.predictor, self.schedule) else frozenset()
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        flat = {name: tuple(one.shape) for name, one in tensors.items() if one.ndim != 2 or not one.is_floating_point()}
+        from ditstack.plugin import wrong_setting
+
+        matrices = {name: one for name, one in tensors.items() if name not in CHOSEN}
+        flat = {name: tuple(x.shape) for name, x in matrices.items() if x.ndim != 2 or not x.is_floating_point()}
         wrong = [f"{name}: found the shape {shape}; wanted a matrix" for name, shape in flat.items()]
-        wrong += [f"{name}: unknown" for name in tensors if name != "gains" and not name.endswith(".basis")]
+        wrong += [f"{name}: unknown" for name in matrices if name != "gains" and not name.endswith(".basis")]
         if self.predictor == "fitted" and ("gains" not in tensors or tensors["gains"].shape[1:] != (4,)):
             wrong.append("gains: missing, or not four for each full step")
         if (self.rank or self.energy) and not any(name.endswith(".basis") for name in tensors):
             wrong.append("there is no basis")
-        return wrong
+        return wrong + (wrong_setting(tensors) if self.schedule == "fitted" else [])
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
-        """The basis of every site, and the gains of every full step, tuned on the final latent."""
+        """The basis of every site; the schedule; the gains of every full step. The latter two on the final latent."""
         from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 
-        store = FeatureCache.on(pipe)
-        bases = principal_bases(store, calibration, self.rank, self.energy)
+        store, steps = FeatureCache.on(pipe), calibration.sampler.steps
+        found = principal_bases(store, calibration, self.rank, self.energy)
+        split = bool(found)
+        if self.schedule == "fitted":
+            found |= self._choose(pipe, calibration, found)
+            self.take(pipe, found)
         if self.predictor != "fitted":
-            return bases
-        return tune_gains(store, calibration, bases, len(self.full_steps(calibration.sampler.steps)), split=bool(bases))
+            return found
+        return tune_gains(store, calibration, found, len(self.full_steps(steps)), split)
+
+    def _choose(self, pipe: Pipe, calibration: Calibration, bases: dict[str, Tensor]) -> dict[str, Tensor]:
+        from ditstack.plugin import Setting, choose_setting, plain_gains
+
+        more = {**bases, **(plain_gains(1) if self.predictor == "fitted" else {})}
+        steps = calibration.sampler.steps
+        start = Setting(steps, self.full_steps(steps), self.order, self.coordinate)
+        predictors = [(order, coordinate) for order in self._orders for coordinate in ("step", "sigma")]
+
+        def take(setting: Setting) -> None:
+            self.take(pipe, {**more, **setting.tensors()})
+
+        return choose_setting(calibration, take, start, predictors, self.last_full)
+
+    @property
+    def _orders(self) -> tuple[int, ...]:
+        """Of `taylor`: those that may run."""
+        several = self.schedule == "fitted" and self.predictor == "taylor"
+        return tuple(dict.fromkeys((self.order, 1, 2))) if several else (self.order,)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.plugin import FeatureCache
+        from ditstack.plugin import FeatureCache, follow_setting
 
         FeatureCache.on(pipe).take(tensors)
+        follow_setting(pipe, tensors, self.kinds)
 
     def _predictor(self, site: str, tensors: Mapping[str, Tensor]) -> Predictor:
         from ditstack.maths.predictors import Fitted, Subspace
@@ -168,16 +204,16 @@ class SvdCache(Cache):
         basis = tensors.get(f"{site}.basis")
         if self.predictor == "fitted":
             return Fitted(tensors["gains"], basis)
-        inner = self._inner()
+        inner = self._inner(tensors)
         if self.rank is None and self.energy is None:
             return inner
         return Subspace(inner, basis, self._find_basis)
 
-    def _inner(self) -> Predictor:
+    def _inner(self, tensors: Mapping[str, Tensor]) -> Predictor:
         from ditstack.maths import predictors
 
         if self.predictor == "taylor":
-            return predictors.Taylor(self.order)
+            return predictors.Taylor(int(tensors["forecast"][0]) if "forecast" in tensors else self.order)
         if self.predictor == "holt":
             return predictors.Holt(self.beta)
         return predictors.Ema(self.beta) if self.predictor == "ema" else predictors.Reuse()

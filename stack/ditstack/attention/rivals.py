@@ -17,7 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ditstack.attention.dispatch import Call, Declined, Kernel
 from ditstack.attention.masks import without_hidden
-from ditstack.recipe.adapter import find, methods, missing_packages
+from ditstack.recipe.adapter import find, methods
+from ditstack.recipe.plan import missing_packages
 
 NATIVE = "native"
 WARM_UPS, REPEATS = 2, 5

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from ditstack.batch import page
 from ditstack.batch.data import PromptData
 from ditstack.batch.encode import Format
 from ditstack.batch.report import BatchReport, kept_promise, summarise
@@ -116,6 +117,7 @@ class PictureWriter(BasePredictionWriter):
         # a call that found nothing left to do does not hide how fast the pictures were made
         if self.report.written or not _was_complete(spec):
             write(spec.folder, "report.json", self.report.model_dump_json(indent=2).encode())
+            self.report.notes += [why] if (why := page.write(spec, self.report)) else []
         spec.ledger.finish()
 
     def _wait(self, spec: BatchSpec, world: int, stopping: Stopping) -> None:

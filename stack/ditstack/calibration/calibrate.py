@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ditstack.assembly.build import build
+from ditstack.assembly.build import build, check_stack
 from ditstack.calibration.aims import Aims, note_aims, plain_aims
 from ditstack.calibration.conditions import (
     AIMS,
@@ -99,6 +99,21 @@ def provide_factors(
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
 
 
+def check_ready(recipe: Recipe, pipeline: Any = None) -> None:
+    """Refuse what cannot stand before any weight of a recipe, or of its baseline, is loaded, rounded or copied.
+
+    Args:
+        pipeline: on which it is to stand; None for the recipe's own model.
+
+    Raises:
+        DitstackError: in the sentence that `apply` or `load` would give.
+    """
+    check_stack(recipe, pipeline)
+    check_factors(recipe)
+    if pipeline is None:
+        recipe.model.check_source()
+
+
 def aims_before(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar) -> Aims:
     """What stages will be fitted towards on first use, made before the recipe is built: its weights are whole now.
 
@@ -168,7 +183,9 @@ def calibrate(
         raise BadFile(f"found {len(prompts)} calibration prompts; wanted at least 2, half to fit and half to check")
     target = expand(file) if file else factors_file(recipe)
     if not wanting(recipe):
-        raise BadPipeline(f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run")
+        raise BadPipeline(
+            f"recipe {recipe.name} has nothing to fit: its stages compute all they need as they run{_fittable(recipe)}"
+        )
     with own_file(target, lambda path: _is_ours(recipe, path)):
         aims = plain_aims(recipe, None, prompts, target, tell, bar)
         pipe = build(recipe)
@@ -177,6 +194,12 @@ def calibrate(
     if pipe.policy is not None:
         _tell_change(recipe, CalibrationRun(pipe, prompts, recipe.sampler, tell), factors, earlier)
     return target
+
+
+def _fittable(recipe: Recipe) -> str:
+    """What would give a recipe something to fit."""
+    fields = [f"{stage}.{key}: {one}" for stage, adapter in recipe.stages() for key, one in adapter.fittable.items()]
+    return f"; write {', '.join(fields)} to have that fitted to your model" if fields else ""
 
 
 def _fit(

@@ -24,6 +24,7 @@ from ditstack.factors import Factors
 from ditstack.files import is_there
 from ditstack.maths.conformal import unlike
 from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.samplers import SAMPLER, title
 from ditstack.recipe.recipe import Recipe
 from ditstack.recipe.sections import Promise
 from ditstack.report import FILED
@@ -48,6 +49,8 @@ class Attempt(BaseModel):
     macs: float
     """As a share of the unaccelerated run's."""
     kept: bool
+    weights: int | None = None
+    """Bytes of the transformers' weights as they run."""
 
     def __str__(self) -> str:
         verdict = "proved" if self.kept else "not proved"
@@ -80,6 +83,10 @@ class Certificate(BaseModel):
     """A short digest of each of them."""
     tested: list[Attempt]
     """Every setting, the safest first; the first that was not proved ended it."""
+    ordered_on: int = 0
+    """Further prompts, on which settings were put in that order; 0 where it was known beforehand."""
+    passed_over: list[Attempt] = []
+    """Settings that were as dear as another one and less safe, on those prompts."""
     conditions: dict[str, str] = {}
     scores: dict[str, list[float]] = {}
 
@@ -126,7 +133,7 @@ class Certificate(BaseModel):
 
     def recipe_of(self, recipe: Recipe) -> Recipe:
         """The recipe at the setting that is certified."""
-        return recipe.with_(recipe.name, **self.changes) if self.changes else recipe
+        return laid_over(recipe, self.changes)
 
     def check(self, recipe: Recipe, pipe: Pipe, factors: Factors | None) -> None:
         """Refuse to promise anything of what runs where it is something else.
@@ -134,7 +141,7 @@ class Certificate(BaseModel):
         Raises:
             StaleFactors: another promise, or other weights, stages or ways of sampling, each named.
         """
-        if recipe.quality.promise != self.promise:
+        if not self.promise.same_as(recipe.quality.promise):
             raise StaleFactors(
                 f"the certificate is of another promise: {self.promise}; "
                 f"the recipe's is {recipe.quality.promise}; run `ditstack calibrate` again"
@@ -207,14 +214,24 @@ def conditions_of(recipe: Recipe, pipe: Pipe, factors: Factors | None) -> dict[s
     return {**found, SUM: _digest({} if factors is None else factors.tensors)}
 
 
+def laid_over(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with fields by stage laid over it; `sampler` is another one, whole."""
+    if SAMPLER in changes:
+        recipe = Recipe.parse({**recipe.data(), SAMPLER: changes[SAMPLER]}, recipe.name)
+    rest = {stage: fields for stage, fields in changes.items() if stage != SAMPLER}
+    return recipe.with_(recipe.name, **rest) if rest else recipe
+
+
 def said(changes: Mapping[str, Any]) -> str:
     """A setting, in a few words."""
-    words = [f"{stage} {_fields(fields)}" for stage, fields in changes.items()]
+    words = [title(fields) if stage == SAMPLER else f"{stage} {_fields(fields)}" for stage, fields in changes.items()]
     return "; ".join(words) or "the recipe as it is"
 
 
 def _fields(fields: Any) -> str:
-    return ", ".join(f"{key} {one}" for key, one in fields.items()) if isinstance(fields, Mapping) else "none"
+    if not isinstance(fields, Mapping):
+        return "none"
+    return ", ".join(f"{one}" if key == "method" else f"{key} {one}" for key, one in fields.items())
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

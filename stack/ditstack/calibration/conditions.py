@@ -114,7 +114,8 @@ def _stage(adapter: Adapter, fields: Mapping[str, Any]) -> str:
 
 def _scheduler(scheduler: Any) -> str:
     config = {key: value for key, value in dict(scheduler.config).items() if not key.startswith("_")}
-    shift = getattr(scheduler, "shift", config.get("shift"))  # some take another one after they were made
+    own = hasattr(type(scheduler), "shift")  # some take another one after they were made
+    shift = scheduler.shift if own else config.get("shift")
     known = {"class": type(scheduler).__name__, **config, **({} if shift is None else {"shift": shift})}
     return json.dumps(known, sort_keys=True, default=str)
 

@@ -37,10 +37,10 @@ def tune_gains(
     """
     if kept_steps < 2:
         calibration.tell("no forecast uses two full steps; there are no gains to fit")
-        return {**tensors, "gains": torch.tensor(PLAIN).repeat(kept_steps, 1)}
+        return {**tensors, **plain_gains(kept_steps)}
     count = len(calibration.prompts)
     fitting, deciding = range(count // 2), range(count // 2, count)
-    gains = torch.tensor(PLAIN).repeat(kept_steps, 1)
+    gains = plain_gains(kept_steps)["gains"]
     aims = [calibration.uncached_latents(part) for part in (fitting, deciding)]
     loop = _Loop(store, calibration, tensors)
     plain, best = gains, decibels(loop.run(gains, deciding), aims[1])
@@ -58,6 +58,11 @@ def tune_gains(
     verdict = "no clear gain over plain first order, which is kept" if gains is plain else "gains kept"
     calibration.tell(verdict)
     return {**tensors, "gains": gains}
+
+
+def plain_gains(kept_steps: int) -> dict[str, Tensor]:
+    """Those of plain first order."""
+    return {"gains": torch.tensor(PLAIN).repeat(kept_steps, 1)}
 
 
 class _Loop:

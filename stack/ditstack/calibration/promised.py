@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, sample
 from ditstack.caching.feature_cache import FeatureCache
-from ditstack.calibration.certificate import FEWEST, Certificate
+from ditstack.calibration.certificate import FEWEST, Certificate, said
+from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import stills
 from ditstack.pipeline.pipe import Pipe
+from ditstack.pipeline.samplers import SAMPLER, title
 from ditstack.recipe.recipe import Sampler
 
 LATE = "late forecast error"
@@ -48,12 +50,29 @@ class Promised:
             made = sample(self.pipe, prompts, seeds, sampler, negative_prompt, extra)
         found = scores(self.pipe, made)
         for place, one in enumerate(made.each):
-            one.decision = f"{IN_FULL}: {why}" if why else CERTIFIED
+            one.decision = f"{self._in_full(sampler)}: {why}" if why else CERTIFIED
             one.scores = {name: each[place] for name, each in found.items()}
         if not why:
             for name, each in found.items():
                 self.scores[name] = [*self.scores.get(name, []), *each][-REMEMBERED:]
         return made
+
+    def require_own_sampler(self) -> None:
+        """Refuse to take the pipeline, without its stack, for the recipe's baseline where its sampler is another one.
+
+        Raises:
+            BadPipeline: the certificate takes another sampler than the recipe.
+        """
+        if SAMPLER in self.certificate.changes:
+            raise BadPipeline(
+                f"the certificate takes another sampler than the recipe ({said(self.certificate.changes)}): the "
+                "pipeline without its stack is not the baseline then; use `ditstack run --promise --compare`"
+            )
+
+    def _in_full(self, sampler: Sampler) -> str:
+        """What a call outside of the certificate runs: every step, by the certified solver where it is another one."""
+        other = SAMPLER in self.certificate.changes
+        return f"{IN_FULL}, {title(sampler.model_dump())}" if other else IN_FULL
 
     @property
     def notes(self) -> list[str]:

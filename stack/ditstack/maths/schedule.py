@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 KINDS = {"F": "full", "C": "calibrated", "S": "forecast", "R": "reused"}
 
 START, GRADE, CUT = 0.83, 1.15, 0.5
+STARTS, GRADES, CUTS = (0.5, 0.67, 1.0), (1.15, 1.0, 1.35), (0.5, 0.0)
 """Of a graded schedule: its first gaps as a share of even ones, how the others grow, and how much the last one lacks.
 Chosen on calibration prompts of the embedded model, at 5 to 17 full steps of 20 to 50."""
 
@@ -29,7 +31,7 @@ def even(steps: int, count: int) -> tuple[int, ...]:
     return tuple(round(place * steps / count) for place in range(count))
 
 
-def graded(steps: int, count: int) -> tuple[int, ...]:
+def graded(steps: int, count: int, start: float = START, grade: float = GRADE, cut: float = CUT) -> tuple[int, ...]:
     """`count` full steps, the first step among them: two short and equal gaps, then gaps that grow, the last cut short.
 
     Pictures are decided early, and a forecast needs two full steps before it has a slope, which it must not stretch
@@ -38,13 +40,30 @@ def graded(steps: int, count: int) -> tuple[int, ...]:
     count = min(count, steps)
     if count < 4:
         return even(steps, count)
-    first = max(1, round(START * steps / count))
+    first = max(1, round(start * steps / count))
     full = [0, first, 2 * first]
     for place in range(1, count - 2):
-        full.append(round(full[2] + (steps - full[2]) * (place / (count - 2 - CUT)) ** GRADE))
+        full.append(round(full[2] + (steps - full[2]) * (place / (count - 2 - cut)) ** grade))
     for place in range(1, count):
         full[place] = min(max(full[place], full[place - 1] + first), steps - (count - place))
     return tuple(full)
+
+
+def spreads(steps: int, count: int) -> list[tuple[int, ...]]:
+    """Ways to spread `count` full steps, the default first: graded by several constants, and even ones."""
+    starts = [START, *STARTS]
+    found = [graded(steps, count, start, grade, cut) for grade in GRADES for cut in CUTS for start in starts]
+    return list(dict.fromkeys([graded(steps, count), even(steps, count), *found]))
+
+
+def nearby(full: Sequence[int], steps: int) -> list[tuple[int, ...]]:
+    """Schedules one move away: a full step, or all from one on, comes one or two steps earlier or later."""
+    found = []
+    for place, by, along in itertools.product(range(1, len(full)), (-1, 1, -2, 2), (False, True)):
+        moved = [step + by * (at >= place if along else at == place) for at, step in enumerate(full)]
+        if all(a < b for a, b in itertools.pairwise([*moved, steps])):
+            found.append(tuple(moved))
+    return list(dict.fromkeys(found))
 
 
 def even_by_interval(steps: int, interval: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ditstack.matrix.broken import Line
 from ditstack.matrix.schema import PLAIN, Cell, Estimate, Matrix, Unit
 
 TO_LORA, TO_UNQUANTIZED = "to the same LoRA alone", "to the same stack, unquantized"
@@ -72,12 +73,22 @@ def columns(matrix: Matrix) -> list[Column]:
         Column("memory", "peak memory", "MB", False),
         Column("macs", "multiply-accumulates", "% of the plain model's", False),
         Column("control", "PSNR over the control", "dB", True, "of as many multiply-accumulates"),
+        *_of_broken(matrix),
         *(Column.of("to_baseline", unit) for unit in rest),
         *(Column.of("own", unit) for unit in matrix.units),
         *(Column.of("to_lora", unit, TO_LORA, detail=True) for unit in matrix.units),
         *(Column.of("to_unquantized", unit, TO_UNQUANTIZED) for unit in matrix.units),
         Column("interaction", "interaction", "relative L2", False),
     ]
+
+
+def _of_broken(matrix: Matrix) -> list[Column]:
+    """How many pictures are broken, and what keeps the promise; nothing where no limit in dB is set."""
+    if (line := Line.of(matrix)) is None:
+        return []
+    share = Column("broken", f"pictures under {line.psnr:g} dB", "%", False)
+    kept = Column("kept", "multiply-accumulates", "% of the plain model's", False, f"that keep {line}")
+    return [share, *([kept] if line.share else [])]
 
 
 def figure(matrix: Matrix, cell: Cell, key: str) -> Figure:
@@ -88,6 +99,8 @@ def figure(matrix: Matrix, cell: Cell, key: str) -> Figure:
         return Figure.of(groups.get(group, cell.to_unquantized).get(measure))
     if key in ("control", "interaction"):
         return Figure.of(cell.above_control if key == "control" else cell.interaction, sign=True)
+    if key in ("broken", "kept"):
+        return _broken(matrix, cell, key)
     if key == "speedup":
         return Figure.of(pace(matrix, cell))
     if key == "seconds":
@@ -98,6 +111,13 @@ def figure(matrix: Matrix, cell: Cell, key: str) -> Figure:
         "memory": (memory(matrix, cell), 1e-6),
     }
     return Figure.of(*simple[key])
+
+
+def _broken(matrix: Matrix, cell: Cell, key: str) -> Figure:
+    line = Line.of(matrix)
+    if line is None:
+        return Figure()
+    return Figure.of(line.under(cell) if key == "broken" else line.kept_at(cell, macs(cell)), 100.0)
 
 
 def to_plain(cell: Cell) -> dict[str, Estimate]:

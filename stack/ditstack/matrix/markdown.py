@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ditstack.matrix import figures
+from ditstack.matrix.broken import Line
 from ditstack.matrix.schema import STATUSES, Cell, Estimate, Matrix
 
 LEAD = ("psnr", "psnr_p5", "ssim", "frechet", "agreement.all")
@@ -42,6 +43,8 @@ def render(matrix: Matrix) -> str:
 def _cells(matrix: Matrix) -> Iterator[str]:
     shown = [unit for name in LEAD for unit in matrix.units if unit.name == name]
     titles = [f"{unit.title}{f' ({unit.unit})' if unit.unit else ''}" for unit in shown]
+    line = Line.of(matrix)
+    broken = [] if line is None else [f"under {line.psnr:g} dB", f"MACs that keep {line}"]
     heads = [
         *matrix.axes,
         "status",
@@ -49,6 +52,7 @@ def _cells(matrix: Matrix) -> Iterator[str]:
         "MACs",
         "weights",
         *titles,
+        *broken,
         "over the control",
         "PSNR to unquantized",
         "interaction",
@@ -66,7 +70,17 @@ def _row(matrix: Matrix, cell: Cell, names: list[str]) -> list[str]:
     unquantized = _figure(cell.to_unquantized.get("psnr"))
     words = [cell.name, *[""] * (len(cell.words) - 1)] if cell.status == "control" else cell.words.values()
     above = f"{_figure(cell.above_control)} {cell.control}".strip()
-    return [*words, status, speed, macs, weights, *measures, above, unquantized, _figure(cell.interaction)]
+    broken = _broken(matrix, cell)
+    return [*words, status, speed, macs, weights, *measures, *broken, above, unquantized, _figure(cell.interaction)]
+
+
+def _broken(matrix: Matrix, cell: Cell) -> list[str]:
+    """How many pictures are under the gate, and the multiply-accumulates where that proves the promise."""
+    if (line := Line.of(matrix)) is None:
+        return []
+    kept = line.kept_at(cell, figures.macs(cell))
+    share = f"{line.broken(cell)} of {len(cell.psnr_each)}" if cell.psnr_each else ""
+    return [share, "" if kept is None else f"{kept:.2f}"]
 
 
 def _red(matrix: Matrix) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel
 
+from ditstack.recipe.sections import Promise
 from ditstack.report import FILED, Estimate, Unit
 
 Status = Literal["ok", "degraded", "idle", "refused", "failed", "control"]
@@ -132,6 +133,8 @@ class Matrix(_Row):
     seed: int
     gate: dict[str, float]
     """What a cell must keep to be ok rather than degraded."""
+    promise: Promise | None = None
+    """What the base recipe promises of every picture, if it does."""
     axes: dict[str, list[str]]
     """Stage to its words, in the one order of stages."""
     units: list[Unit]

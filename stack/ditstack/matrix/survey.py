@@ -56,7 +56,7 @@ class Survey(BaseModel):
     @property
     def gate(self) -> Gate:
         own = Gate(**self.base["quality"])
-        return own if own.limits() else GATE
+        return own if own.limits() else GATE.model_copy(update={"promise": own.promise})
 
     def combinations(self) -> Iterator[dict[str, str]]:
         """Words by stage. The quantizer varies fastest and the LoRA slowest, so that references are made once."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ditstack.assembly.sample import Pictures, warm_up
 from ditstack.assembly.solvers import is_flow
+from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Estimate, peak_memory, reset_peak_memory
 from ditstack.stack import Stack, load
@@ -119,15 +120,11 @@ def trial(
         parts.append(stack.sample(part, [recipe.seed + at + place for place in range(len(part))]))
         spent, would_spend = spent + stack.pipe.passes.macs, would_spend + stack.pipe.passes.full_macs
         told(at + len(part))
-    weights = sum(
-        bytes_of(one)
-        for transformer in stack.pipe.transformers.values()
-        for one in (*transformer.parameters(), *transformer.buffers())
-    )
     ratio = spent / would_spend if would_spend else 1.0
     flow, memory = is_flow(stack.pipeline.scheduler), peak_memory()
     found = None if against is None else _raced(stack, against, prompts, pairs)
     pace, lap = (found.speedup, found.seconds) if found else (None, None)
+    weights = weight_bytes(stack.pipe)
     return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, lap, _attended(stack))
 
 
@@ -150,6 +147,15 @@ def _raced(stack: Stack, against: Recipe, prompts: Sequence[str], pairs: int) ->
 def room_for_another() -> bool:
     """Whether a stack like the one that stands fits beside it: always without a GPU."""
     return not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > 1.5 * torch.cuda.memory_allocated()
+
+
+def weight_bytes(pipe: Pipe) -> int:
+    """Of the transformers' weights as they run."""
+    return sum(
+        bytes_of(one)
+        for transformer in pipe.transformers.values()
+        for one in (*transformer.parameters(), *transformer.buffers())
+    )
 
 
 def bytes_of(weight: Tensor) -> int:

@@ -73,6 +73,9 @@ class Adapter(BaseModel):
     unattended: ClassVar[dict[str, Any]] = {}
     """Fields at which it fits what it lacks on first use; `tune` and a matrix set them."""
 
+    fittable: ClassVar[dict[str, Any]] = {}
+    """Fields at which it has something to fit that it computes by a rule of its own by default."""
+
     incidental: ClassVar[frozenset[str]] = frozenset()
     """Fields that pictures do not depend on: where files lie, when to fit, on which device."""
 
@@ -287,11 +290,6 @@ def _files(stage: str) -> dict[str, list[str]]:
                 if not any(filecmp.cmp(file, one, shallow=False) for one in known):
                     known.append(str(file))
     return found
-
-
-def missing_packages(adapter: Adapter) -> list[str]:
-    """Those of `adapter.packages` that are not installed here."""
-    return [name for name in adapter.packages if importlib.util.find_spec(name) is None]
 
 
 def suggest(word: str, known: list[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from ditstack.errors import Incompatible
-from ditstack.recipe.adapter import Adapter, missing_packages
+from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.capabilities import Capability, machine
 from ditstack.recipe.recipe import Recipe
 
@@ -76,6 +77,11 @@ def is_by_facts_alone(steps: list[Step]) -> bool:
     lacking = {fact for step in steps for fact in step.adapter.needs - step.before}
     lacking |= {fact for step in steps for fact in step.adapter.needs_later - steps[-1].after}
     return not any(fact.probe for fact in lacking) and not any(missing_packages(step.adapter) for step in steps)
+
+
+def missing_packages(adapter: Adapter) -> list[str]:
+    """Those of `adapter.packages` that are not installed here."""
+    return [name for name in adapter.packages if importlib.util.find_spec(name) is None]
 
 
 def _lacks_later(step: Step, last: frozenset[Capability], device: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -34,6 +34,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
+Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1, max_length=64)]
+
+
 class Promise(Section):
     """That a share of all pictures, of prompts like those of calibration, is near enough to the unaccelerated one."""
 
@@ -43,6 +46,14 @@ class Promise(Section):
     """Of all pictures, how many keep it at least."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """How sure that is: one calibration in 1 / (1 - confidence) may certify a setting that does not keep it."""
+    tries: dict[str, Values | dict[str, Values]] = {}
+    """What calibration tries, in every combination: words of a stage or of `sampler`, `{quantize: [none, int8],
+    sampler: [unipc-25, dpm-17]}`, or values of its fields, `{cache: {interval: [2, 4], schedule: [graded, even]}}`.
+    Nothing: the values of the cache's knob; where there is no cache, fewer steps by several solvers."""
+
+    def same_as(self, other: Promise | None) -> bool:
+        """Whether both promise the same, whatever is tried for it."""
+        return other is not None and other.model_copy(update={"tries": self.tries}) == self
 
     def __str__(self) -> str:
         return f"{self.share:.4g} of all pictures at {self.psnr:g} dB or more, with confidence {self.confidence:g}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import paired
-from ditstack.maths.schedule import even, graded
+from ditstack.maths.schedule import even, graded, spreads
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, with_schedule
 
@@ -61,7 +61,8 @@ class Search:
             raise BadPipeline(f"a budget of {self.budget:.3g} of the uncached run's cost allows no schedule; give more")
         start = starts[0]
         for one in starts:
-            start = max(start, one, key=self.score)
+            if self.promising(one, start) and self.score(one) > self.score(start):
+                start = one
             progress(0, self.tries, self.score(start))
         best = start
         for done in range(self.tries):
@@ -72,8 +73,8 @@ class Search:
         return self.conclude(start, best)
 
     def starts(self) -> Iterator[Candidate]:
-        """The recipe's own schedule; even and graded ones with as many full steps as are paid for, or with calibrated
-        steps in place of one.
+        """The recipe's own schedule; those that `schedule: fitted` of svdcache starts from, with as many full steps as
+        are paid for; even and graded ones with calibrated steps in place of one.
         """
         steps = self.evaluation.recipe.sampler.steps
         own = self.evaluation.own()
@@ -81,9 +82,10 @@ class Search:
             yield own
         for size in self.sizes:
             most = max((k for k in range(1, steps + 1) if self.affords(spelt(even(steps, k), steps, size))), default=0)
-            for spread in (even, graded):
-                for count in {most, max(1, most - 1)} if most else ():
-                    yield self.filled(spelt(spread(steps, count), steps, size))
+            fewer = max(1, most - 1)
+            fulls = [*spreads(steps, most), even(steps, fewer), graded(steps, fewer)] if most else []
+            for full in fulls:
+                yield self.filled(spelt(full, steps, size))
 
     def filled(self, candidate: Candidate) -> Candidate:
         """The same, with calibrated steps in the middle of its longest gaps for what the budget leaves."""

@@ -63,7 +63,7 @@ def test_a_bucket_holds_what_a_disk_would_through_stops(tmp_path: Path, place: s
     assert numbers(place) == list(range(10))
     assert folder_of(place).names("parts") == []
     assert sorted(set(folder_of(place).names()) - {"parts"}) == [
-        "batch.json", "manifest.jsonl", "pictures", "recipe.yaml", "report.json",
+        "batch.html", "batch.json", "manifest.jsonl", "pictures", "recipe.yaml", "report.json",
     ]  # fmt: skip
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from ditstack.batch.page import NAME
 from ditstack.batch.report import BatchReport
 from ditstack.batch.run import Job
 from ditstack.batch.spec import CERTIFICATE, BatchSpec
 from ditstack.calibration.certificate import Certificate, certificate_file
 from ditstack.calibration.promised import CERTIFIED, LATE
 from ditstack.errors import BadFile, StaleFactors
-from ditstack.measure.promise import certify
+from ditstack.measure.promise.certify import certify
 from ditstack.recipe.recipe import Recipe
 
 RECIPE = Recipe.read(
@@ -60,6 +61,10 @@ def test_every_row_says_what_was_decided_its_steps_and_its_scores(tmp_path: Path
     kept = json.loads((tmp_path / "out" / CERTIFICATE).read_text())
     assert kept["changes"] == certificate.changes
     assert report.resolved["cache"]["interval"] == certificate.changes["cache"]["interval"]
+    page = (tmp_path / "out" / NAME).read_text()
+    assert str(certificate) in page
+    assert page.count("data:image/webp") == 4
+    assert page.index("<small>a green square</small>") < page.index("<small>a red circle</small>")
 
 
 def test_a_batch_that_goes_on_makes_the_same_bytes_and_tells_of_all_its_pictures(
@@ -70,7 +75,10 @@ def test_a_batch_that_goes_on_makes_the_same_bytes_and_tells_of_all_its_pictures
     run(tmp_path / "cut")
     names = sorted(one.name for one in (tmp_path / "cut" / "pictures").iterdir())
     (tmp_path / "cut" / "pictures" / names[0]).unlink()
+    (tmp_path / "cut" / NAME).write_text("mine")
     report = run(tmp_path / "cut")
+    assert (tmp_path / "cut" / NAME).read_text() == "mine"
+    assert any("batch.html was changed by somebody else and is left alone" in note for note in report.notes)
     assert report.written == 1
     assert report.promise is not None
     assert report.promise.pictures == 3

@@ -34,7 +34,15 @@ def test_every_row_has_one_picture_with_all_that_makes_it_again_inside(tmp_path:
     assert (note["prompt"], note["recipe"]["model"]["method"]) == ("b", "flux")
     assert note["seed"] == lines(tmp_path)[1]["seed"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {".ditstack", "batch.json", "recipe.yaml", "manifest.jsonl", "report.json", "pictures"}
+    assert names == {
+        ".ditstack",
+        "batch.json",
+        "recipe.yaml",
+        "manifest.jsonl",
+        "report.json",
+        "batch.html",
+        "pictures",
+    }
 
 
 def test_bad_rows_are_listed_and_strict_refuses_them_all_at_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from ditstack.maths.schedule import Word, ending, even, even_by_interval, graded, paper, spell
+from ditstack.maths.schedule import Word, ending, even, even_by_interval, graded, nearby, paper, spell, spreads
 
 
 @pytest.mark.parametrize(("interval", "full"), [(5, 12), (7, 9), (8, 8)])
@@ -76,3 +76,24 @@ def test_a_word_that_names_no_schedule_is_refused(text: str) -> None:
 
 def test_full_steps_are_spelt_out() -> None:
     assert spell((0, 2), 4, "forecast") == ("full", "forecast", "full", "forecast")
+
+
+def test_spreads_begin_with_the_default_and_have_one_count_of_rising_steps() -> None:
+    for steps, count in ((50, 9), (28, 7), (20, 5), (7, 3)):
+        found = spreads(steps, count)
+        assert found[:2] == [graded(steps, count), even(steps, count)][: len(found)]
+        assert len(set(found)) == len(found)
+        for full in found:
+            assert full[0] == 0
+            assert len(full) == count
+            assert list(full) == sorted(set(full))
+            assert full[-1] < steps
+
+
+def test_nearby_schedules_are_one_move_away() -> None:
+    found = nearby((0, 3, 6), 8)
+    assert {(0, 2, 6), (0, 4, 7), (0, 3, 7), (0, 1, 4)} <= set(found)
+    assert (0, 3, 6) not in found
+    assert (0, 3, 8) not in found
+    assert all(full[0] == 0 and len(full) == 3 for full in found)
+    assert nearby((0, 1, 2), 3) == []

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from ditstack.errors import BadPipeline
+from ditstack.maths.schedule import spreads
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning import search as searching
 from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, over, with_schedule
-from ditstack.tuning.search import Search
+from ditstack.tuning.search import Search, spelt
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "star")]
 STEPS = 7
@@ -47,6 +48,11 @@ def test_it_finds_better_schedules_within_its_budget() -> None:
     assert found.gain[0] > 0
     assert found.best.letters.count("F") + found.best.letters.count("C") / 4 > 2.7
     assert Recipe.parse(found.recipe.resolved()).resolved()["cache"]["schedule"] == found.best.letters
+
+
+def test_it_starts_from_what_a_fitted_schedule_of_svdcache_starts_from() -> None:
+    starts = {one.letters for one in Search(Scored(recipe()), 3 / 7, [0.125], 0).starts()}
+    assert {spelt(full, STEPS, 0.125).letters for full in spreads(STEPS, 3)} <= starts
 
 
 def test_a_candidate_that_loses_on_the_first_prompts_runs_on_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Manifest: the folder of a batch, what is finished in it, and how a run that was cut off is put right again.
 
-    .ditstack  batch.json  recipe.yaml  manifest.jsonl  errors.jsonl  report.json  pictures/ or shards/
+    .ditstack  batch.json  recipe.yaml  manifest.jsonl  errors.jsonl  report.json  batch.html  pictures/ or shards/
     parts/      while a run lasts: its prompts, each process's own lines, its lock, and its totals at the end
 
 Every file but those in parts/ appears whole or not at all; a picture counts once its line and its checksum agree.

@@ -121,4 +121,4 @@ def _summary(report: BatchReport, folder: str) -> str:
     if not report.complete:
         lines.append("stopped; run the same command again to resume")
     lines += [f"note: {note}" for note in report.notes]
-    return "\n".join([*lines, f"pictures, manifest.jsonl and report.json: {folder}/"])
+    return "\n".join([*lines, f"pictures, manifest.jsonl, report.json and batch.html: {folder}/"])

@@ -29,7 +29,7 @@ def calibrate(
 ) -> None:
     """Fit a recipe's factors to what runs, and prove its promise; exit code 3 if no setting is proved to keep it.
 
-    Killed, a fit goes on where it was. A promise is tested on prompts that nothing was fitted to.
+    Killed, it goes on where it was. A promise is tested on prompts that nothing was fitted to.
     """
     from ditstack.recipe.recipe import Recipe
 
@@ -51,10 +51,10 @@ def calibrate(
 def _prove(recipe: Recipe, given: list[str] | None, pictures: int, told: Told) -> bool:
     """Find the cheapest setting that keeps the promise; whether there is one."""
     from ditstack.calibration.certificate import certificate_file
-    from ditstack.measure.promise import certify, pictures_wanted
+    from ditstack.measure.promise.certify import certify, prompts_wanted
 
     assert recipe.quality.promise is not None
-    count = pictures or pictures_wanted(recipe.quality.promise)[1]
+    count = pictures or prompts_wanted(recipe)[1]
     try:
         prompts = chosen_prompts(recipe, str(count)) if given is None else given[: pictures or None]
     except BadFile as error:

@@ -24,7 +24,7 @@ def check(
     from ditstack.compat import hush_loading
     from ditstack.files import is_there
     from ditstack.measure.check import check as measure
-    from ditstack.measure.promise import coverage
+    from ditstack.measure.promise.coverage import coverage
 
     hush_loading()
     with telling() as tell:

@@ -8,7 +8,9 @@ from ditstack import apply, load
 from ditstack.calibration.certificate import Attempt, Certificate, certificate_file, certified
 from ditstack.calibration.promised import CERTIFIED, LATE
 from ditstack.errors import BadFile, RecipeError, StaleFactors
-from ditstack.measure.promise import Coverage, certify, coverage, pictures_wanted, settings
+from ditstack.measure.promise.certify import certify, pictures_wanted
+from ditstack.measure.promise.coverage import Coverage, coverage
+from ditstack.measure.promise.ladder import settings
 from ditstack.recipe.recipe import Recipe
 from ditstack.recipe.sections import Promise
 
@@ -37,7 +39,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def test_settings_are_the_caches_knob_the_safest_first() -> None:
     assert [one["cache"]["interval"] for one in settings(recipe())] == [2, 3, 4, 5, 6, 8]
-    assert settings(Recipe.read("tiny")) == [{}]
+    own, *fewer = settings(Recipe.read("tiny"))
+    assert own == {}
+    assert {one["sampler"]["steps"] for one in fewer} == {25, 22, 17, 14, 10, 7, 6}
+    assert {one["sampler"].get("scheduler", "")[:5] for one in fewer} == {"", "DPMSo", "UniPC"}
 
 
 def test_the_cheapest_setting_that_is_proved_is_certified_and_the_first_that_is_not_ends_it(

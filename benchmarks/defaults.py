@@ -1,0 +1,183 @@
+"""Whether one default holds across models, and what choosing on each model gains: schedules, predictors, controls.
+
+    PYTHONPATH=benchmarks python benchmarks/defaults.py --models tiny dit dit@1.5 flux2 [--prompts 32] [--only WORD ...]
+
+For each model (`@` gives its guidance) and each number of full steps, on prompts that nothing was chosen on: svdcache's
+default, even full steps, every control (see controls.py; the best is chosen on other prompts), `schedule: fitted` as
+`ditstack calibrate` chooses it on sixteen further prompts, and a few other constants, for a default that is chosen on
+all models but one. Every row is written at once; run again, only missing ones are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ditstack.assembly.build import build
+from ditstack.assembly.solvers import is_flow
+from ditstack.calibration.choice import Setting, choose_setting
+from ditstack.calibration.run import CalibrationRun
+from ditstack.compat import hush, hush_loading
+from ditstack.factors import fingerprint
+from ditstack.maths import fidelity
+from ditstack.maths.schedule import even, graded
+from ditstack.measure.controls import controls
+from ditstack.recipe.recipe import Recipe
+from ditstack.stack import Stack, load
+from ditstack_adapters.cache.svdcache import SvdCache
+from ditstack_adapters.model.embedded import shapes
+from results import add_row, place_of
+from sampled import kept, sampled
+from twinning.twin import find
+
+SETTINGS = ((50, 12), (50, 9), (50, 7), (28, 7), (20, 5))
+"""Steps, and how many of them are full."""
+TRIALS, FITTED_ON = 8, 16
+"""Prompts on which the best control is chosen, and those that calibration gets: as many as the command line gives."""
+SEED, OTHER_SEED = 1000, 5000
+SPREADS = {"graded": {}, "graded, earlier": {"start": 0.67}, "graded, later": {"start": 1.0, "grade": 1.0}}
+PREDICTORS = {
+    "order 1 in steps": {},
+    "order 2 in steps": {"order": 2},
+    "order 1 in sigma": {"coordinate": "sigma"},
+}
+Case = tuple[str, str, Recipe]
+"""A name, its kind ("default", "even", "control", "fitted" or "constant"), and what is run."""
+
+
+class Model:
+    """One model with its guidance, and prompts: to measure on, to choose controls on, to calibrate on."""
+
+    def __init__(self, word: str, count: int) -> None:
+        self.word = word
+        name, _, guidance = word.partition("@")
+        self.changes = [f"sampler.guidance={guidance}"] if guidance else []
+        if name == "tiny":
+            self.recipe, self.prompts = name, shapes.unseen_prompts(count, 7)
+            seen = shapes.seen_prompts(TRIALS + FITTED_ON, 3)
+        else:
+            self.recipe, given = f"benchmarks/twins/{name}.yaml", find(name).prompts(count + TRIALS + FITTED_ON, 7)
+            self.prompts, seen = given[:count], given[count:]
+        self.trials, self.calibration = seen[:TRIALS], seen[TRIALS:]
+
+    def plain(self, steps: int) -> Recipe:
+        return Recipe.read(self.recipe, [f"sampler.steps={steps}", *self.changes])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2"])
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose kind holds one of these words")
+    wanted = parser.parse_args()
+    hush()
+    hush_loading()
+    for word in wanted.models:
+        model = Model(word, wanted.prompts)
+        for steps, count in SETTINGS:
+            measure(model, steps, count, wanted.only)
+
+
+def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
+    """The rows of one model at one setting that are not there yet."""
+    plain = model.plain(steps)
+    stack = load(plain)
+    weights, flow = fingerprint(stack.pipe.transformers), is_flow(stack.pipeline.scheduler)
+    missing = [
+        (name, kind, recipe)
+        for name, kind, recipe in cases(plain, count, flow)
+        if any(word in kind for word in only) and (model.word, steps, count, name) not in there()
+    ]
+    if not missing:
+        return
+    aims = {seed: pictures(plain, prompts, seed, weights) for prompts, seed in asked(model)}
+    for name, kind, recipe in missing:
+        row: dict[str, Any] = {"model": model.word, "steps": steps, "full": count, "name": name, "kind": kind}
+        row |= {"weights": weights, "prompts": len(model.prompts), "guidance": plain.sampler.guidance}
+        if kind == "fitted":
+            row |= calibrated(plain, count, model)
+            recipe = cached(plain, row["chosen"].pop("schedule"), **row["chosen"])
+            row["chosen"] = {key: recipe.resolved()["cache"][key] for key in ("schedule", "order", "coordinate")}
+        stack = load(recipe)
+        row["psnr_each"] = fidelity.psnr(sampled(stack, model.prompts, SEED)[0], aims[SEED])
+        row["ran"] = stack.pipe.passes.steps
+        if kind == "control":
+            row["psnr_on_others"] = fidelity.psnr(sampled(stack, model.trials, OTHER_SEED)[0], aims[OTHER_SEED])
+        add_row("defaults", {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))
+        print(
+            f"{model.word} {count} of {steps} {name}: {sum(row['psnr_each']) / len(row['psnr_each']):.2f} dB",
+            flush=True,
+        )
+
+
+def there() -> set[tuple[str, int, int, str]]:
+    file = place_of("defaults")
+    rows = json.loads(file.read_text())["rows"] if file.is_file() else []
+    return {(row["model"], row["steps"], row["full"], row["name"]) for row in rows}
+
+
+def asked(model: Model) -> Iterator[tuple[list[str], int]]:
+    yield model.prompts, SEED
+    yield model.trials, OTHER_SEED
+
+
+def cases(plain: Recipe, count: int, flow: bool) -> Iterator[Case]:
+    """Every row at one setting."""
+    steps = plain.sampler.steps
+    yield "default", "default", cached(plain, graded(steps, count))
+    yield "even", "even", cached(plain, even(steps, count))
+    for control in controls(plain, count, flow):
+        yield f"control: {control.title}", "control", control.recipe
+    yield "fitted", "fitted", cached(plain, "fitted")
+    for spread, constants in SPREADS.items():
+        for predictor, fields in PREDICTORS.items():
+            if constants or fields:
+                schedule = graded(steps, count, **constants)
+                yield f"{spread}: {predictor}", "constant", cached(plain, schedule, **fields)
+    for predictor, fields in PREDICTORS.items():
+        if fields:
+            yield f"even: {predictor}", "constant", cached(plain, even(steps, count), **fields)
+
+
+def cached(plain: Recipe, schedule: Any, **fields: Any) -> Recipe:
+    spelt = schedule if isinstance(schedule, str) else list(schedule)
+    return plain.with_(cache={"method": "svdcache", "schedule": spelt, **fields})
+
+
+def calibrated(plain: Recipe, count: int, model: Model) -> dict[str, Any]:
+    """What `schedule: fitted` chooses for a model at any number of full steps, and in how many seconds."""
+    pipe, said = build(cached(plain, "fitted")), []
+    run, steps = CalibrationRun(pipe, model.calibration, plain.sampler, said.append), plain.sampler.steps
+    cache, began = SvdCache(schedule="fitted"), time.process_time()
+    tensors = choose_setting(
+        run,
+        lambda setting: cache.take(pipe, setting.tensors()),
+        Setting(steps, graded(steps, count)),
+        [(order, coordinate) for order in (1, 2) for coordinate in ("step", "sigma")],
+    )
+    setting = Setting.of(tensors)
+    assert setting is not None
+    chosen = {"schedule": list(setting.full), "order": setting.order, "coordinate": setting.coordinate}
+    return {"said": said, "cpu_seconds": time.process_time() - began, "chosen": chosen}
+
+
+def pictures(plain: Recipe, prompts: list[str], seed: int, weights: str) -> torch.Tensor:
+    """Uncached ones, made once."""
+    resolved = plain.resolved()
+    said = {"uncached": {"model": resolved["model"], "sampler": resolved["sampler"]}, "weights of": weights}
+
+    def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        stack: Stack = load(plain)
+        return {"images": sampled(stack, prompts, seed)[0]}, {}
+
+    return kept({**said, "prompts": prompts, "seed": seed}, make)[0]["images"]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

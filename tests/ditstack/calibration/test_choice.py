@@ -1,0 +1,269 @@
+"""A schedule is chosen on the model that runs, kept where prompts set aside gain clearly, and stored with factors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ditstack.calibration.choice as choosing
+from ditstack import Recipe, StaleFactors, apply
+from ditstack.assembly.sample import sample
+from ditstack.calibration.calibrate import calibrate
+from ditstack.calibration.choice import Choice, Setting, choose_setting, wrong_setting
+from ditstack.calibration.run import SEED, CalibrationRun, Partial
+from ditstack.errors import BadPipeline
+from ditstack.factors import Factors
+from ditstack.maths.schedule import even, graded
+from ditstack.stack import Stack
+from ditstack.testing import tiny_pipelines as tiny
+from families import MODELS, PROMPTS
+
+STEPS, COUNT = 20, 5
+START = Setting(STEPS, graded(STEPS, COUNT))
+BOTH = [(1, "step"), (2, "step")]
+FIRST, OTHERS = range(8), range(8, 16)
+
+
+def scored(best: Setting, agree: bool = True) -> Any:
+    """A cached run that is known beforehand: the nearer to `best`, the better; the other prompts agree or do not."""
+    asked: list[tuple[Setting, range]] = []
+
+    def scores(setting: Setting, places: range) -> list[float]:
+        asked.append((setting, places))
+        far = sum(abs(a - b) for a, b in zip(setting.full, best.full, strict=True)) + 5 * (setting.order != best.order)
+        sign = 1 if agree or places.start < OTHERS.start else -1
+        return [30.0 - sign * far + 0.01 * place for place in places]
+
+    scores.asked = asked  # pyright: ignore[reportFunctionMemberAccess]
+    return scores
+
+
+def test_the_best_schedule_and_order_are_found_and_what_they_gain_is_told_of_other_prompts() -> None:
+    best = Setting(STEPS, (0, 2, 5, 10, 15), order=2)
+    scores = scored(best)
+    found, gain = Choice(scores, START, BOTH).decided(FIRST, OTHERS)
+    assert found == best
+    assert gain[0] == pytest.approx(30.0 - scores(START, OTHERS)[0] + 0.08)
+    assert gain[1] > 0
+
+
+def test_what_other_prompts_do_not_gain_by_is_not_kept() -> None:
+    scores = scored(Setting(STEPS, (0, 2, 5, 10, 15), order=2), agree=False)
+    assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (START, (0.0, 0.0, 0.0))
+
+
+def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> None:
+    start = Setting(STEPS, (*graded(STEPS, COUNT)[:3], 18, 19))
+    scores = scored(Setting(STEPS, (0, 1, 2, 3, 4)))
+    Choice(scores, start, BOTH, last_full=2).decided(FIRST, OTHERS)
+    tried = {setting.full for setting, _ in scores.asked}
+    assert len(tried) > 5
+    assert {(len(full), *full[-2:]) for full in tried} == {(COUNT, 18, 19)}
+
+
+def test_a_setting_that_loses_on_the_first_prompts_runs_on_no_others() -> None:
+    scores = scored(START)
+    Choice(scores, START, BOTH).decided(FIRST, OTHERS)
+    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START}
+
+
+class Prompts:
+    """Prompts whose runs are told: by the setting that was taken, and by which prompt."""
+
+    sampler = type("Sampler", (), {"steps": STEPS})
+
+    def __init__(self, count: int = 16, partial: Any = None, die_after: int = 0) -> None:
+        self.prompts, self.partial = ["a"] * count, partial or Partial()
+        self.told: list[str] = []
+        self.tell, self.taken = self.told.append, START
+        self.ran, self.die_after = 0, die_after
+
+    def take(self, setting: Setting) -> None:
+        self.taken = setting
+
+    def uncached_latents(self, places: range) -> torch.Tensor:
+        return torch.ones(len(places), 4)
+
+    def latents(self, places: range) -> torch.Tensor:
+        self.ran += 1
+        if self.ran == self.die_after:
+            raise KeyboardInterrupt
+        if self.taken.order == 2:
+            raise BadPipeline("a picture holds NaN or infinity")
+        far = sum(abs(a - b) for a, b in zip(self.taken.full, even(STEPS, COUNT), strict=True))
+        return torch.ones(len(places), 4) * (1.01 + 0.01 * far)
+
+    def chosen(self) -> dict[str, torch.Tensor]:
+        run: Any = self
+        return choose_setting(run, self.take, START, BOTH)
+
+
+def test_a_forecast_that_overflows_loses_and_stops_nothing() -> None:
+    prompts = Prompts()
+    assert Setting.of(prompts.chosen()) == Setting(STEPS, even(STEPS, COUNT))
+    assert prompts.told[-1].startswith("schedule: full steps 0, 4, 8, 12, 16 of 20; order 1 in steps: +")
+    assert prompts.told[-1].endswith("over the default, in final latents of 32 pictures of prompts set aside")
+
+
+def test_a_default_that_fails_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = Prompts()
+    monkeypatch.setattr(prompts, "latents", lambda places: (_ for _ in ()).throw(BadPipeline("NaN")))
+    with pytest.raises(BadPipeline, match="NaN"):
+        prompts.chosen()
+
+
+def test_a_killed_choice_goes_on_and_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ditstack.calibration.run.PAUSE", 0)
+    whole = Prompts()
+    expected = whole.chosen()
+    with pytest.raises(KeyboardInterrupt):
+        Prompts(partial=Partial(tmp_path / "p", {}), die_after=20).chosen()
+    resumed = Prompts(partial=Partial(tmp_path / "p", {}))
+    found = resumed.chosen()
+    assert resumed.ran == whole.ran - 19
+    assert all(torch.equal(one, expected[name]) for name, one in found.items())
+
+
+def test_too_few_prompts_choose_nothing() -> None:
+    with pytest.raises(BadPipeline, match="found 7 calibration prompts; a choice takes at least 8"):
+        Prompts(count=7).chosen()
+
+
+def test_pictures_that_decide_are_of_other_prompts_and_many_however_few_prompts_there_are() -> None:
+    run: Any = Prompts(count=9)
+    fitting, deciding = choosing.halves(run)
+    assert {place % 9 for place in fitting} == set(range(4))
+    assert {place % 9 for place in deciding} == set(range(4, 9))
+    assert len(set(fitting)) == len(fitting) >= choosing.CHOOSING
+    assert len(set(deciding)) == len(deciding) >= choosing.DECIDING
+
+
+def test_places_beyond_the_last_prompt_are_the_prompts_again_from_other_noise(tmp_path: Path) -> None:
+    stack = apply(tiny.flux(), recipe(tmp_path / "f", schedule="graded", factors=None))
+    run = CalibrationRun(stack.pipe, PROMPTS, stack.recipe.sampler, lambda text: None)
+    first, again = run.latents([0]), run.latents([2])
+    assert not torch.equal(first, again)
+    plain = sample(stack.pipe, PROMPTS[:1], [SEED + 2], stack.recipe.sampler).latents
+    assert torch.equal(again, plain)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({}, "missing"),
+        ({**START.tensors(), "full": torch.zeros(STEPS, dtype=torch.bool)}, "the first of them true"),
+        ({**START.tensors(), "full": torch.arange(STEPS)}, "true or false"),
+        ({**START.tensors(), "forecast": torch.tensor([4, 0])}, "an order of 1 to 3"),
+        ({**START.tensors(), "forecast": torch.tensor([1])}, "an order of 1 to 3"),
+    ],
+)
+def test_factors_that_name_no_setting_are_refused(tensors: dict[str, torch.Tensor], said: str) -> None:
+    assert said in " ".join(wrong_setting(tensors))
+    assert wrong_setting(START.tensors()) == []
+    assert Setting.of(START.tensors()) == START
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, full: Sequence[int] = (0, 2, 5), order: int = 2) -> None:
+    """The choice is short, and falls on one setting."""
+
+    def decided(self: Choice, fitting: range, deciding: range) -> Any:
+        self.scores(self.start, range(2))
+        return Setting(self.start.steps, tuple(full), order), (1.0, 0.5, 1.5)
+
+    monkeypatch.setattr(Choice, "decided", decided)
+
+
+def recipe(file: Path, steps: int = 6, **cache: Any) -> Recipe:
+    fields = {"method": "svdcache", "interval": 2, "schedule": "fitted", "factors": str(file), **cache}
+    data = {
+        "model": {"method": "flux", "device": "cpu"},
+        "cache": fields,
+        "sampler": {"steps": steps, "size": "16x16"},
+        "calibration": [f"a {colour} star" for colour in "abcdefgh"],
+    }
+    return Recipe.parse(data, "mine")
+
+
+def kinds(stack: Stack) -> list[int]:
+    stack.sample(PROMPTS)
+    return full_steps(stack)
+
+
+def full_steps(stack: Stack) -> list[int]:
+    return [step for step, kind in stack.pipe.passes.by_step.items() if kind == "full"]
+
+
+def test_what_was_chosen_runs_is_said_and_is_refused_or_chosen_anew_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch)
+    file = tmp_path / "f.safetensors"
+    stack = apply(tiny.flux(), recipe(file, calibrate="auto"))
+    written = file.read_bytes()
+    assert kinds(stack) == [0, 2, 5]
+    said = "schedule: full steps 0, 2, 5 of 6; order 2 in steps: +1.00 dB (+0.50 to +1.50) over the default"
+    assert stack.report().notes == [f"{said}, in final latents of 32 pictures of prompts set aside"]
+    by_hand = Recipe.parse(
+        {**recipe(file).resolved(), "cache": {"method": "svdcache", "schedule": [0, 2, 5], "order": 2}}
+    )
+    loaded = apply(tiny.flux(), recipe(file))
+    pictures = [one.sample(PROMPTS).images for one in (stack, loaded, apply(tiny.flux(), by_hand))]
+    assert torch.equal(pictures[0], pictures[1])
+    assert torch.equal(pictures[0], pictures[2])
+    with pytest.raises(StaleFactors, match=r"sampler\.steps"):
+        apply(tiny.flux(), recipe(file, steps=7))
+    assert file.read_bytes() == written
+    planted(monkeypatch, (0, 1, 3, 6))
+    assert kinds(apply(tiny.flux(), recipe(file, steps=7, calibrate="auto"))) == [0, 1, 3, 6]
+
+
+def test_where_nothing_gains_the_pictures_are_those_of_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "f.safetensors"
+    monkey = {"TRIES": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in monkey.items():
+            patch.setattr(choosing, name, value)
+        patch.setattr(choosing, "paired", lambda after, before: (5.0, 0.0, 9.0))
+        fitted = apply(tiny.flux(), recipe(file, calibrate="auto"))
+    default = apply(tiny.flux(), recipe(file, schedule="graded", factors=None))
+    assert not default.recipe.adapters["cache"].wants_factors
+    assert torch.equal(fitted.sample(PROMPTS).images, default.sample(PROMPTS).images)
+    assert "the default is kept" in fitted.notes[0]
+
+
+def test_a_recipe_without_anything_to_fit_is_told_what_could_be(tmp_path: Path) -> None:
+    with pytest.raises(BadPipeline, match=r"nothing to fit.*write cache.schedule: fitted to have that fitted"):
+        calibrate(recipe(tmp_path / "f", schedule="graded"), ["a", "b"], None, lambda text: None)
+
+
+def test_gains_are_fitted_on_the_chosen_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, order=1)
+    monkeypatch.setattr("ditstack.calibration.gains.ROUNDS", 1)
+    stack = apply(tiny.flux(), recipe(tmp_path / "f", predictor="fitted", rank=4, calibrate="auto"))
+    held = Factors.load(tmp_path / "f").of("cache")
+    assert held.keys() == {"full", "forecast", "gain", "gains", *(name for name in held if name.endswith(".basis"))}
+    assert len(held["gains"]) == 3
+    assert kinds(stack) == [0, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("family", "sampler", "more"),
+    [
+        ("dit", {}, {"quantize": {"method": "torchao", "scheme": "int8"}}),
+        ("pixart", {"size": "16x16"}, {}),
+        ("wan", {"size": "32x32", "frames": 5}, {}),
+    ],
+)
+def test_other_families_and_stacks_choose_with_their_own_samplers(
+    family: str, sampler: dict[str, Any], more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch)
+    fields = {"method": "svdcache", "schedule": "fitted", "calibrate": "auto", "factors": str(tmp_path / "f")}
+    prompts = [str(one) for one in range(8)] if family == "dit" else PROMPTS * 4
+    model = {"method": MODELS[family], "device": "cpu"}
+    data = {"model": model, **more, "cache": fields, "sampler": {"steps": 6, **sampler}, "calibration": prompts}
+    stack = apply(tiny.FAMILIES[family](), Recipe.parse(data, family))
+    stack.sample(prompts[:1])
+    assert full_steps(stack) == [0, 2, 5]
