@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lines import head, line, signed
 from peers_rows import CONVERGED, UNCACHED, Row, gain, told
 from results import latest
@@ -10,23 +12,53 @@ FITTED = "fitted sampler"
 
 
 def solver() -> str:
+    """The embedded model's table."""
+    return _table("tiny")
+
+
+def solver_dit() -> str:
+    """That of twin-dit."""
+    return _table("dit")
+
+
+def solver_pixart() -> str:
+    """That of twin-pixart."""
+    return _table("pixart")
+
+
+def solver_memory() -> str:
+    """What the gradient of a fit holds and computes on a FLUX of 12 blocks."""
+    data = latest("solver_memory")
+    held = [f"{data[name] / 2**20:.1f} MiB" for name in ("one_bytes", "fit_bytes")]
+    sizes = f"{data['blocks']}-block FLUX, width {data['width']}, {data['tokens']} tokens, fp32"
+    lines = head([sizes, "one evaluation, checkpointed", f"{data['evaluations']} evaluations, as a fit runs them"])
+    lines.append(line(["bytes alive at the peak, weights left out", *held]))
+    share = f"{data['one_flops'] / data['forward_flops']:.2f} forward passes an evaluation"
+    return "\n".join([*lines, line(["multiply-adds", share, "the same"])])
+
+
+def _table(model: str) -> str:
     """Mean, 5th percentile and worst to both references, and the fitted sampler's paired gain over each row."""
     data = latest("solver")
-    rows: dict[tuple[str, int], Row] = {(row["name"], row["full"]): row for row in data["rows"]}
+    mine = [row for row in data["rows"] if row["model"] == model]
     lines = head(
-        ["evaluations", "", "to converged: mean / 5 % / worst", "fitted over it", "to 50 Euler steps: mean / 5 %"]
+        ["evaluations", "", "to converged: mean / 5 % / worst", "fitted over it", "to its own pictures: mean / 5 %"]
     )
-    for count in sorted({row["full"] for row in data["rows"] if row["name"] == FITTED}, reverse=True):
-        fitted = rows[FITTED, count]
-        for (name, at), row in rows.items():
-            if at == count and CONVERGED in row:
-                over = None if row is fitted else gain(fitted, row, CONVERGED, "mean")
-                said = [_told(row, CONVERGED, 3), signed(over) if over else "", _told(row, UNCACHED, 2)]
-                lines.append(line([str(count), f"**{name}**" if row is fitted else name, *said]))
+    for count in sorted({row["full"] for row in mine}, reverse=True):
+        rows = sorted((row for row in mine if row["full"] == count), key=lambda row: row["name"] != FITTED)
+        fitted = rows[0] if rows[0]["name"] == FITTED else None
+        lines += [_line(row, fitted) for row in rows]
     where = f"{data['prompts']} unseen prompts, {data['machine']}"
     return "\n".join(
         [*lines, "", f"PSNR in dB ({where}); gains of the mean, paired over prompts, with 95 % intervals."]
     )
+
+
+def _line(row: Row, fitted: Row | None) -> str:
+    over: Any = None if fitted in (None, row) else gain(fitted, row, CONVERGED, "mean")
+    name = f"**{row['name']}**" if row is fitted else row["name"]
+    said = [_told(row, CONVERGED, 3), signed(over) if over else "", _told(row, UNCACHED, 2)]
+    return line([str(row["full"]), name, *said])
 
 
 def _told(row: Row, to: str, count: int) -> str:
