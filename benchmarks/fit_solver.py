@@ -33,7 +33,13 @@ ROUNDED = {
     "int8": [TORCHAO, "quantize.scheme=int8"],
     "int4": [TORCHAO, "quantize.scheme=int4"],
     "nf4": ["quantize.method=bitsandbytes", "quantize.scheme=nf4"],
-    "int8, sparse": [TORCHAO, "quantize.scheme=int8", "attention.method=sparse"],
+    "int8, sparse": [
+        TORCHAO,
+        "quantize.scheme=int8",
+        "attention.method=sparse",
+        "attention.mass=0.995",
+        "attention.block_size=4",
+    ],
     "int4, compensated": [TORCHAO, "quantize.scheme=int4", "quantize.compensate=0.125"],
 }
 """Weights and attention that a sampler is fitted to by name."""

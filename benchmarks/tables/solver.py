@@ -8,7 +8,8 @@ from lines import head, line, signed
 from peers_rows import CONVERGED, UNCACHED, Row, gain, told
 from results import latest
 
-FITTED = "fitted sampler"
+FITTED, CARRIED = "fitted sampler", "fitted elsewhere"
+GATES = (30, 35, 40, 45, 50)
 
 
 def solver() -> str:
@@ -35,6 +36,49 @@ def solver_memory() -> str:
     lines.append(line(["bytes alive at the peak, weights left out", *held]))
     share = f"{data['one_flops'] / data['forward_flops']:.2f} forward passes an evaluation"
     return "\n".join([*lines, line(["multiply-adds", share, "the same"])])
+
+
+def solver_gates() -> str:
+    """For every gate, what keeps it with the fewest evaluations, of each kind."""
+    rows = [row for row in latest("solver")["rows"] if row["model"] == "tiny" and CONVERGED in row]
+    kinds = {
+        "fitted sampler": FITTED,
+        "svdcache": "svdcache (",
+        "svdcache over it": "svdcache over",
+        "LoRA": "few-step",
+        "another solver": "control",
+    }
+    lines = head(["5th percentile to converged, at least", *kinds])
+    for gate in GATES:
+        lines.append(line([f"{gate} dB", *(_fewest(rows, word, gate) for word in kinds.values())]))
+    counts = ", ".join(str(one) for one in sorted({row["full"] for row in rows}))
+    return "\n".join([*lines, "", f"Of the rows above, which have {counts} evaluations; - where none keeps it."])
+
+
+def _fewest(rows: list[Row], word: str, gate: float) -> str:
+    low = [
+        (row["full"], row["name"])
+        for row in rows
+        if row["name"].startswith(word) and (told(row, CONVERGED, "5th percentile") or 0.0) >= gate
+    ]
+    return f"{min(low)[0]}" if low else "-"
+
+
+def solver_carried() -> str:
+    """A fitted sampler on other weights, guidance and sizes than it was fitted to."""
+    data = latest("solver_carried")
+    names = ["UniPC, order 2", "Adams-Bashforth 2", CARRIED, "fitted here"]
+    rows: dict[tuple[str, str], Row] = {(row["where"], row["name"]): row for row in data["rows"]}
+    lines = head(["", *names[:2], "fitted at guidance 3, 64 px, unrounded", "fitted again here", "won by that"])
+    for where in dict.fromkeys(row["where"] for row in data["rows"]):
+        found = [rows.get((where, name)) for name in names]
+        said = [_told(one, CONVERGED, 2) if one else "" for one in found]
+        won = gain(found[3], found[2], CONVERGED, "mean") if found[2] and found[3] else None
+        lines.append(line([where, *said, signed(won) if won else ""]))
+    where = f"{data['prompts']} unseen prompts, {data['evaluations']} evaluations, {data['machine']}"
+    return "\n".join(
+        [*lines, "", f"PSNR in dB to the unrounded model's converged pictures, mean / 5th percentile ({where})."]
+    )
 
 
 def _table(model: str) -> str:
