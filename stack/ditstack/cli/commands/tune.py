@@ -42,7 +42,8 @@ def tune(
 ) -> None:
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none.
 
-    A gate is judged by the worse end of its 95 % interval: more prompts make it narrower.
+    A gate is judged by the worse end of its 95 % interval: more prompts make it narrower. Killed, the same command goes
+    on where it was.
     """
     from ditstack.folders import own_file
     from ditstack.recipe import axes
@@ -81,12 +82,15 @@ def _tune(
 
     hush_loading()
     with telling() as tell:
-        tuner = Tuner(base, base.quality, prompts, axes, max_memory, tell)
+        notes = target.with_name(f"{target.name}.tune")
+        tuner = Tuner(base, base.quality, prompts, axes, max_memory, tell, notes)
         choice = tuner.choose()
     if choice is None:
+        tuner.finish()
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
     write(signed(written(choice, base, extends)).encode())
+    tuner.finish()
     remember(Recipe.read(target), choice.run.outcome)
     gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
     out.print(
