@@ -42,8 +42,7 @@ def tune(
 ) -> None:
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none.
 
-    A gate is judged by the worse end of its 95 % interval: more prompts make it narrower. Killed, the same command goes
-    on where it was.
+    A gate is judged by the worse end of its 95 % interval, which more prompts narrow. Killed, the same command resumes.
     """
     from ditstack.folders import own_file
     from ditstack.recipe import axes
