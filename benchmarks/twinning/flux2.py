@@ -35,7 +35,7 @@ from twinning.parts import shipped_autoencoder, zero
 SIDE = 128  # pixels
 GRID = 16  # tokens on a side
 THREE = 0.35  # share of scenes with three objects
-COARSE = 420_000  # first samples, at half the resolution: a quarter of the tokens
+COARSE = 300_000  # first samples, at half the resolution: a quarter of the tokens
 SHAPES, COLOURS, _ = choices(2)
 
 

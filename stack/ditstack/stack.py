@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ditstack.assembly.anatomy import check_parallel
-from ditstack.assembly.build import build, check_stack, standing_on, take_down, unchanged
+from ditstack.assembly.build import build, standing_on, take_down, unchanged
 from ditstack.assembly.comparison import Compared, beside, unaccelerated
 from ditstack.assembly.departures import Departures
 from ditstack.assembly.drift import Drift
 from ditstack.assembly.expectations import Expectations
 from ditstack.assembly.sample import Pictures, sample
-from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_factors, provide_factors, wanting
+from ditstack.calibration.calibrate import Bar, Tell, aims_before, check_ready, provide_factors, wanting
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.calibration.promised import Promised
 from ditstack.errors import BadPipeline, StaleFactors
@@ -246,8 +246,7 @@ def apply(
         RecipeError, Incompatible, BadPipeline, BadFile, StaleFactors: nothing is changed.
     """
     chosen, certificate = certified(_read(recipe, changes), promise)
-    check_stack(chosen, pipeline)
-    check_factors(chosen)
+    check_ready(chosen, pipeline)
     with unchanged(chosen, pipeline):
         stack = _stand(chosen, pipeline, tell)
         if certificate is not None:
@@ -287,8 +286,7 @@ def _read(recipe: str | Path | Mapping[str, Any] | Recipe, changes: Sequence[str
 
 def _stand(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar = lambda part, done, count: None) -> Stack:
     if pipeline is None:
-        check_stack(recipe)
-        check_factors(recipe)
+        check_ready(recipe)
     started = time.perf_counter()
     aims = aims_before(recipe, pipeline, tell, bar)
     aimed = time.perf_counter()

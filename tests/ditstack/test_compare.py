@@ -129,3 +129,19 @@ def test_a_fitted_sampler_is_compared_with_the_schedule_that_the_pipeline_came_w
         report, _ = stack.compare(SAID[:1])
     assert seen == [False, True]
     assert report.steps == {"full": 3}
+
+
+@pytest.mark.parametrize("cache", ["taylorseer", {"method": "fbcache", "threshold": 1.5}])
+def test_diffusers_own_caches_are_compared_with_the_pipeline_without_them(cache: Any) -> None:
+    pipeline = tiny.flux()
+    plain = load_plain(pipeline)
+    stack = apply(pipeline, {**RECIPE, "attention": "none", "cache": cache, "sampler": {"steps": 8, "size": "16x16"}})
+    report, _ = stack.compare(SAID)
+    assert report.compare is not None
+    assert report.steps["skipped"]
+    assert max(report.compare.psnr.each) < 80
+    twin = type(pipeline)(**pipeline.components)
+    with pytest.raises(BadPipeline, match=r"another pipeline's stack has put a cache of diffusers .*`remove\(\)` that"):
+        apply(twin, RECIPE)
+    stack.remove()
+    assert torch.equal(load_plain(pipeline), plain)

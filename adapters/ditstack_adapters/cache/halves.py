@@ -95,6 +95,6 @@ def partner_of(policy: Any) -> Any:
         site, (module, name, rows), place = key
         if name == "uncond":
             return site, (module, "cond", rows), place
-        return (site, (module, name, rows), place - rows // 2) if key[1:] in policy.unconditional else None
+        return (site, (module, name, rows), (place + rows // 2) % rows) if key[1:] in policy.unconditional else None
 
     return partner

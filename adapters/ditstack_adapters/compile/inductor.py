@@ -78,7 +78,10 @@ class _Region:
 
     def swift(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The same forward, compiled, unless a pass must be seen as it runs."""
+        from torch._dynamo.exc import TorchDynamoException
         from torch._dynamo.utils import counters
+
+        from ditstack.plugin import BadPipeline
 
         function, owner = getattr(forward, "__func__", forward), getattr(forward, "__self__", None)
         bound = () if owner is None else (owner,)
@@ -90,7 +93,13 @@ class _Region:
             if pipe.as_written:
                 return forward(*args, **kwargs)
             before = counters["stats"]["unique_graphs"]
-            out = compiled(*bound, *args, **kwargs)
+            try:
+                out = compiled(*bound, *args, **kwargs)
+            except TorchDynamoException as error:
+                raise BadPipeline(
+                    f"compile inductor cannot follow a {type(owner).__name__} from end to end: {_first_line(error)}; "
+                    "take off the hooks and print calls inside its blocks, or write `compile: none`"
+                ) from error
             pipe.compiled = (pipe.compiled or 0) + counters["stats"]["unique_graphs"] - before
             return _copied(out) if keeps else out
 
@@ -105,6 +114,10 @@ class _Region:
             how = {"fullgraph": True, "backend": self.adapter.backend, **mode}
             self._made[function] = compile_apart(function, FORMS, **how)
         return self._made[function]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _copied(out: Any) -> Any:

@@ -13,6 +13,7 @@ class CogVideoX(Model):
     transformer_class: ClassVar[str] = "CogVideoXTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
+    unconditional_first: ClassVar[bool] = True
     fps: ClassVar[int | None] = 8
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)
     extra: ClassVar[str] = "video"

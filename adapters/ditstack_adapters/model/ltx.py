@@ -13,6 +13,7 @@ class LTX(Model):
     transformer_class: ClassVar[str] = "LTXVideoTransformer3DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
+    unconditional_first: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("rope", "caption_projection")
     fps: ClassVar[int | None] = 25
     packages: ClassVar[tuple[str, ...]] = ("imageio_ffmpeg",)

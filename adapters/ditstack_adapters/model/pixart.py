@@ -15,6 +15,7 @@ class PixArt(Model):
     transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
+    unconditional_first: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("caption_projection",)
     call: ClassVar[dict[str, Any]] = {"clean_caption": False}
 

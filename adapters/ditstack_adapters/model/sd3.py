@@ -13,6 +13,7 @@ class SD3(Model):
     transformer_class: ClassVar[str] = "SD3Transformer2DModel"
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
+    unconditional_first: ClassVar[bool] = True
     conditioning_modules: ClassVar[tuple[str, ...]] = ("context_embedder",)
 
     source: str = "stabilityai/stable-diffusion-3.5-medium"

@@ -17,11 +17,11 @@ from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.assembly.snapshot import unchanged_on_failure
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.hooks import Undo, noting_undo
-from ditstack.pipeline.pipe import Pipe, execution_device, transformers_of
+from ditstack.pipeline.pipe import SWITCHED, Pipe, execution_device, transformers_of
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import STAGES, Adapter
 from ditstack.recipe.memory.room import check_room
-from ditstack.recipe.recipe import Recipe
+from ditstack.recipe.recipe import PLAIN_STAGES, Recipe
 
 OF_WEIGHTS = ("distill", "quantize")
 """Stages that change weights; what they did stays when a stack is removed."""
@@ -81,9 +81,26 @@ def check_stack(recipe: Recipe, pipeline: Any = None) -> None:
         adapter.inspect()
     if pipeline is not None:
         refuse_compiled(pipeline)
+        _refuse_shared_cache(recipe, pipeline)
         recipe.model.check_family(pipeline)
         check_stages(recipe, {**_of_weights(recipe, pipeline)[0], **_others(recipe)}, pipeline)
         chosen_scheduler(pipeline, recipe.sampler)
+
+
+def _refuse_shared_cache(recipe: Recipe, pipeline: Any) -> None:
+    """Refuse stages on a transformer that wears a cache of diffusers for another pipeline's stack.
+
+    diffusers takes its hooks off as if no others lay on them; a pipeline without stages puts none there.
+
+    Raises:
+        BadPipeline: with what to do.
+    """
+    own = standing_on(pipeline)
+    clocks = [SWITCHED[one] for one in transformers_of(pipeline).values() if one in SWITCHED]
+    if recipe.adapters.keys() - PLAIN_STAGES and any(own is None or clock is not own.clock for clock in clocks):
+        raise BadPipeline(
+            "another pipeline's stack has put a cache of diffusers on this transformer; `remove()` that stack first"
+        )
 
 
 def standing_on(pipeline: Any) -> Pipe | None:

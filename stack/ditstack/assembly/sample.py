@@ -105,13 +105,13 @@ def _told_of_scheduler(pipeline: Any) -> Iterator[None]:
     """What diffusers says of a scheduler that its pipeline cannot use, in a recipe's words."""
     try:
         yield
-    except ValueError as error:
-        if "does not support custom" not in str(error):
+    except (ValueError, TypeError) as error:
+        if "does not support custom" not in str(error) and "set_timesteps() got an unexpected" not in str(error):
             raise
         name, kind = type(pipeline.scheduler).__name__, type(pipeline).__name__
         raise BadPipeline(
-            f"sampler.scheduler: a {kind} gives its scheduler sigmas or timesteps, which a {name} does not take; "
-            "name another, such as UniPCMultistepScheduler"
+            f"sampler.scheduler: a {kind} gives its scheduler sigmas, timesteps or a shift, which a {name} "
+            "does not take; name another, such as UniPCMultistepScheduler"
         ) from None
 
 

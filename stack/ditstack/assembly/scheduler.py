@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ditstack.assembly.solvers import solver
+from ditstack.assembly.solvers import is_flow, solver
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.samplers import OF_THE_PIPELINE
 from ditstack.recipe.adapter import suggest
@@ -39,7 +39,15 @@ def named_class(name: str) -> type:
         raise BadPipeline(f"sampler.scheduler: diffusers has no scheduler {name!r}; {suggest(name, known)}")
     if lacking := [one for one in ("from_config", "set_timesteps", "step") if not hasattr(kind, one)]:
         raise BadPipeline(f"sampler.scheduler: {name} cannot sample: it has no {', '.join(lacking)}; name another")
+    if wanting := _wanted_by_step(kind):
+        raise BadPipeline(f"sampler.scheduler: {name} wants {', '.join(wanting)} at each step; name another")
     return kind
+
+
+def _wanted_by_step(kind: Any) -> list[str]:
+    """What a scheduler's step wants beside the model's answer, the timestep and the latents, which is all it gets."""
+    known = list(inspect.signature(kind.step).parameters.values())[4:]
+    return [one.name for one in known if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
 
 
 def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
@@ -55,6 +63,7 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
         return pipeline.scheduler
     kind: Any = named_class(sampler.scheduler) if sampler.scheduler else type(pipeline.scheduler)
     _check_settings(kind, sampler.settings)
+    _check_process(kind, pipeline.scheduler)
     own = {name: value for name, value in sampler.settings.items() if name in _parameters(kind)}
     try:
         made = solver(kind, pipeline.scheduler, own, sampler.grid)
@@ -62,6 +71,27 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
         raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be built from {own}: {error}") from error
     made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})
     return made
+
+
+def _check_process(kind: Any, own: Any) -> None:
+    """Refuse a scheduler of a diffusion process for a flow model, and the reverse: it would make noise in silence.
+
+    Raises:
+        BadPipeline: with schedulers that fit.
+    """
+    own = getattr(own, "own", own)
+    if isinstance(own, kind):
+        return
+    flow_alone = kind.__name__.startswith("Flow") or kind.__name__ == "LTXEulerAncestralRFScheduler"
+    either = {"flow_shift", "use_flow_sigmas"} & {*_parameters(kind)}
+    if not either and flow_alone != is_flow(own):
+        words = {True: "a flow", False: "a diffusion process"}
+        first = "FlowMatchEulerDiscreteScheduler" if is_flow(own) else "DDIMScheduler"
+        raise BadPipeline(
+            f"sampler.scheduler: a {kind.__name__} integrates {words[flow_alone]}, and this model is "
+            f"{words[is_flow(own)]}, as its own {type(own).__name__} says; name another, such as {first}, "
+            "UniPCMultistepScheduler or DPMSolverMultistepScheduler"
+        )
 
 
 def _check_settings(kind: Any, settings: dict[str, Any]) -> None:

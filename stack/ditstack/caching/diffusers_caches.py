@@ -13,7 +13,7 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.hooks import tidy, to_undo
 from ditstack.pipeline.passes import PassInputs
-from ditstack.pipeline.pipe import FULL, UNDECIDED, Pipe
+from ditstack.pipeline.pipe import FULL, SWITCHED, UNDECIDED, Pipe
 from ditstack.pipeline.policy import StepPolicy
 
 Configure = Callable[[str, torch.nn.Module], Any]
@@ -43,6 +43,7 @@ class DiffusersCache(StepPolicy):
             added = [hook for hook in _hooks(transformer) if id(hook) not in before]
             if not added:
                 raise BadPipeline(f"diffusers' {name} finds nothing to cache in a {type(transformer).__name__}")
+            SWITCHED[transformer] = pipe.clock
             to_undo(functools.partial(_disable, transformer))
             for hook in added:
                 self._seize(hook)
@@ -97,6 +98,7 @@ class DiffusersCache(StepPolicy):
 
 
 def _disable(transformer: Any) -> None:
+    SWITCHED.pop(transformer, None)
     transformer.disable_cache()
     for module in transformer.modules():
         tidy(module)

@@ -44,7 +44,8 @@ class FeatureCache(CacheMemory[Predictor]):
         if self.passes.due is not None:
             feature = choose(self.passes.due, feature, self.last(site))
         with for_later_steps():
-            for rows, key in self._keys(site, len(feature)):
+            # a row that is kept as its difference to another comes after that one
+            for rows, key in sorted(self._keys(site, len(feature)), key=lambda one: self.beside(one[1]) is not None):
                 self._keep(site, key, feature[rows].clone() if self.passes.by_row else feature)
         with uncounted():
             for tell in self.listeners:

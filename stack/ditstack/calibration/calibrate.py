@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ditstack.assembly.build import build
+from ditstack.assembly.build import build, check_stack
 from ditstack.calibration.aims import Aims, note_aims, plain_aims
 from ditstack.calibration.conditions import (
     AIMS,
@@ -97,6 +97,21 @@ def provide_factors(
     if factors is None:
         factors = _fit(recipe, pipe, recipe.calibration, file, current, tell, bar, aims or Aims())
     return Provided(factors, current["weights"] if _names(pipe) == before else "")
+
+
+def check_ready(recipe: Recipe, pipeline: Any = None) -> None:
+    """Refuse what cannot stand before any weight of a recipe, or of its baseline, is loaded, rounded or copied.
+
+    Args:
+        pipeline: on which it is to stand; None for the recipe's own model.
+
+    Raises:
+        DitstackError: in the sentence that `apply` or `load` would give.
+    """
+    check_stack(recipe, pipeline)
+    check_factors(recipe)
+    if pipeline is None:
+        recipe.model.check_source()
 
 
 def aims_before(recipe: Recipe, pipeline: Any, tell: Tell, bar: Bar) -> Aims:

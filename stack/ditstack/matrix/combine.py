@@ -24,6 +24,7 @@ from ditstack.matrix import markdown, page
 from ditstack.matrix.cell import CONTROL, NOW, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
+from ditstack.measure.check import check_gate
 from ditstack.measure.metrics import estimate
 from ditstack.recipe.capabilities import describe_machine
 from ditstack.recipe.origin import origins
@@ -54,10 +55,11 @@ class Job:
         """Measure what is missing, and write matrix.json, matrix.md and the page.
 
         Raises:
-            BadFile: the folder holds another matrix.
+            BadFile: the folder holds another matrix, or nothing here can measure what the gate is on.
             Incompatible: what writes the page is not installed.
         """
         require("jinja2", "a matrix", "report")
+        check_gate(self.survey.gate, self.survey.plain({}).model)
         with own_folder(self.folder, "matrix", _begun):
             return self._run(console)
 

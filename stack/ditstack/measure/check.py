@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from ditstack.assembly.comparison import single
+from ditstack.calibration.calibrate import check_ready
 from ditstack.errors import BadFile
 from ditstack.files import home, is_there, read_text, write_atomically
 from ditstack.maths.fidelity import paired
@@ -18,6 +19,7 @@ from ditstack.measure import metrics
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.controls import Beside, Controls, beside, to_choose_on
 from ditstack.recipe.capabilities import describe_machine
+from ditstack.recipe.model import Model
 from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import FILED, Estimate, versions
 
@@ -125,6 +127,8 @@ def check(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]) -
         raise BadFile(
             f"recipe {recipe.name} has no gate; write quality: {{psnr_min: 35}}, or --set quality.psnr_min=35"
         )
+    check_ready(recipe)
+    check_gate(recipe.quality, recipe.model)
     tell(f"{len(prompts)} pictures of the plain baseline")
     baseline = trial(recipe.plain(), prompts)
     tell(f"{len(prompts)} pictures of {recipe.name}")
@@ -141,6 +145,19 @@ def remember(recipe: Recipe, outcome: Outcome) -> None:
     write_atomically(file_of(recipe), outcome.model_dump_json(indent=1).encode())
 
 
+def check_gate(gate: Gate, model: Model) -> None:
+    """Refuse a gate on what nothing here can measure, before anything is loaded.
+
+    Raises:
+        BadFile: with what is missing.
+    """
+    judge = model.judge()
+    usable, left_out = metrics.metrics_for(judge, video=model.fps != 0)
+    names = {unit.name for one in usable for unit in one.units if one.against_baseline}
+    for name in gate.limits():
+        _require_measured(name, {*names, "speedup", *([] if judge is None else [DROP])}, left_out)
+
+
 def verdicts(gate: Gate, found: dict[str, Estimate], left_out: list[str]) -> list[Verdict]:
     """One for each limit of a gate.
 
@@ -149,14 +166,18 @@ def verdicts(gate: Gate, found: dict[str, Estimate], left_out: list[str]) -> lis
     """
     out = []
     for name, wanted in gate.limits().items():
-        measure = name.removesuffix("_min").removesuffix("_max")
-        if measure not in found:
-            why = next(
-                (text for text in left_out if measure in text.lower()), "this model brings nothing to measure it"
-            )
-            raise BadFile(f"quality.{name} cannot be measured here: {why}")
+        measure = _require_measured(name, found, left_out)
         out.append(Verdict(gate=name, wanted=wanted, found=found[measure]))
     return out
+
+
+def _require_measured(limit: str, measured: Collection[str], left_out: list[str]) -> str:
+    """The name of what a limit is on."""
+    name = limit.removesuffix("_min").removesuffix("_max")
+    if name not in measured:
+        why = next((text for text in left_out if name in text.lower()), "this model brings nothing to measure it")
+        raise BadFile(f"quality.{limit} cannot be measured here: {why}")
+    return name
 
 
 def unchecked(recipe: Recipe) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ditstack.calibration.calibrate import check_ready
 from ditstack.maths.fidelity import relative_l2
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.check import Outcome, Pair
@@ -39,6 +40,7 @@ def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> l
     Raises:
         DitstackError: a rung cannot stand.
     """
+    check_ready(recipe)
     tell("plain baseline")
     baseline = trial(recipe.plain(), prompts)
     below, error, rungs = 1.0, [0.0] * len(prompts), []

@@ -12,13 +12,13 @@ from rich.console import Console
 from ditstack import paper
 from ditstack.assembly.comparison import compare
 from ditstack.assembly.sample import Pictures
+from ditstack.calibration.calibrate import check_ready
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.compat import hush_loading, require
 from ditstack.folders import folder_atomically, rewrite_own
 from ditstack.measure.bench import race, room_for_another, timed_sample
 from ditstack.measure.check import unchecked
 from ditstack.measure.told import Told
-from ditstack.recipe import plan
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import Report
 from ditstack.stack import Stack, load
@@ -45,7 +45,7 @@ class Job:
         """
         plainly = self.recipe.plain()  # a certificate may take another sampler, the baseline does not
         self.recipe, certificate = certified(self.recipe, self.promise)
-        plan.check_plan(self.recipe)
+        check_ready(self.recipe)
         with folder_atomically(self.folder, self.overwrite) as folder:
             baseline = self._sample(plainly, "plain baseline", console) if self.compare else None
             runner, plain = baseline or (None, None)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -187,6 +188,10 @@ class Pipe:
         self.compiled = None if self.compiled is None else 0
 
 
+SWITCHED: WeakKeyDictionary[torch.nn.Module, Clock] = WeakKeyDictionary()
+"""On which transformers a stack has put a cache of diffusers, and its clock: it acts while that runs alone."""
+
+
 class Off:
     """The cache is off from the moment this is made; leaving the `with` block puts it back as it was."""
 
@@ -220,5 +225,5 @@ def transformers_of(pipeline: Any) -> dict[str, torch.nn.Module]:
 
 def _refuse_cached(transformers: Mapping[str, torch.nn.Module]) -> None:
     for one in transformers.values():
-        if getattr(one, "is_cache_enabled", False):
+        if getattr(one, "is_cache_enabled", False) and one not in SWITCHED:
             raise BadPipeline("a cache of diffusers is switched on; call transformer.disable_cache() first")

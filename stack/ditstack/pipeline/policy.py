@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ditstack.pipeline.clock import Clock
 
@@ -89,6 +89,27 @@ class StepPolicy:
             forget()
 
 
+class FirstHalf:
+    """Which rows of a pass are unconditional, of a pipeline that puts those before the others where it guides.
+
+    Args:
+        guidance: the argument of the pipeline's call that holds the scale; above 1 it guides.
+    """
+
+    def __init__(self, clock: Clock, guidance: str) -> None:
+        self.guidance, self.guides = guidance, False
+        clock.before_call.append(self._look)
+
+    def _look(self, arguments: Mapping[str, Any]) -> None:
+        scale = arguments.get(self.guidance)
+        self.guides = isinstance(scale, int | float) and scale > 1
+
+    def __call__(self, inputs: PassInputs) -> list[bool]:
+        rows = len(inputs.hidden_states)
+        half = rows // 2 if self.guides and rows % 2 == 0 else 0
+        return [place < half for place in range(rows)]
+
+
 class RowPolicy(StepPolicy):
     """Says of each row of a pass how it runs, and follows every row of every guidance branch by itself.
 
@@ -132,7 +153,9 @@ class RowPolicy(StepPolicy):
 
     def _unguided(self, inputs: PassInputs) -> Sequence[bool]:
         rows, (_, name, _) = len(inputs.hidden_states), self.clock.branch  # pyright: ignore[reportGeneralTypeIssues]
-        return [True] * rows if name == "uncond" else self.unguided(inputs)
+        if name in (0, "cond_uncond"):  # the first pass of a step, which may hold both halves
+            return self.unguided(inputs)
+        return [name == "uncond"] * rows
 
     def partner(self, row: int, batch: int) -> int:
         """The same picture's conditional row: in the same batch, or that of the pass before."""

@@ -87,6 +87,8 @@ class Model(Adapter):
     """Whether its blocks are found by running the pipeline once: diffusers does not say what they return."""
     cut_into_rows: ClassVar[bool] = False
     """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
+    unconditional_first: ClassVar[bool] = False
+    """Whether both halves of guidance share a pass, the unconditional rows before the others."""
     guidance: ClassVar[str] = "guidance_scale"
     """The pipeline's argument that takes `sampler.guidance`."""
     call: ClassVar[dict[str, Any]] = {}
@@ -238,6 +240,7 @@ class Model(Adapter):
         """
         from ditstack.pipeline.discovery import trace
         from ditstack.pipeline.pipe import Pipe
+        from ditstack.pipeline.policy import FirstHalf
 
         self.check_family(pipeline)
         ask = functools.partial(self.asked, pipeline)
@@ -245,7 +248,8 @@ class Model(Adapter):
         pipe = Pipe(pipeline, self.guidance, self.stacks, {**self.call, **self.arguments}, ask, trunks=trunks)
         pipe.fps, pipe.conditioning_modules = self.fps or 0, self.conditioning_modules
         pipe.one_picture = self.one_picture
-        pipe.passes.cut, pipe.unguided = ROW_ARGUMENTS if self.cut_into_rows else (), self.unguided
+        pipe.passes.cut = ROW_ARGUMENTS if self.cut_into_rows else ()
+        pipe.unguided = FirstHalf(pipe.clock, self.guidance) if self.unconditional_first else self.unguided
         return pipe
 
     def check_family(self, pipeline: Any) -> None:

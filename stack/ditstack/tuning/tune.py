@@ -18,7 +18,7 @@ import yaml
 
 from ditstack.errors import DitstackError
 from ditstack.measure.bench import PAIRS, Trial, trial
-from ditstack.measure.check import Outcome, Pair, Verdict
+from ditstack.measure.check import Outcome, Pair, Verdict, check_gate
 from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
@@ -90,7 +90,12 @@ class Tuner:
     _baselines: dict[int, Trial] = field(default_factory=dict)
 
     def choose(self) -> Chosen | None:
-        """The fastest stack that keeps the gate; None where nothing faster than the plain model does."""
+        """The fastest stack that keeps the gate; None where nothing faster than the plain model does.
+
+        Raises:
+            BadFile: nothing here can measure what the gate is on.
+        """
+        check_gate(self.gate, self.base.model)
         runs = self._screen()
         count = FIRST
         while runs and count < len(self.prompts):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ditstack import BadPipeline
+from ditstack import BadPipeline, apply
 from ditstack.assembly.scheduler import check_scheduler, chosen_scheduler
 from ditstack.recipe.recipe import Sampler
 from ditstack.testing import tiny_pipelines as tiny
@@ -54,3 +54,32 @@ def test_what_pipelines_read_from_a_schedulers_config_reaches_it_whatever_its_cl
     settings = {"base_shift": 0.7, "max_shift": 0.8, "use_dynamic_shifting": True}
     made = chosen_scheduler(tiny.flux(), Sampler(scheduler=name, settings=settings))
     assert {key: made.config[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDPMScheduler", "PNDMScheduler", "IPNDMScheduler"])
+@pytest.mark.parametrize("family", ["sd3", "wan", "flux"])
+def test_a_scheduler_of_a_diffusion_process_is_refused_for_a_flow_model(family: str, name: str) -> None:
+    with pytest.raises(BadPipeline, match=rf"a {name} integrates a diffusion process, and this model is a flow.*UniPC"):
+        chosen_scheduler(tiny.FAMILIES[family](), Sampler(scheduler=name))
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
+def test_a_scheduler_of_flows_is_refused_for_a_diffusion_process(name: str) -> None:
+    with pytest.raises(BadPipeline, match=rf"a {name} integrates a flow, and this model is a diffusion process.*DDIM"):
+        chosen_scheduler(tiny.dit(), Sampler(scheduler=name))
+
+
+@pytest.mark.parametrize("name", ["FlowMatchLCMScheduler", "DEISMultistepScheduler", "DPMSolverSinglestepScheduler"])
+def test_schedulers_that_can_integrate_a_flow_are_taken(name: str) -> None:
+    assert type(chosen_scheduler(tiny.sd3(), Sampler(scheduler=name))).__name__ == name
+
+
+def test_a_scheduler_whose_step_wants_more_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(BadPipeline, match="RePaintScheduler wants original_image, mask at each step"):
+        check_scheduler(Sampler(scheduler="RePaintScheduler"))
+
+
+def test_a_pipeline_that_shifts_what_its_scheduler_cannot_is_told_to_take_another() -> None:
+    stack = apply(tiny.flux(), {"model": "flux", "sampler": {"scheduler": "SASolverScheduler", "steps": 2}})
+    with pytest.raises(BadPipeline, match=r"a FluxPipeline gives its scheduler .* which a SASolverScheduler does not"):
+        stack.sample(["x"])

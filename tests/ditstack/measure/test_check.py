@@ -1,13 +1,23 @@
 """Gates: one that should fail fails and says by how much; a run says whether its recipe was ever checked."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from rich.console import Console
 
 from ditstack.assembly.sample import Pictures
-from ditstack.errors import BadFile
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.matrix.combine import Job as Matrix
+from ditstack.matrix.survey import Survey
 from ditstack.measure.check import Verdict, check, file_of, unchecked, verdicts
+from ditstack.measure.explain import ladder
 from ditstack.measure.metrics import estimate, measure, metrics_for
+from ditstack.measure.promise.certify import certify
+from ditstack.measure.run import Job
 from ditstack.recipe.recipe import Gate, Recipe
+from ditstack.tuning.tune import Tuner
 
 FEW = ["sampler.steps=8"]
 
@@ -32,6 +42,54 @@ def test_a_cache_with_interval_25_misses_its_gate_and_a_plain_one_keeps_any() ->
     assert outcome.speedup_range is not None
     assert outcome.speedup_range[0] <= outcome.speedup <= outcome.speedup_range[1]
     assert "failed its last check" in unchecked(wide)
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("ditstack_adapters.model.tiny.Tiny.load", load)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda recipe, folder: check(recipe, recipe.prompts[:2], told),
+        lambda recipe, folder: ladder(recipe, list(recipe.prompts[:2]), told),
+        lambda recipe, folder: Job(recipe, list(recipe.prompts[:1]), folder / "out", compare=True).run(Console()),
+        lambda recipe, folder: certify(recipe, ["a red circle"] * 300, told),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("tiny-none-native-icc", "there is no factors file"), ("tiny-none-native-reuse", "diffusers has no scheduler")],
+)
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_what_cannot_stand_is_refused_before_its_baseline_is_loaded(
+    measure: Callable[[Recipe, Path], object], name: str, said: str, tmp_path: Path
+) -> None:
+    promise = ["quality.psnr_min=30", "quality.promise={psnr: 30, share: 0.9}", "calibration=[a, b]"]
+    own = ["cache.calibrate=never"] if "icc" in name else ["sampler.scheduler=Unknown"]
+    with pytest.raises((BadFile, BadPipeline), match=said):
+        measure(Recipe.read(name, [*promise, *own]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda recipe, folder: check(recipe, recipe.prompts[:2], told),
+        lambda recipe, folder: Tuner(recipe, recipe.quality, list(recipe.prompts[:2]), {}, 0, told).choose(),
+        lambda recipe, folder: Matrix(Survey.of(recipe, {"cache": ["none"]}, ["x"]), folder / "m").run(Console()),
+    ],
+)
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_gate_that_nothing_here_can_measure_is_refused_before_anything_is_loaded(
+    measure: Callable[[Recipe, Path], object], tmp_path: Path
+) -> None:
+    recipe = Recipe.read("tiny-none-native-reuse", ["quality.lpips_max=0.1"])
+    with pytest.raises(BadFile, match=r"quality\.lpips_max cannot be measured here: LPIPS"):
+        measure(recipe, tmp_path)
 
 
 def test_a_checked_recipe_is_remembered_for_this_machine_and_these_fields_alone(

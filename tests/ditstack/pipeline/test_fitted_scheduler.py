@@ -65,9 +65,9 @@ def test_entered_part_way_a_step_gives_what_it_lacks_to_the_oldest_output_it_has
     own = FittedMultistepScheduler.of(Method(times, nodes, rows), FLOW)
     own.set_begin_index(2)
     x, out = torch.ones(1, 3), [torch.full((1, 3), 2.0), torch.full((1, 3), 5.0)]
-    x = own.step(out[0], times[2], x).prev_sample
+    x = own.step(out[0], times[2], x, return_dict=False)[0]
     torch.testing.assert_close(x, torch.full((1, 3), 1 - 0.2 * 2.0))  # 1.6 - .8 + .2 = 1
-    x = own.step(out[1], times[3], x).prev_sample
+    x = own.step(out[1], times[3], x, return_dict=False)[0]
     torch.testing.assert_close(x, torch.full((1, 3), 0.6 - 0.1 * (1.5 * 5.0 - 0.5 * 2.0)))
 
 

@@ -157,6 +157,39 @@ def test_the_unconditional_half_has_a_schedule_of_its_own_in_separate_and_in_bat
     assert ran[True][COPIED] == {7, 8, 9}
 
 
+@pytest.mark.parametrize("family", ["sd3", "pixart", "ltx"])
+def test_where_the_unconditional_rows_come_first_they_are_the_ones_that_run_more_seldom(family: str) -> None:
+    cache = {"method": "halves", "interval": 2, "every": 2, "guided_to": 0.7}
+    sampler = {"steps": 10, "guidance": 3.0, **({"frames": 1, "size": "32x32"} if family == "ltx" else {})}
+    data: dict[str, Any] = {"model": families.MODELS[family], "cache": cache, "sampler": sampler}
+    stack = apply(tiny.FAMILIES[family](), data)
+    made = stack.sample(PROMPTS[1:3])
+    ran: dict[bool, dict[str, set[int]]] = {True: {}, False: {}}
+    for record in stack.pipe.passes.records:
+        for row in record.members:
+            ran[row < 2].setdefault(record.ran, set()).add(record.step)
+    assert ran[False][FULL] == set(find("cache", "halves")(interval=2).full_steps(10, False))  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+    assert ran[True][FULL] == {step for step in sorted(ran[False][FULL])[::2] if step < 7}
+    assert ran[True][COPIED] == {7, 8, 9}
+    alone = stack.sample(PROMPTS[2:3], [1])
+    assert (made.latents[1] - alone.latents[0]).abs().max() <= 1e-5 * made.latents.abs().max().clamp_min(1)
+    unguided = sample(stack.pipe, PROMPTS[1:3], [0, 1], stack.recipe.sampler.model_copy(update={"guidance": 1.0}))
+    assert COPIED not in unguided.each[0].steps
+
+
+def test_the_halves_difference_serves_where_the_unconditional_rows_come_first() -> None:
+    data: dict[str, Any] = {"model": "pixart", "sampler": {"steps": 8, "guidance": 3.0}}
+    plain = apply(tiny.pixart(), data).sample(PROMPTS[1:3])
+    stack = apply(tiny.pixart(), {**data, "cache": {"method": "halves", "interval": 1, "every": 1}})
+    assert torch.equal(stack.sample(PROMPTS[1:3]).latents, plain.latents)
+    errors = []
+    for difference in (True, False):
+        cache = {"method": "halves", "interval": 1, "every": 2, "difference": difference}
+        made = apply(tiny.pixart(), {**data, "cache": cache}).sample(PROMPTS[1:3])
+        errors.append(float((made.latents - plain.latents).norm()))
+    assert errors[0] < errors[1], "the difference to the conditional half is smoother than the half itself"
+
+
 def test_without_guidance_at_any_step_but_the_first_it_is_the_conditional_model() -> None:
     stack = _guided("tiny", {"method": "halves", "interval": 1, "every": 1, "guided_to": 0.0})
     off = stack.sample(_prompts("tiny")[:2])

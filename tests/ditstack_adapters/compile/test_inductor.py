@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ditstack import apply
+from ditstack.errors import BadPipeline
 from ditstack.recipe.capabilities import Capability
 from ditstack.recipe.plan import plan
 from ditstack.recipe.recipe import Recipe
@@ -143,3 +144,11 @@ def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CXX", raising=False)
     (reason,) = plan(recipe({}, backend="inductor"))[-1].reasons
     assert Capability.COMPILER.sentence in reason
+
+
+def test_what_the_compiler_cannot_follow_is_refused_in_one_sentence() -> None:
+    pipeline = tiny.flux()
+    pipeline.transformer.transformer_blocks[0].ff.register_forward_hook(lambda *_: torch._dynamo.graph_break())
+    stack = apply(pipeline, recipe({}))
+    with pytest.raises(BadPipeline, match=r"compile inductor cannot follow a FluxTransformerBlock .*`compile: none`$"):
+        run(stack)

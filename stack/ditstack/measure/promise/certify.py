@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ditstack.calibration.calibrate import check_ready
 from ditstack.calibration.certificate import Attempt, Certificate, certificate_file, laid_over, said
 from ditstack.calibration.conditions import digest
 from ditstack.calibration.promised import watch
@@ -77,7 +78,7 @@ def certify(
     promise = recipe.quality.promise
     assert promise is not None
     if found is None:
-        settings(recipe)
+        check_ready(laid_over(recipe, settings(recipe)[0]))
     ordered_on = 0 if is_ordered(recipe) and found is None else ORDERED_ON
     most = conformal.most_broken(max(0, len(prompts) - ordered_on), promise.share, promise.confidence)
     if most < 0:

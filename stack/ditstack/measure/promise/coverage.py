@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ditstack.calibration.calibrate import check_ready
 from ditstack.calibration.certificate import Certificate, certified
 from ditstack.errors import BadFile
 from ditstack.maths import conformal
@@ -64,6 +65,7 @@ def coverage(recipe: Recipe, prompts: Sequence[str], tell: Callable[[str], None]
     assert certificate is not None
     if not (fresh := certificate.fresh(prompts)):
         raise BadFile(f"all {len(prompts)} prompts were used by the certificate; give others, or more")
+    check_ready(chosen)
     trials = Trials(recipe, fresh, FRESH)
     tell(f"{len(fresh)} pictures of the plain baseline")
     trials.make_plain()
