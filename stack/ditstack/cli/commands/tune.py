@@ -71,9 +71,7 @@ def tune(
         if promise:
             _tune_promised(base, prompts, axes, model, target, write)
         else:
-            _tune(
-                base, chosen_prompts(base, PROMPTS if prompts is None else prompts), axes, limit, model, target, write
-            )
+            _tune(base, prompts or PROMPTS, axes, limit, model, target, write)
 
 
 def _check_promised(base: Recipe, gates: list[str], max_memory: str) -> None:
@@ -128,7 +126,7 @@ def _nobodys(path: Path) -> bool:
 
 def _tune(
     base: Recipe,
-    prompts: list[str],
+    given: str,
     axes: dict[str, list[str]],
     max_memory: int,
     extends: str,
@@ -142,7 +140,7 @@ def _tune(
 
     hush_loading()
     with telling() as tell:
-        tuner = Tuner(base, base.quality, prompts, axes, max_memory, tell)
+        tuner = Tuner(base, base.quality, chosen_prompts(base, given), axes, max_memory, tell)
         choice = tuner.choose()
     if choice is None:
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
