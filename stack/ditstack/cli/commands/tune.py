@@ -60,10 +60,7 @@ def tune(
     limits |= {"agreement_drop_max": agreement_drop_max, "speedup_min": speedup_min}
     named = [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
     base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
-    if promise:
-        _check_promised(base, [*named, *gates], max_memory)
-    elif not base.quality.limits():
-        raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
+    _check_aim(base, promise, [*named, *gates], max_memory)
     target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
     require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
     axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
@@ -74,12 +71,16 @@ def tune(
             _tune(base, prompts or PROMPTS, axes, limit, model, target, write)
 
 
-def _check_promised(base: Recipe, gates: list[str], max_memory: str) -> None:
-    """Refuse what --promise does not go with.
+def _check_aim(base: Recipe, promise: bool, gates: list[str], max_memory: str) -> None:
+    """Refuse to tune for nothing, and what --promise does not go with.
 
     Raises:
         BadFile: with what to write instead.
     """
+    if not promise:
+        if not base.quality.limits():
+            raise BadFile("tune needs a gate; give --psnr-p5-min 30, or a recipe with one")
+        return
     if base.quality.promise is None:
         raise BadFile(
             f"recipe {base.name} promises nothing; write quality: {{promise: {{psnr: 32}}}}, "
