@@ -52,7 +52,6 @@ def tune(
     A gate is judged by the worse end of its 95 % interval: more prompts make it narrower. With --promise it is the
     cheapest of the stacks tried that is proved to keep `quality.promise`; killed, the same command goes on.
     """
-    from ditstack.folders import own_file
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
 
@@ -64,11 +63,26 @@ def tune(
     target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
     require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
     axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
+    _search(base, prompts, axes, limit if not promise else None, model, target, ours)
+
+
+def _search(
+    base: Recipe,
+    prompts: str | None,
+    axes: dict[str, list[str]],
+    max_memory: int | None,
+    extends: str,
+    target: Path,
+    ours: Callable[[Path], bool],
+) -> None:
+    """Look for the stack, and write its recipe; for the one that a promise wants where no limit of memory is given."""
+    from ditstack.folders import own_file
+
     with own_file(target, ours) as write:
-        if promise:
-            _tune_promised(base, prompts, axes, model, target, write)
+        if max_memory is None:
+            _tune_promised(base, prompts, axes, extends, target, write)
         else:
-            _tune(base, prompts or PROMPTS, axes, limit, model, target, write)
+            _tune(base, prompts or PROMPTS, axes, max_memory, extends, target, write)
 
 
 def _check_aim(base: Recipe, promise: bool, gates: list[str], max_memory: str) -> None:
