@@ -12,7 +12,7 @@ import typer
 from ditstack.cli.terminal import Changes, Overwrite, PromptsOrCount, chosen_prompts, err, out, size_of, telling
 from ditstack.errors import BadFile
 from ditstack.files import expand
-from ditstack.marks import is_signed, require_own_file, signed
+from ditstack.marks import is_signed, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
@@ -61,25 +61,25 @@ def tune(
     base = Recipe.read(model, [*changes, *(f"quality.{one}" for one in (*named, *gates))])
     _check_aim(base, promise, [*named, *gates], max_memory)
     target, ours = expand(path or Path(f"{base.name}-tuned.yaml")), is_signed if overwrite else _nobodys
-    require_own_file(target, ours, "" if overwrite else ", or add --overwrite")
     axes, limit = axes.parse(" ".join(methods).split()), size_of(max_memory, "--max-memory")
-    _search(base, prompts, axes, limit if not promise else None, model, target, ours)
+    _search(base, promise, prompts, axes, limit, model, target, ours)
 
 
 def _search(
     base: Recipe,
+    promise: bool,
     prompts: str | None,
     axes: dict[str, list[str]],
-    max_memory: int | None,
+    max_memory: int,
     extends: str,
     target: Path,
     ours: Callable[[Path], bool],
 ) -> None:
-    """Look for the stack, and write its recipe; for the one that a promise wants where no limit of memory is given."""
+    """Look for the stack that keeps the promise, or the gate, and write its recipe."""
     from ditstack.folders import own_file
 
-    with own_file(target, ours) as write:
-        if max_memory is None:
+    with own_file(target, ours, "" if ours is is_signed else ", or add --overwrite") as write:
+        if promise:
             _tune_promised(base, prompts, axes, extends, target, write)
         else:
             _tune(base, prompts or PROMPTS, axes, max_memory, extends, target, write)
