@@ -8,7 +8,7 @@ as any cache does: fewer steps by several solvers, without a cache or under the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -201,20 +201,29 @@ class Tuner:
 
 def written(choice: Chosen, base: Recipe, extends: str) -> str:
     """The recipe as a file: where it differs from what it extends, its gate, and in its head what was measured."""
-    own = choice.run.option.changes
-    before, after = Recipe.read(extends).resolved(), choice.run.option.recipe(base).resolved()
+    found, outcome = choice.run, choice.run.outcome
+    head = [f"Tuned on {outcome.machine}, {outcome.prompts} prompts: {found.speedup:.2f}x the plain baseline."]
+    return file_of(found.option.recipe(base), found.option.changes, extends, [*head, *map(str, outcome.verdicts)])
+
+
+def file_of(recipe: Recipe, own: Mapping[str, Any], extends: str, head: Sequence[str]) -> str:
+    """A recipe as a file that extends another one.
+
+    Args:
+        own: the stages that differ, as they are to be written.
+        head: sentences to stand before it.
+    """
+    before, after = Recipe.read(extends).resolved(), recipe.resolved()
     data: dict[str, Any] = {"extends": extends if extends in shelf_names() else str(Path(extends).resolve())}
     for key in [*before, *(key for key in after if key not in before)]:
         if key not in after:
             data[key] = "none"
         elif after[key] != before.get(key):
             data[key] = _differing(before.get(key, {}), after[key]) if key == SAMPLER else own.get(key) or after[key]
-    if Recipe.parse(data) != choice.run.option.recipe(base):  # layers cannot take a setting of a scheduler away
+    if Recipe.parse(data) != recipe:  # layers cannot take a setting of a scheduler away
         data = after
-    found, outcome = choice.run, choice.run.outcome
-    head = [f"# Tuned on {outcome.machine}, {outcome.prompts} prompts: {found.speedup:.2f}x the plain baseline."]
-    head += [f"# {verdict}" for verdict in outcome.verdicts]
-    return "\n".join([*head, yaml.safe_dump(data, sort_keys=False, default_flow_style=None)])
+    told = [f"# {sentence}" for sentence in head]
+    return "\n".join([*told, yaml.safe_dump(data, sort_keys=False, default_flow_style=None)])
 
 
 def _differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
