@@ -8,52 +8,13 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from ditstack.assembly.sample import Pictures
 from ditstack.cli.app import app
-from ditstack.errors import BadFile, RecipeError
+from ditstack.errors import RecipeError
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
 from ditstack.recipe.recipe import Recipe
-from ditstack.report import Estimate
 from ditstack.tuning import options, tune
-
-AXES = {"quantize": ["int8"], "attention": ["native"], "cache": ["reuse"]}
-
-
-def painter(cache_error: float, step_error: float, better: float = 2.0):
-    """A trial without a model: errors and seconds follow the recipe alone.
-
-    Args:
-        better: the step errors of UniPC, as a multiple of the own solver's.
-    """
-
-    def trial(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
-        interval = getattr(recipe.adapters.get("cache"), "interval", 1)
-        missing = 28 - recipe.sampler.steps
-        solver = {None: 1.0, "UniPCMultistepScheduler": better}.get(recipe.sampler.scheduler, 2.0)
-        steps = step_error * missing * solver
-        error = cache_error * (interval - 1) + steps + 0.001 * ("quantize" in recipe.adapters)
-        seconds = recipe.sampler.steps / interval * (1.2 if "quantize" in recipe.adapters else 1)
-        images = torch.full((len(prompts), 3, 64, 64), 0.5) + error
-        took = {"denoise": seconds, "encode": 0.0, "decode": 0.0}
-        macs = 1000 * recipe.sampler.steps // interval
-        pictures = Pictures(images, images.flatten(1), took, {"full": 1}, macs, list(prompts), [0] * len(prompts))
-        pace = None if "against" not in how else raced(28 / seconds, how["pairs"])
-        weights = 100 if "quantize" in recipe.adapters else 400
-        return Trial(pictures, 1 / interval, 1000, weights, [], pace=pace)
-
-    return trial
-
-
-def raced(faster: float, pairs: int) -> Estimate:
-    """Of interleaved pairs, never of one alone."""
-    assert pairs >= 2
-    return Estimate(mean=faster, low=0.9 * faster, high=1.1 * faster)
-
-
-def tuner(*gate: str, max_memory: int = 0, axes: dict[str, list[str]] = AXES) -> tune.Tuner:
-    base = Recipe.read("tiny", [f"quality.{one}" for one in gate])
-    return tune.Tuner(base, base.quality, list(base.prompts[:4]), axes, max_memory, lambda line: None)
+from tuners import AXES, painter, tuner
 
 
 def test_the_fastest_stack_that_keeps_the_gate_is_chosen_and_explained(
@@ -197,59 +158,3 @@ def test_tune_takes_any_gate_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_pa
     said = CliRunner().invoke(app, ["tune", "--model", "tiny", *words])
     assert said.exit_code == 0, said.output
     assert asked[0].quality.limits() == {"psnr_p5_min": 30.0, "relative_l2_max": 0.1}
-
-
-def test_a_killed_tuning_goes_on_where_it_was_and_chooses_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    gate, notes, told = ("psnr_min=35",), tmp_path / "tuned.yaml.tune", list[str]()
-
-    def counted(most: int) -> list[str]:
-        made: list[str] = []
-
-        def trial(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
-            if "against" in how:
-                if len(made) == most:
-                    raise KeyboardInterrupt
-                made.append(f"{recipe.name} {len(prompts)}")
-            return painter(0.004, 0.01)(recipe, prompts, **how)
-
-        monkeypatch.setattr(tune, "trial", trial)
-        return made
-
-    def noting(*changes: str) -> tune.Tuner:
-        one = tuner(*gate, *changes)
-        one.notes, one.tell = notes, told.append
-        return one
-
-    every = counted(-1)
-    whole = tuner(*gate).choose()
-    before = counted(5)
-    with pytest.raises(KeyboardInterrupt):
-        noting().choose()
-    after = counted(-1)
-    search = noting()
-    choice = search.choose()
-    assert before + after == every
-    assert len(before) == 5
-    assert "5 measurements of an earlier run are taken over" in told
-    assert whole is not None
-    assert choice == whole
-    counted(0)
-    assert noting().choose() == whole, "nothing is left to measure"
-    other = counted(-1)
-    noting("psnr_worst_min=1").choose()
-    assert len(other) == len(every)
-    assert "what an earlier run measured is measured anew, since it had another recipe" in told
-    search.finish()
-    assert not notes.exists()
-
-
-def test_a_file_that_holds_no_measurements_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tune, "trial", painter(0.004, 0.01))
-    one = tuner("psnr_min=35")
-    one.notes = tmp_path / "mine.tune"
-    one.notes.write_text("my own words")
-    with pytest.raises(BadFile, match="holds no measurements of a tuning; move it away"):
-        one.choose()
-    assert one.notes.read_text() == "my own words"
