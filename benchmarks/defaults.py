@@ -1,6 +1,6 @@
 """Whether one default holds across models, and what choosing on each model gains: schedules, predictors, controls.
 
-    PYTHONPATH=benchmarks python benchmarks/defaults.py --models tiny dit dit@1.5 flux2 [--prompts 32] [--only WORD ...]
+    PYTHONPATH=benchmarks python benchmarks/defaults.py --models tiny dit dit@1.5 flux2 [--settings 9/50 7/28]
 
 For each model (`@` gives its guidance) and each number of full steps, on prompts that nothing was chosen on: svdcache's
 default, even full steps, every control (see controls.py; the best is chosen on other prompts), `schedule: fitted` as
@@ -73,13 +73,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2"])
     parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--settings", nargs="+", default=[f"{full}/{steps}" for steps, full in SETTINGS])
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose kind holds one of these words")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
         model = Model(word, wanted.prompts)
-        for steps, count in SETTINGS:
+        for setting in wanted.settings:
+            count, steps = map(int, setting.split("/"))
             measure(model, steps, count, wanted.only)
 
 

@@ -39,8 +39,9 @@ class Icc(Cache):
     """What a calibrated step may cost, as a share of a full one: ranks then go where they pay, and `rank` is unused."""
     factors_by: Literal["svd", "ca", "cd", "rrr", "rrr_observed"] = "rrr"
     """`rrr_observed` regresses on outputs as they come, for linears that round what they read."""
-    anchor: Literal["last", "line"] = "last"
-    """What increments count from: the last full step, as published, or the line through two, for twice the memory."""
+    anchor: Literal["last", "line", "fitted"] = "last"
+    """What increments count from: the last full step, as published, or the line through two, for twice the memory;
+    `fitted` takes the line where prompts set aside gain clearly by it."""
     attention: Literal["recompute", "reuse", "forecast"] = "recompute"
     """On calibrated steps: computed anew, that of the last full step, or on the line through the last two."""
     weighting: Literal["sensitivity", "none"] = "sensitivity"
@@ -56,6 +57,8 @@ class Icc(Cache):
     def _ranks_that_can_be_compared(self) -> Icc:
         if self.macs is not None and not (self.factors_by.startswith("rrr") and self.weighting == "sensitivity"):
             raise ValueError("macs needs factors_by: rrr (or rrr_observed) and weighting: sensitivity")
+        if self.anchor == "fitted" and self.rank == 0 and self.macs is None:
+            raise ValueError("anchor: fitted needs a rank; without factors write anchor: last or line")
         return self
 
     @property
@@ -81,7 +84,7 @@ class Icc(Cache):
 
         pipe.policy = StepPolicy(pipe.clock, self.kinds)
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
-        LowRankLinears(pipe, order=self.anchor == "line", apart=apart)
+        LowRankLinears(pipe, order=int(self.anchor == "line"), apart=apart)
         pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ class Icc(Cache):
 
     def kept(self, trunk: Trunk) -> float:
         rank = 1.0 if self.macs is not None else self.rank  # ranks that follow a budget are known only once fitted
-        return trunk.corrected(rank, order=int(self.anchor == "line"))
+        return trunk.corrected(rank, order=int(self.anchor != "last"))
 
     def weighs(self, trunk: Trunk) -> float:
         return trunk.corrections(self.rank) if self.macs is None else self.macs * trunk.corrections(1.0)
@@ -99,18 +102,23 @@ class Icc(Cache):
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.plugin import wrong_corrections
+        from ditstack.plugin import wrong_anchor, wrong_corrections
 
-        return wrong_corrections(pipe, tensors)
+        if self.anchor != "fitted":
+            return wrong_corrections(pipe, tensors)
+        corrections = {name: one for name, one in tensors.items() if name not in ("anchor", "gain")}
+        return wrong_anchor(tensors) + wrong_corrections(pipe, corrections)
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""
-        from ditstack.plugin import Fit, LowRankLinears, Wish
+        from ditstack.plugin import Fit, LowRankLinears, Wish, fit_anchored
 
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity", self.moments_gb)
+        if self.anchor == "fitted":
+            return fit_anchored(pipe, LowRankLinears.on(pipe), calibration, wish)
         return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.plugin import LowRankLinears
+        from ditstack.plugin import LowRankLinears, take_anchored
 
-        LowRankLinears.on(pipe).take(tensors)
+        take_anchored(pipe, LowRankLinears.on(pipe), tensors)

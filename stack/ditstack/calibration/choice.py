@@ -7,6 +7,7 @@ the best one after them, and what is best there is kept where prompts that it wa
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ TOGETHER = 4
 """Prompts of one run; a setting that loses on the first ones runs on no others."""
 FEWEST = 8
 """Calibration prompts, half of which decide: with fewer an interval says nothing."""
+CHOOSING, DECIDING = 8, 32
+"""Pictures of each half, at least; prompts run again from other noise where they are fewer."""
 COORDINATES = ("step", "sigma")
 FAILED = -180.0
 """Decibels of a run that ended in NaN."""
@@ -97,8 +100,8 @@ def follow_setting(pipe: Pipe, tensors: Mapping[str, Tensor], otherwise: Callabl
         pipe.notes.append(told(setting, tensors["gain"].tolist()))
 
 
-Scores = Callable[[Setting, range], list[float]]
-"""Of each of some prompts, decibels of the final latent under a setting; more is better."""
+Scores = Callable[[Setting, Sequence[int]], list[float]]
+"""Of each of some pictures, decibels of the final latent under a setting; more is better."""
 
 
 class Choice:
@@ -122,8 +125,8 @@ class Choice:
         self.predictors, self.tries = predictors, tries
         self.rng = random.Random(0)
 
-    def stages(self, fitting: range) -> Iterator[Setting]:
-        """The best setting so far on these prompts: of predictors, of spreads, of moves, and of predictors again."""
+    def stages(self, fitting: Sequence[int]) -> Iterator[Setting]:
+        """The best setting so far on these pictures: of predictors, of spreads, of moves, and of predictors again."""
         first = fitting[:TOGETHER]
         best = self.start
 
@@ -150,10 +153,10 @@ class Choice:
             best = better(Setting(steps, best.full, *predictor))
         yield best
 
-    def decided(self, fitting: range, deciding: range) -> tuple[Setting, tuple[float, float, float]]:
-        """The setting that the deciding prompts agree to, the start where they agree to none, and what it gains there.
+    def decided(self, fitting: Sequence[int], deciding: Sequence[int]) -> tuple[Setting, tuple[float, float, float]]:
+        """The setting that the deciding pictures agree to, the start where they agree to none, and what it gains there.
 
-        The gain is in dB of the final latent, with its 95 % interval over the deciding prompts.
+        The gain is in dB of the final latent, with its 95 % interval over the deciding pictures.
         """
         before = self.scores(self.start, deciding)
         for setting in dict.fromkeys(reversed([*self.stages(fitting)])):
@@ -167,7 +170,7 @@ class Choice:
         ending = range(max(0, self.start.steps - self.last_full), self.start.steps)
         return len(full) == len(self.start.full) and set(ending) <= set(full)
 
-    def _mean(self, setting: Setting, places: range) -> float:
+    def _mean(self, setting: Setting, places: Sequence[int]) -> float:
         return fmean(self.scores(setting, places))
 
 
@@ -183,13 +186,13 @@ class Trials:
         self.known = calibration.partial.of(PART)
         self.ran = 0
 
-    def scores(self, setting: Setting, places: range) -> list[float]:
-        """Of each prompt, decibels of the final latent to the uncached one."""
-        parts = [range(at, min(at + TOGETHER, places.stop)) for at in range(places.start, places.stop, TOGETHER)]
+    def scores(self, setting: Setting, places: Sequence[int]) -> list[float]:
+        """Of each picture, decibels of the final latent to the uncached one."""
+        parts = [places[at : at + TOGETHER] for at in range(0, len(places), TOGETHER)]
         return [one for part in parts for one in self._scores(setting, part)]
 
-    def _scores(self, setting: Setting, part: range) -> list[float]:
-        key = f"{setting} {part.start}-{part.stop}"
+    def _scores(self, setting: Setting, part: Sequence[int]) -> list[float]:
+        key = f"{setting} {' '.join(map(str, part))}"
         if key not in self.known:
             aim = self._aim(part)
             self.take(setting)
@@ -197,7 +200,7 @@ class Trials:
             self._note(len(part))
         return self.known[key].tolist()
 
-    def _run(self, setting: Setting, part: range, aim: Tensor) -> list[float]:
+    def _run(self, setting: Setting, part: Sequence[int], aim: Tensor) -> list[float]:
         try:
             return decibels(self.calibration.latents(part), aim)
         except BadPipeline:
@@ -205,8 +208,8 @@ class Trials:
                 raise
             return [FAILED] * len(part)  # a bold forecast may overflow where the default does not
 
-    def _aim(self, part: range) -> Tensor:
-        key = f"uncached {part.start}-{part.stop}"
+    def _aim(self, part: Sequence[int]) -> Tensor:
+        key = f"uncached {' '.join(map(str, part))}"
         if key not in self.known:
             self.known[key] = self.calibration.uncached_latents(part)
             self._note(0)
@@ -229,26 +232,47 @@ def choose_setting(
     Raises:
         BadPipeline: there are too few prompts.
     """
+    fitting, deciding = halves(calibration)
     count = len(calibration.prompts)
-    if count < FEWEST:
-        raise BadPipeline(f"found {count} calibration prompts; a schedule is chosen on at least {FEWEST}, better 32")
     trials = Trials(calibration, take, start)
     choice = Choice(trials.scores, start, predictors, last_full)
-    setting, gain = choice.decided(range(count // 2), range(count // 2, count))
+    setting, gain = choice.decided(fitting, deciding)
     calibration.tell(f"schedule: {trials.ran / count:.0f} cached generations of each prompt were tried")
-    decided = [*gain, count - count // 2]
+    decided = [*gain, len(deciding)]
     calibration.tell(told(setting, decided))
     return {**setting.tensors(), "gain": torch.tensor(decided, dtype=torch.float64)}
+
+
+def halves(calibration: Calibration) -> tuple[list[int], list[int]]:
+    """Places of the pictures that choose, and of those that decide, of other prompts.
+
+    Raises:
+        BadPipeline: there are too few prompts.
+    """
+    count = len(calibration.prompts)
+    if count < FEWEST:
+        raise BadPipeline(f"found {count} calibration prompts; a choice takes at least {FEWEST}, better 32")
+    return _pictures(range(count // 2), count, CHOOSING), _pictures(range(count // 2, count), count, DECIDING)
+
+
+def _pictures(half: range, count: int, least: int) -> list[int]:
+    """Places of so many pictures, at least, of one half of the prompts."""
+    return [place + count * turn for turn in range(math.ceil(least / len(half))) for place in half]
 
 
 def told(setting: Setting, decided: Sequence[float]) -> str:
     """What was chosen, in a sentence.
 
     Args:
-        decided: what it gains with its interval, and on how many prompts.
+        decided: what it gains with its interval, and on how many pictures.
     """
     *gain, count = decided
     if not any(gain):
-        return f"{SAID}the default is kept ({setting}): nothing gained clearly on {count:.0f} prompts set aside"
-    said = "{:+.2f} dB ({:+.2f} to {:+.2f})".format(*gain)
-    return f"{SAID}{setting}: {said} over the default, in final latents of {count:.0f} prompts set aside"
+        return f"{SAID}the default is kept ({setting}): no clear gain on {count:.0f} pictures of prompts set aside"
+    return f"{SAID}{setting}: {gained(decided)}"
+
+
+def gained(decided: Sequence[float]) -> str:
+    """A gain with its interval, and on how many pictures."""
+    said = "{:+.2f} dB ({:+.2f} to {:+.2f}) over the default".format(*decided)
+    return f"{said}, in final latents of {decided[-1]:.0f} pictures of prompts set aside"

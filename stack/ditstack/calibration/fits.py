@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears
+from ditstack.calibration.choice import gained, halves
 from ditstack.calibration.compensation import running_weight
 from ditstack.calibration.moments import ROOM_GB, Moments
 from ditstack.calibration.statistics import Channels, Grams, LinearSurvey, Replay, See, Since, seeing
 from ditstack.errors import BadFile, BadPipeline
+from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.lowrank import (
     LowRank,
     allocate,
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
     from ditstack.recipe.calibration import Calibration
 
 By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
+ANCHORS = ("last", "line")
+BESIDE = ("anchor", "gain")
+"""What stands beside the corrections where calibration chose what increments count from."""
+SAID = "anchor: "
+TOGETHER = 4
+"""Pictures of one run."""
 SENSED = 2
 """How many prompts are run beforehand, and again with gradients."""
 
@@ -197,3 +205,54 @@ class Fit:
         with self.low_rank.trial({}):
             self.calibration.latents(range(1))
         return self.pipe.passes.shares.get(CALIBRATED, 0.0)
+
+
+def fit_anchored(pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> dict[str, Tensor]:
+    """Corrections fitted on one half of the prompts, for increments from the last full step and from a line.
+
+    The line takes twice the memory: it is kept where the other half gains clearly by it.
+
+    Raises:
+        BadPipeline: there are too few prompts.
+    """
+    _, deciding = halves(calibration)
+    parts = [deciding[at : at + TOGETHER] for at in range(0, len(deciding), TOGETHER)]
+    aims = [calibration.uncached_latents(part) for part in parts]
+    fitted, scored = [], []
+    for order, word in enumerate(ANCHORS):
+        low_rank.order = order
+        half = calibration.first(len(calibration.prompts) // 2, word)
+        fitted.append(Fit(pipe, low_rank, half, wish).tensors())
+        low_rank.take(fitted[-1])
+        made = [calibration.latents(part) for part in parts]
+        scored.append([one for pair in zip(made, aims, strict=True) for one in decibels(*pair)])
+    gain = paired(scored[1], scored[0])
+    order = int(gain[1] > 0)
+    decided = torch.tensor([*gain, len(deciding)], dtype=torch.float64)
+    calibration.tell(told(order, decided))
+    return {**fitted[order], "anchor": torch.tensor(order), "gain": decided}
+
+
+def take_anchored(pipe: Pipe, low_rank: LowRankLinears, tensors: Mapping[str, Tensor]) -> None:
+    """Correct by these from the next generation on, counting from the anchor that stands beside them, if one does."""
+    corrections = {name: one for name, one in tensors.items() if name not in BESIDE}
+    if "anchor" in tensors:
+        low_rank.order = int(tensors["anchor"])
+        pipe.notes = [note for note in pipe.notes if not note.startswith(SAID)]
+        pipe.notes.append(told(low_rank.order, tensors["gain"]))
+    low_rank.take(corrections)
+
+
+def wrong_anchor(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why `take_anchored` cannot read what stands beside the corrections."""
+    anchor, gain = (tensors.get(name) for name in BESIDE)
+    if anchor is None or gain is None:
+        return ["anchor, gain: missing; no anchor was chosen"]
+    right = anchor.shape == () and anchor.item() in range(len(ANCHORS)) and gain.shape == (4,)
+    return [] if right else ["anchor, gain: wanted 0 or 1, and four figures"]
+
+
+def told(order: int, decided: Tensor) -> str:
+    """What was chosen, in a sentence."""
+    said = gained(decided.tolist()).replace("the default", "increments from the last full step")
+    return f"{SAID}{ANCHORS[order]}; a line gains {said}"

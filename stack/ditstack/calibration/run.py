@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from ditstack.factors import Factors
 from ditstack.files import free_folder, is_there
 from ditstack.maths.fidelity import relative_l2
 from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.calibration import Resumable
 from ditstack.recipe.recipe import Sampler
 
 Tell = Callable[[str], None]
@@ -90,6 +91,20 @@ class Partial:
         self._pause = PAUSE * (self._saved - began)
 
 
+@dataclass(frozen=True)
+class Within:
+    """A part of what a calibration keeps, where names do not meet those of others."""
+
+    whole: Resumable
+    name: str
+
+    def of(self, part: str) -> dict[str, Tensor]:
+        return self.whole.of(f"{self.name} {part}")
+
+    def keep(self, part: str, tensors: Mapping[str, Tensor], at_once: bool = False) -> None:
+        self.whole.keep(f"{self.name} {part}", tensors, at_once)
+
+
 def _begun(path: Path, conditions: Mapping[str, str], tell: Tell) -> dict[str, Tensor]:
     """What a calibration under the same conditions left; a torn file is set aside and stops nobody."""
     if not path.is_file():
@@ -113,19 +128,23 @@ class CalibrationRun:
     sampler: Sampler
     tell: Tell
     bar: Bar = lambda part, done, count: None
-    partial: Partial = field(default_factory=Partial)
+    partial: Resumable = field(default_factory=Partial)
     aims: Tensor | None = None
 
-    def latents(self, places: range | None = None) -> Tensor:
+    def latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The final latents of some of the prompts, with the cache as it stands now."""
-        chosen = places or range(len(self.prompts))
-        prompts, seeds = [self.prompts[place] for place in chosen], [SEED + place for place in chosen]
+        chosen, count = places or range(len(self.prompts)), len(self.prompts)
+        prompts, seeds = [self.prompts[place % count] for place in chosen], [SEED + place for place in chosen]
         return sample(self.pipe, prompts, seeds, self.sampler).latents
 
-    def uncached_latents(self, places: range | None = None) -> Tensor:
+    def uncached_latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The same without the cache: what its forecasts aim at."""
         with self.pipe.without_cache():
             return self.latents(places)
+
+    def first(self, count: int, name: str) -> CalibrationRun:
+        """A run of the first prompts alone, which keeps what it gathers under a name of its own."""
+        return replace(self, prompts=self.prompts[:count], partial=Within(self.partial, name))
 
     def gather(
         self, part: str, sums: dict[str, Tensor], run: Callable[[range], None], count: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +53,19 @@ class Calibration(Protocol):
         """
         ...
 
-    def latents(self, places: range | None = None) -> Tensor:
-        """The final latents of some of the prompts, with the cache as it stands now."""
+    def latents(self, places: Sequence[int] | None = None) -> Tensor:
+        """The final latents of some of the prompts, with the cache as it stands now.
+
+        Places beyond the last are the prompts again, from other noise.
+        """
         ...
 
-    def uncached_latents(self, places: range | None = None) -> Tensor:
+    def uncached_latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The same without the cache: what its forecasts aim at."""
+        ...
+
+    def first(self, count: int, name: str) -> Self:
+        """A run of the first prompts alone, which keeps what it gathers under a name of its own."""
         ...
 
     def gather(

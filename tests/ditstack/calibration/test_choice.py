@@ -9,9 +9,10 @@ import torch
 
 import ditstack.calibration.choice as choosing
 from ditstack import Recipe, StaleFactors, apply
+from ditstack.assembly.sample import sample
 from ditstack.calibration.calibrate import calibrate
 from ditstack.calibration.choice import Choice, Setting, choose_setting, wrong_setting
-from ditstack.calibration.run import Partial
+from ditstack.calibration.run import SEED, CalibrationRun, Partial
 from ditstack.errors import BadPipeline
 from ditstack.factors import Factors
 from ditstack.maths.schedule import even, graded
@@ -103,7 +104,7 @@ def test_a_forecast_that_overflows_loses_and_stops_nothing() -> None:
     prompts = Prompts()
     assert Setting.of(prompts.chosen()) == Setting(STEPS, even(STEPS, COUNT))
     assert prompts.told[-1].startswith("schedule: full steps 0, 4, 8, 12, 16 of 20; order 1 in steps: +")
-    assert prompts.told[-1].endswith("over the default, in final latents of 8 prompts set aside")
+    assert prompts.told[-1].endswith("over the default, in final latents of 32 pictures of prompts set aside")
 
 
 def test_a_default_that_fails_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +127,26 @@ def test_a_killed_choice_goes_on_and_ends_where_it_would_have(tmp_path: Path, mo
 
 
 def test_too_few_prompts_choose_nothing() -> None:
-    with pytest.raises(BadPipeline, match="found 7 calibration prompts; a schedule is chosen on at least 8"):
+    with pytest.raises(BadPipeline, match="found 7 calibration prompts; a choice takes at least 8"):
         Prompts(count=7).chosen()
+
+
+def test_pictures_that_decide_are_of_other_prompts_and_many_however_few_prompts_there_are() -> None:
+    run: Any = Prompts(count=9)
+    fitting, deciding = choosing.halves(run)
+    assert {place % 9 for place in fitting} == set(range(4))
+    assert {place % 9 for place in deciding} == set(range(4, 9))
+    assert len(set(fitting)) == len(fitting) >= choosing.CHOOSING
+    assert len(set(deciding)) == len(deciding) >= choosing.DECIDING
+
+
+def test_places_beyond_the_last_prompt_are_the_prompts_again_from_other_noise(tmp_path: Path) -> None:
+    stack = apply(tiny.flux(), recipe(tmp_path / "f", schedule="graded", factors=None))
+    run = CalibrationRun(stack.pipe, PROMPTS, stack.recipe.sampler, lambda text: None)
+    first, again = run.latents([0]), run.latents([2])
+    assert not torch.equal(first, again)
+    plain = sample(stack.pipe, PROMPTS[:1], [SEED + 2], stack.recipe.sampler).latents
+    assert torch.equal(again, plain)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +204,7 @@ def test_what_was_chosen_runs_is_said_and_is_refused_or_chosen_anew_elsewhere(
     written = file.read_bytes()
     assert kinds(stack) == [0, 2, 5]
     said = "schedule: full steps 0, 2, 5 of 6; order 2 in steps: +1.00 dB (+0.50 to +1.50) over the default"
-    assert stack.report().notes == [f"{said}, in final latents of 4 prompts set aside"]
+    assert stack.report().notes == [f"{said}, in final latents of 32 pictures of prompts set aside"]
     by_hand = Recipe.parse(
         {**recipe(file).resolved(), "cache": {"method": "svdcache", "schedule": [0, 2, 5], "order": 2}}
     )
