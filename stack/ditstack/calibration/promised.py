@@ -49,6 +49,8 @@ class Promised:
         with self.pipe.without_cache() if why else nullcontext():
             made = sample(self.pipe, prompts, seeds, sampler, negative_prompt, extra)
         found = scores(self.pipe, made)
+        if why:
+            found.pop(LATE, None)  # nothing was forecast: what the cache noted is an earlier call's
         for place, one in enumerate(made.each):
             one.decision = f"{self._in_full(sampler)}: {why}" if why else CERTIFIED
             one.scores = {name: each[place] for name, each in found.items()}

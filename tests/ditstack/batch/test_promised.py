@@ -54,6 +54,7 @@ def test_every_row_says_what_was_decided_its_steps_and_its_scores(tmp_path: Path
     assert found["c"]["steps"] == {"full": 6}
     assert found["a"]["steps"]["full"] < 6
     assert LATE in found["a"]["scores"]
+    assert LATE not in found["c"]["scores"], "nothing of it was forecast"
     assert {one["certificate"] for one in found.values()} == {certificate.digest}
     assert report.promise is not None
     assert report.promise.pictures == 3

@@ -8,7 +8,7 @@ one is certified has at most the chance 1 - confidence, whatever the model, the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,19 +39,33 @@ def pictures_wanted(promise: Promise) -> tuple[int, int]:
     return tuple(conformal.pictures_for(promise.share, promise.confidence, broken) for broken in (0, FORGIVEN))  # pyright: ignore[reportReturnType]
 
 
-def prompts_wanted(recipe: Recipe) -> tuple[int, int]:
-    """How many calibration prompts a recipe's promise wants: the fewest, and the usual number."""
+def prompts_wanted(recipe: Recipe, ordered: bool = False) -> tuple[int, int]:
+    """How many calibration prompts a recipe's promise wants: the fewest, and the usual number.
+
+    Args:
+        ordered: whether some put settings in order anyway.
+    """
     assert recipe.quality.promise is not None
     least, usual = pictures_wanted(recipe.quality.promise)
-    return (least, usual) if is_ordered(recipe) else (least + ORDERED_ON, usual + ORDERED_ON)
+    more = ORDERED_ON if ordered or not is_ordered(recipe) else 0
+    return least + more, usual + more
 
 
 def certify(
-    recipe: Recipe, prompts: Sequence[str], tell: Tell, bar: Bar = lambda part, done, count: None
+    recipe: Recipe,
+    prompts: Sequence[str],
+    tell: Tell,
+    bar: Bar = lambda part, done, count: None,
+    found: Candidates | None = None,
+    written: Callable[[Certificate], Certificate] = lambda one: one,
 ) -> Certificate | None:
     """Find the cheapest setting that is proved to keep the recipe's promise, and keep its certificate.
 
     Killed, it goes on where it was when it is called again.
+
+    Args:
+        found: finds what is tried; None tries what the promise or the recipe's knob names.
+        written: the certificate as it is kept.
 
     Returns:
         None where not even the safest setting is proved.
@@ -63,27 +77,29 @@ def certify(
     """
     promise = recipe.quality.promise
     assert promise is not None
-    check_ready(laid_over(recipe, settings(recipe)[0]))
-    ordered_on = 0 if is_ordered(recipe) else ORDERED_ON
+    if found is None:
+        check_ready(laid_over(recipe, settings(recipe)[0]))
+    ordered_on = 0 if is_ordered(recipe) and found is None else ORDERED_ON
     most = conformal.most_broken(max(0, len(prompts) - ordered_on), promise.share, promise.confidence)
     if most < 0:
-        raise BadFile(_too_few(recipe, len(prompts)))
+        raise BadFile(_too_few(promise, len(prompts), ordered_on))
     file = certificate_file(recipe)
     with own_folder(file.with_suffix(".partial"), "calibrate") as kept:
-        run = Certification(recipe, promise, prompts, tell, bar, kept, ordered_on, most)
+        run = Certification(recipe, promise, prompts, tell, bar, kept, ordered_on, most, found)
         certificate = run.certificate()
         if certificate is not None:
+            certificate = written(certificate)
             certificate.save(file)
     shutil.rmtree(kept, ignore_errors=True)
     return certificate
 
 
-def _too_few(recipe: Recipe, found: int) -> str:
-    least, usual = prompts_wanted(recipe)
-    order = "" if is_ordered(recipe) else f"{ORDERED_ON} of them to put settings in order, "
+def _too_few(promise: Promise, found: int, ordered_on: int) -> str:
+    least, usual = (one + ordered_on for one in pictures_wanted(promise))
+    order = f"{ordered_on} of them to put settings in order, " if ordered_on else ""
     return (
-        f"the promise ({recipe.quality.promise}) wants at least {least} calibration prompts, better {usual}, {order}of "
-        f"which {FORGIVEN} may be broken; found {found}; give --prompts FILE, or promise a smaller share"
+        f"the promise ({promise}) wants at least {least} calibration prompts, better {usual}, {order}of which "
+        f"{FORGIVEN} may be broken; found {found}; give --prompts FILE, or promise a smaller share"
     )
 
 
@@ -105,6 +121,7 @@ class Certification:
     kept: Path
     ordered_on: int
     most: int
+    found: Candidates | None = None
     passed_over: list[Attempt] = field(default_factory=list)
     _last: tuple[Stack, Changes] | None = None
 
@@ -137,21 +154,21 @@ class Certification:
 
     def _ordered(self) -> list[Changes]:
         """Settings, the safest first, as a few prompts of their own tell."""
-        trials = self._trials(slice(0, self.ordered_on))
-        every = settings(self.recipe, trials.flow)
+        trials = self.trials(slice(0, self.ordered_on))
+        every = settings(self.recipe, trials.flow) if self.found is None else self.found(self, trials.flow)
         self.tell(f"putting {len(every)} settings in order on {self.ordered_on} further prompts")
-        found = [self._of(trials, changes, self.ordered_on, "order: ") for changes in every]
+        found = [self.of(trials, changes, self.ordered_on, "order: ") for changes in every]
         kept = front([(one.attempt, one.low) for one in found])
         self.passed_over = [one.attempt for one in found if one.attempt not in kept]
         return [one.changes for one in kept]
 
     def _sequence(self, ladder: Sequence[Changes]) -> tuple[Found | None, list[Attempt]]:
         """Settings from the safest to the cheapest, until one is not proved; and the last that was."""
-        trials = self._trials(slice(self.ordered_on, None))
+        trials = self.trials(slice(self.ordered_on, None))
         best: Found | None = None
         tested: list[Attempt] = []
         for changes in ladder:
-            found = self._of(trials, changes, self.most)
+            found = self.of(trials, changes, self.most)
             tested.append(found.attempt)
             self.tell(str(found.attempt))
             if not found.attempt.kept:
@@ -159,13 +176,15 @@ class Certification:
             best = found
         return best, tested
 
-    def _trials(self, places: slice) -> Trials:
+    def trials(self, places: slice) -> Trials:
+        """Some of the prompts, with their unaccelerated pictures."""
         first, _, _ = places.indices(len(self.prompts))
         trials = Trials(self.recipe, self.prompts[places], SEED + first, self.bar, self.kept)
         trials.make_plain()
         return trials
 
-    def _of(self, trials: Trials, changes: Changes, most: int, why: str = "") -> Found:
+    def of(self, trials: Trials, changes: Changes, most: int, why: str = "") -> Found:
+        """What becomes of a setting; it ends where more than `most` of its pictures are broken."""
         stack = self._stack(changes)
         return trials.of(stack, self.promise.psnr, most, why + said(changes), changes)
 
@@ -181,3 +200,7 @@ class Certification:
 
 def _but_cache(changes: Changes) -> Changes:
     return {stage: fields for stage, fields in changes.items() if stage != "cache"}
+
+
+Candidates = Callable[[Certification, bool], list[Changes]]
+"""Finds what a certification tries, told whether the model's scheduler integrates a flow."""
