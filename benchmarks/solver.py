@@ -117,6 +117,8 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
     plan = [("svdcache (default)", "graded: order 1 in steps (default)", cached(base, count))]
     flow = process_of(load(base).pipeline.scheduler)[1] == FLOW
     plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in controls(base, count, flow)]
+    if model == "pixart":  # its own solver is DPM-Solver++ 2M, which stands among the others
+        plan = [one for one in plan if one[0] != "control: DDIM"]
     for name, there_called, recipe in plan:
         found = there.get((there_called, count))
 
