@@ -45,11 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2", "pixart"])
     parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--without", default="nothing", help="forms whose name holds this word are left out")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
-        Subspace(Model(word, 32), wanted.prompts).measure()
+        Subspace(Model(word, 32), wanted.prompts).measure(wanted.without)
 
 
 class Subspace:
@@ -65,9 +66,9 @@ class Subspace:
     def fields(self, **more: Any) -> dict[str, Any]:
         return {"method": "svdcache", "schedule": list(self.full), **more}
 
-    def measure(self) -> None:
+    def measure(self, without: str) -> None:
         aims = pictures(self.plain, self.model.prompts, SEED, fingerprint(self.pipe.transformers))[: len(self.prompts)]
-        for name, cache, tensors in self.forms():
+        for name, cache, tensors in self.forms(without):
             self.use(cache, tensors)
             made = sample(self.pipe, self.prompts, [SEED + at for at in range(len(self.prompts))], self.plain.sampler)
             row = {"model": self.model.word, "name": name, "prompts": len(self.prompts)}
@@ -79,13 +80,13 @@ class Subspace:
         self.store.make = lambda site: cache._predictor(site, self.store.factors)
         cache.take(self.pipe, tensors)
 
-    def forms(self) -> Iterator[tuple[str, SvdCache, dict[str, Tensor]]]:
+    def forms(self, without: str) -> Iterator[tuple[str, SvdCache, dict[str, Tensor]]]:
         """Those that are not measured yet."""
         file = place_of("subspace")
         known = json.loads(file.read_text())["rows"] if file.is_file() else []
         there = {row["name"] for row in known if row["model"] == self.model.word}
         for name, form in FORMS.items():
-            if name not in there:
+            if name not in there and without not in name:
                 yield name, *form(self)
 
     def simple(self, order: int) -> tuple[SvdCache, dict[str, Tensor]]:

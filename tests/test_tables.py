@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tables import icc, matrix, svdcache
+from tables import icc, matrix, replication, svdcache
 
 
 def row(name: str, full: int, psnr: float, kind: str = "ours") -> dict[str, Any]:
@@ -75,3 +75,37 @@ def test_the_matrixs_idle_cells_are_counted_by_themselves(monkeypatch: pytest.Mo
     assert "all 2 combinations" in text
     assert "1 ok, 1 idle. A cell is ok where the worse end of its interval keeps psnr_p5_min 30" in text
     assert "(fbcache on the lora in 1 cells). The 1 controls" in text
+
+
+def test_a_papers_row_stands_beside_the_controls_of_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = {
+        "twin": "dit",
+        "steps": 4,
+        "guidance": 4.0,
+        "seed": 1,
+        "size": "",
+        "on": "{}",
+        "prompts": 3,
+        "samples": 9,
+    }
+
+    def measured(name: str, psnr: float, **more: Any) -> dict[str, Any]:
+        ran = {"ran": {"full": 4}, "shares": {"full": 1.0}, "macs_ratio": 0.75}
+        return {"name": name, "psnr_each": [psnr - 1, psnr, psnr + 1], **setting, **ran, **more}
+
+    spent = {"ran": {"full": 2, "calibrated": 2}, "shares": {"full": 1.2, "calibrated": 0.3}}
+    rows = [
+        measured("D/6: svd", 40.0, **spent),
+        measured("D/6: control, 3 of its own steps", 39.0),
+        measured("D/6: best control with 3 steps, UniPC", 42.0),
+        measured("D/9: svd", 30.0),
+        measured("no cache", float("inf"), fid_like_real=7.0),
+    ]
+    monkeypatch.setattr(replication, "newest", lambda case: {"rows": rows, "machine": "here"})
+    ours, best = replication.replication_1().splitlines(), replication.replication_3().splitlines()
+    assert ours[2].startswith("| no cache |  |  |")
+    assert "| D/6: svd | 40.0 / 39.1 | +1.00 (+1.00 to +1.00) | 0.75 | 0.65 |  |  |  |" in ours
+    assert "| D/9: svd | 30.0 / 29.1 |  | 0.75 |  |  |  |  |" in ours
+    assert ours[-1].endswith("at a FID-like distance of 7 of 3.")
+    assert any(line.startswith("| D/6: svd | 40.0 / 39.1 | -2.00 (-2.00 to -2.00) | 1.33 x |") for line in best)
+    assert ours[0].startswith("| twin-dit after 9 samples, 4 steps, guidance 4, seed 1, 3 prompts |")
