@@ -128,7 +128,7 @@ class Subspace:
         return found
 
     def directions(self, beyond: bool) -> dict[str, Tensor]:
-        """Of each site, the directions in which second order foretells full steps better, the surest first."""
+        """Of each site, the directions in which second order foretells full steps better, the surest first; or all of them."""
         whole = self.inside(100_000)[1]
         known: dict[Any, list[tuple[Tensor, float]]] = {}
         won: dict[str, Tensor] = {}
@@ -152,7 +152,7 @@ class Subspace:
             self.store.listeners.remove(watch)
         found = {}
         for site, (first, second) in won.items():
-            order = (second / first.clamp_min(1e-12)).argsort()
+            order = (second / first.clamp_min(1e-12) if beyond else second - first).argsort()
             kept = order if beyond else order[second[order] < first[order]]
             found[site] = whole[f"{site}.basis"][:, kept]
         return found
