@@ -128,7 +128,7 @@ class Subspace:
         return found
 
     def directions(self, beyond: bool) -> dict[str, Tensor]:
-        """Of each site, the directions in which second order foretells full steps better, the surest first; or all of them."""
+        """Of each site, those in which second order foretells full steps better, the surest first; or all of them."""
         whole = self.inside(100_000)[1]
         known: dict[Any, list[tuple[Tensor, float]]] = {}
         won: dict[str, Tensor] = {}
