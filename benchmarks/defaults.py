@@ -39,6 +39,8 @@ SETTINGS = ((50, 12), (50, 9), (50, 7), (28, 7), (20, 5))
 """Steps, and how many of them are full."""
 TRIALS, FITTED_ON = 8, 16
 """Prompts on which the best control is chosen, and those that calibration gets: as many as the command line gives."""
+FEWER = 16
+"""Prompts that constants run on: the first of the others'."""
 SEED, OTHER_SEED = 1000, 5000
 SPREADS = {"graded": {}, "graded, earlier": {"start": 0.67}, "graded, later": {"start": 1.0, "grade": 1.0}}
 PREDICTORS = {
@@ -100,14 +102,14 @@ def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
     aims = {seed: pictures(plain, prompts, seed, weights) for prompts, seed in asked(model)}
     for name, kind, recipe in missing:
         row: dict[str, Any] = {"model": model.word, "steps": steps, "full": count, "name": name, "kind": kind}
-        row |= {"weights": weights, "prompts": len(model.prompts), "guidance": plain.sampler.guidance}
+        row |= {"weights": weights, "guidance": plain.sampler.guidance}
         if kind == "fitted":
             row |= calibrated(plain, count, model)
             recipe = cached(plain, row["chosen"].pop("schedule"), **row["chosen"])
             row["chosen"] = {key: recipe.resolved()["cache"][key] for key in ("schedule", "order", "coordinate")}
-        stack = load(recipe)
-        row["psnr_each"] = fidelity.psnr(sampled(stack, model.prompts, SEED)[0], aims[SEED])
-        row["ran"] = stack.pipe.passes.steps
+        stack, prompts = load(recipe), model.prompts[: FEWER if kind == "constant" else None]
+        row["psnr_each"] = fidelity.psnr(sampled(stack, prompts, SEED)[0], aims[SEED][: len(prompts)])
+        row |= {"prompts": len(prompts), "ran": stack.pipe.passes.steps}
         if kind == "control":
             row["psnr_on_others"] = fidelity.psnr(sampled(stack, model.trials, OTHER_SEED)[0], aims[OTHER_SEED])
         add_row("defaults", {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))

@@ -35,8 +35,8 @@ def defaults() -> str:
         cells = [MODELS.get(model, model), f"{full} of {steps}", f"{fmean(default['psnr_each']):.1f}"]
         cells += [_over(rows.get("even"), default), _control(rows, default), _over(fitted, default)]
         lines.append(line([*cells, _chosen(fitted, default) if fitted else ""]))
-    prompts = sorted({row["prompts"] for row in data["rows"]})
-    where = f"{'/'.join(map(str, prompts))} unseen prompts, {data['machine']}"
+    prompts = max(row["prompts"] for row in data["rows"])
+    where = f"{prompts} unseen prompts, {data['machine']}"
     note = f"PSNR in dB to the uncached pictures, and paired gains over the default with 95 % intervals ({where})."
     return "\n".join([*lines, "", f"{note} Settings were chosen on {data['fitted_on']} other prompts."])
 
@@ -97,7 +97,9 @@ def defaults_left_out() -> str:
         told = f"{fmean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})"
         own = f"{fmean(fitted):+.1f} ({min(fitted):+.1f} to {max(fitted):+.1f})" if fitted else ""
         lines.append(line([MODELS.get(model, model), best, told, own]))
-    note = "Mean gain in dB over its settings, and the least and the most; constants are measured on the first prompts."
+    where = ", ".join(sorted({f"{full} of {steps}" for each in found.values() for steps, full in each}))
+    fewer = min(row["prompts"] for row in data["rows"])
+    note = f"Mean gain in dB over its settings, and the least and the most; on {fewer} prompts, at {where}."
     return "\n".join([*lines, "", note])
 
 
