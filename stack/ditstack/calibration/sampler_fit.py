@@ -93,7 +93,7 @@ class SamplerFit:
     def _run(self, method: Method, places: list[int]) -> Tensor:
         scheduler = FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
         prompts, seeds = [self.calibration.prompts[at] for at in places], [SEED + at for at in places]
-        sampler = self.calibration.sampler.model_copy(update={"steps": len(method)})
+        sampler = self.calibration.sampler.changed(steps=len(method))
         return final_latents(self.pipe, scheduler, prompts, seeds, sampler)
 
     def _descend(self, parameters: Parameters, before: list[float]) -> Method:
