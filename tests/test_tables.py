@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tables import icc, matrix, replication, solver, svdcache
+from tables import icc, matrix, replication, solver, svdcache, twin_matrix
 
 
 def row(name: str, full: int, psnr: float, kind: str = "ours") -> dict[str, Any]:
@@ -135,3 +135,26 @@ def test_a_papers_row_stands_beside_the_controls_of_its_own_work(monkeypatch: py
     assert ours[-1].endswith("at a FID-like distance of 7 of 3.")
     assert any(line.startswith("| D/6: svd | 40.0 / 39.1 | -2.00 (-2.00 to -2.00) | 1.33 x |") for line in best)
     assert ours[0].startswith("| twin-dit after 9 samples, 4 steps, guidance 4, seed 1, 3 prompts |")
+
+
+def test_only_combinations_that_fare_otherwise_on_a_twin_are_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def cell(cache: str, low: float, status: str = "degraded") -> dict[str, Any]:
+        over = {"mean": low + 1, "low": low, "high": low + 2}
+        psnr = {"psnr": {"mean": 40.0}}
+        words = {"distill": "none", "cache": cache}
+        return {"words": words, "status": status, "reasons": [], "above_control": over, "to_baseline": psnr}
+
+    file = twin_matrix.RESULTS / "here" / "matrix_dit" / "matrix.json"
+    data = {"cells": [cell("icc", 1.0), cell("svdcache", 1.0), cell("new", 1.0)], "prompts": ["a"]}
+    monkeypatch.setattr(twin_matrix, "_file", lambda: file)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: json.dumps(data))
+    monkeypatch.setattr(twin_matrix, "_known", lambda: {"icc": cell("icc", -3.0), "svdcache": cell("svdcache", 2.0)})
+    text = twin_matrix.matrix_dit().splitlines()
+    assert text[2] == (
+        "| icc | gate kept, below the control (-3.0 to -1.0 dB); 40.0 dB "
+        "| gate kept, above the control (+1.0 to +3.0 dB); 40.0 dB |"
+    )
+    assert "2 are in the embedded model's matrix too; 1 fare alike" in text[-1]
+    assert "1 of 2 of these" in twin_matrix.matrix_dit_short()
