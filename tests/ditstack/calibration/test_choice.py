@@ -76,7 +76,9 @@ def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> Non
 def test_a_setting_that_loses_on_the_first_prompts_runs_on_no_others() -> None:
     scores = scored(START)
     Choice(scores, START, BOTH).decided(FIRST, OTHERS)
-    assert {setting for setting, places in scores.asked if places == FIRST} == {START}
+    plain = Setting(STEPS, even(STEPS, COUNT))
+    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START, plain}
+    assert all(places == OTHERS for _, places in scores.asked if len(places) > choosing.TOGETHER)
 
 
 class Prompts:
