@@ -50,8 +50,18 @@ def test_the_best_schedule_and_order_are_found_and_what_they_gain_is_told_of_oth
 
 
 def test_what_other_prompts_do_not_gain_by_is_not_kept() -> None:
-    scores = scored(Setting(STEPS, (0, 2, 5, 10, 15), order=2), agree=False)
+    scores = scored(Setting(STEPS, (0, 5, 9, 13, 15), order=2), agree=False)
     assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (START, (0.0, 0.0, 0.0))
+
+
+def test_even_steps_are_taken_where_other_prompts_gain_more_by_them_than_by_what_was_chosen() -> None:
+    plain = Setting(STEPS, even(STEPS, COUNT))
+
+    def scores(setting: Setting, places: Sequence[int]) -> list[float]:
+        known = {START: (30.0, 30.0), plain: (29.0, 34.0)}.get(setting, (31.0, 32.0))
+        return [known[place in OTHERS] for place in places]
+
+    assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (plain, (4.0, 4.0, 4.0))
 
 
 def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> None:
@@ -66,7 +76,9 @@ def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> Non
 def test_a_setting_that_loses_on_the_first_prompts_runs_on_no_others() -> None:
     scores = scored(START)
     Choice(scores, START, BOTH).decided(FIRST, OTHERS)
-    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START}
+    plain = Setting(STEPS, even(STEPS, COUNT))
+    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START, plain}
+    assert all(places == OTHERS for _, places in scores.asked if len(places) > choosing.TOGETHER)
 
 
 class Prompts:
