@@ -1,6 +1,6 @@
 """Whether one default holds across models, and what choosing on each model gains: schedules, predictors, controls.
 
-    PYTHONPATH=benchmarks python benchmarks/defaults.py --models tiny dit dit@1.5 flux2 [--prompts 32] [--only WORD ...]
+    PYTHONPATH=benchmarks python benchmarks/defaults.py --models tiny dit dit@1.5 flux2 [--settings 9/50 7/28]
 
 For each model (`@` gives its guidance) and each number of full steps, on prompts that nothing was chosen on: svdcache's
 default, even full steps, every control (see controls.py; the best is chosen on other prompts), `schedule: fitted` as
@@ -39,6 +39,8 @@ SETTINGS = ((50, 12), (50, 9), (50, 7), (28, 7), (20, 5))
 """Steps, and how many of them are full."""
 TRIALS, FITTED_ON = 8, 16
 """Prompts on which the best control is chosen, and those that calibration gets: as many as the command line gives."""
+FEWER = 16
+"""Prompts that constants run on: the first of the others'."""
 SEED, OTHER_SEED = 1000, 5000
 SPREADS = {"graded": {}, "graded, earlier": {"start": 0.67}, "graded, later": {"start": 1.0, "grade": 1.0}}
 PREDICTORS = {
@@ -73,13 +75,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2"])
     parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--settings", nargs="+", default=[f"{full}/{steps}" for steps, full in SETTINGS])
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose kind holds one of these words")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
         model = Model(word, wanted.prompts)
-        for steps, count in SETTINGS:
+        for setting in wanted.settings:
+            count, steps = map(int, setting.split("/"))
             measure(model, steps, count, wanted.only)
 
 
@@ -98,14 +102,14 @@ def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
     aims = {seed: pictures(plain, prompts, seed, weights) for prompts, seed in asked(model)}
     for name, kind, recipe in missing:
         row: dict[str, Any] = {"model": model.word, "steps": steps, "full": count, "name": name, "kind": kind}
-        row |= {"weights": weights, "prompts": len(model.prompts), "guidance": plain.sampler.guidance}
+        row |= {"weights": weights, "guidance": plain.sampler.guidance}
         if kind == "fitted":
             row |= calibrated(plain, count, model)
             recipe = cached(plain, row["chosen"].pop("schedule"), **row["chosen"])
             row["chosen"] = {key: recipe.resolved()["cache"][key] for key in ("schedule", "order", "coordinate")}
-        stack = load(recipe)
-        row["psnr_each"] = fidelity.psnr(sampled(stack, model.prompts, SEED)[0], aims[SEED])
-        row["ran"] = stack.pipe.passes.steps
+        stack, prompts = load(recipe), model.prompts[: FEWER if kind == "constant" else None]
+        row["psnr_each"] = fidelity.psnr(sampled(stack, prompts, SEED)[0], aims[SEED][: len(prompts)])
+        row |= {"prompts": len(prompts), "ran": stack.pipe.passes.steps}
         if kind == "control":
             row["psnr_on_others"] = fidelity.psnr(sampled(stack, model.trials, OTHER_SEED)[0], aims[OTHER_SEED])
         add_row("defaults", {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))

@@ -15,11 +15,13 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ditstack.compat import hush, hush_loading
+from replicating import bench as bench_of
 from replicating import calibration, icc, stacks, svdcache
-from replicating.bench import CASE, EMBEDDED, KEY, TWINS, Bench, Case, Row, Setting, weights
+from replicating.bench import CASE, EMBEDDED, KEY, Bench, Case, Row, Setting, weights
 from results import add_row, newest_place
 from sampled import KEPT
 
@@ -37,8 +39,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, default=1, choices=sorted(TABLES))
     parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--twins", type=Path, default=bench_of.TWINS, help="a folder with other exports and recipes")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose line holds one of these words")
     wanted = parser.parse_args()
+    bench_of.TWINS = wanted.twins
     os.environ["DITSTACK_HOME"] = str(KEPT / "home")
     hush()
     hush_loading()
@@ -49,7 +53,7 @@ def main() -> None:
 def measured(table: int, prompts: int, only: tuple[str, ...] = ("",)) -> Iterator[Row]:
     """Every row of a table that is not there yet, as it is written."""
     for setting, cases in TABLES[table]():
-        if setting.twin != EMBEDDED and not (TWINS / setting.twin).is_dir():
+        if setting.twin != EMBEDDED and not (bench_of.TWINS / setting.twin).is_dir():
             print(f"twin-{setting.twin} is not trained yet; left out")
             continue
         bench = Bench(setting, prompts, known(table))

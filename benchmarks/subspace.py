@@ -36,7 +36,7 @@ from results import add_row, place_of
 
 STEPS, FULL, RANK = 28, 7, 16
 CUTS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Shares of the predictable directions that take second order."""
+"""Shares of the directions that may take second order."""
 ORDER_2_INSIDE = {"gains": torch.tensor([[1.0, 1.0, 1.0, 0.0]])}
 TOGETHER = 4
 
@@ -45,11 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2", "pixart"])
     parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--without", default="nothing", help="forms whose name holds this word are left out")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
-        Subspace(Model(word, 32), wanted.prompts).measure()
+        Subspace(Model(word, 32), wanted.prompts).measure(wanted.without)
 
 
 class Subspace:
@@ -65,9 +66,9 @@ class Subspace:
     def fields(self, **more: Any) -> dict[str, Any]:
         return {"method": "svdcache", "schedule": list(self.full), **more}
 
-    def measure(self) -> None:
+    def measure(self, without: str) -> None:
         aims = pictures(self.plain, self.model.prompts, SEED, fingerprint(self.pipe.transformers))[: len(self.prompts)]
-        for name, cache, tensors in self.forms():
+        for name, cache, tensors in self.forms(without):
             self.use(cache, tensors)
             made = sample(self.pipe, self.prompts, [SEED + at for at in range(len(self.prompts))], self.plain.sampler)
             row = {"model": self.model.word, "name": name, "prompts": len(self.prompts)}
@@ -79,13 +80,13 @@ class Subspace:
         self.store.make = lambda site: cache._predictor(site, self.store.factors)
         cache.take(self.pipe, tensors)
 
-    def forms(self) -> Iterator[tuple[str, SvdCache, dict[str, Tensor]]]:
+    def forms(self, without: str) -> Iterator[tuple[str, SvdCache, dict[str, Tensor]]]:
         """Those that are not measured yet."""
         file = place_of("subspace")
         known = json.loads(file.read_text())["rows"] if file.is_file() else []
         there = {row["name"] for row in known if row["model"] == self.model.word}
         for name, form in FORMS.items():
-            if name not in there:
+            if name not in there and without not in name:
                 yield name, *form(self)
 
     def simple(self, order: int) -> tuple[SvdCache, dict[str, Tensor]]:
@@ -104,14 +105,18 @@ class Subspace:
         self.use(cache, {**bases, **plain_gains(FULL)})
         return cache, tune_gains(self.store, self.run, bases, FULL, split)
 
-    def predictable(self) -> tuple[SvdCache, dict[str, Tensor]]:
-        """Second order in as many of the predictable directions as is best in closed loop, or in none."""
-        directions, cache = self.directions(), SvdCache(predictor="fitted")
+    def predictable(self, beyond: bool) -> tuple[SvdCache, dict[str, Tensor]]:
+        """Second order in as many directions as is best in closed loop, or in none, the most predictable first.
+
+        Args:
+            beyond: whether those may take it, too, in which it foretells the next full step worse than first order.
+        """
+        directions, cache = self.directions(beyond), SvdCache(predictor="fitted")
         fitting, deciding = halves(self.run)
         trials = {share: cut(directions, share) for share in CUTS}
         best = max(trials, key=lambda share: fmean(self.scores(cache, trials[share], fitting)))
         gain = fidelity.paired(*(self.scores(cache, trials[share], deciding) for share in (best, 0.0)))
-        print(f"{best} of the predictable directions: {gain}", flush=True)
+        print(f"{best} of {[one.shape[1] for one in directions.values()]} directions: {gain}", flush=True)
         return cache, trials[best if gain[1] > 0 else 0.0]
 
     def scores(self, cache: SvdCache, tensors: dict[str, Tensor], places: list[int]) -> list[float]:
@@ -122,8 +127,8 @@ class Subspace:
             found += fidelity.decibels(self.run.latents(part), self.run.uncached_latents(part))
         return found
 
-    def directions(self) -> dict[str, Tensor]:
-        """Of each site, the directions in which second order foretells full steps better, the surest first."""
+    def directions(self, beyond: bool) -> dict[str, Tensor]:
+        """Of each site, those in which second order foretells full steps better, the surest first; or all of them."""
         whole = self.inside(100_000)[1]
         known: dict[Any, list[tuple[Tensor, float]]] = {}
         won: dict[str, Tensor] = {}
@@ -135,7 +140,7 @@ class Subspace:
             z = feature @ whole[f"{site}.basis"].to(feature)
             if len(past) >= 3:
                 errors = [_error(past[-order - 1 :], z, at) for order in (1, 2)]
-                won[site] = won.get(site, torch.zeros(z.shape[-1])) + (errors[0] - errors[1])
+                won[site] = won.get(site, torch.zeros(2, z.shape[-1])) + torch.stack(errors)
             known[key] = [*past, (z, at)]
 
         self.use(*self.simple(1))
@@ -146,9 +151,10 @@ class Subspace:
         finally:
             self.store.listeners.remove(watch)
         found = {}
-        for site, gain in won.items():
-            order = gain.argsort(descending=True)
-            found[site] = whole[f"{site}.basis"][:, order[gain[order] > 0]]
+        for site, (first, second) in won.items():
+            order = (second / first.clamp_min(1e-12) if beyond else second - first).argsort()
+            kept = order if beyond else order[second[order] < first[order]]
+            found[site] = whole[f"{site}.basis"][:, kept]
         return found
 
 
@@ -169,7 +175,8 @@ FORMS = {
     f"order 1 in {RANK} directions, the rest reused": lambda one: one.inside(RANK),
     f"order 1 in {4 * RANK} directions, the rest reused": lambda one: one.inside(4 * RANK),
     f"order 2 in {RANK} directions, order 1 in the rest": lambda one: one.second_inside(),
-    "order 2 in predictable directions, order 1 in the rest": lambda one: one.predictable(),
+    "order 2 in predictable directions, order 1 in the rest": lambda one: one.predictable(beyond=False),
+    "order 2 in as many directions as pay, the most predictable first": lambda one: one.predictable(beyond=True),
     "gains for each full step, whole space": lambda one: one.gains(split=False),
     f"gains for each full step, {RANK} directions apart": lambda one: one.gains(split=True),
 }

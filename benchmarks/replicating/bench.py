@@ -48,6 +48,7 @@ class Setting:
         seed: of the first picture.
         stages: that the uncached run has too.
         part: of the prompts that are asked for.
+        calibration: how many prompts factors are fitted on.
     """
 
     twin: str
@@ -57,6 +58,7 @@ class Setting:
     size: str | None = None
     stages: dict[str, Any] = field(default_factory=dict)
     part: float = 1.0
+    calibration: int = 16
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Case:
 class Bench:
     """A setting's prompts and uncached pictures, and the rows that are known of it."""
 
-    def __init__(self, setting: Setting, prompts: int, rows: list[Row], calibration: int = 16) -> None:
+    def __init__(self, setting: Setting, prompts: int, rows: list[Row]) -> None:
         self.setting, self.rows, self.asked = setting, rows, math.ceil(prompts * setting.part)
         self.twin: Twin | Embedded = Embedded() if setting.twin == EMBEDDED else find(setting.twin)
         self.prompts = self.twin.prompts(self.asked, ASKED)
@@ -91,7 +93,7 @@ class Bench:
             **({} if embedded else {"model": {"source": str(TWINS / setting.twin)}}),
             **setting.stages,
             sampler={name: value for name, value in changes.items() if value is not None},
-            calibration=self.twin.prompts(calibration, FITTED),
+            calibration=self.twin.prompts(setting.calibration, FITTED),
             seed=setting.seed,
         )
         self.steps = self.base.sampler.steps
@@ -164,6 +166,7 @@ class Bench:
             "group": case.group,
             "name": case.name,
             **self.key,
+            "samples": samples(self.setting.twin),
             "prompts": self.asked,
             "full": stack.pipe.passes.steps.get("full", self.steps),
             "ran": stack.pipe.passes.steps,
@@ -173,7 +176,7 @@ class Bench:
             **case.more(stack),
         }
         against = self.row(case.group, case.against) if case.against else None
-        if against is not None:
+        if against is not None and math.isfinite(sum(against["psnr_each"])):
             row |= {"against": case.against, "gain": fidelity.paired(row["psnr_each"], against["psnr_each"])}
         self.rows.append(row)
         return row
@@ -244,6 +247,13 @@ def weights(twin: str) -> str:
     folder = FOLDER if twin == EMBEDDED else TWINS / twin
     files = sorted(folder.rglob("*.safetensors"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+@cache
+def samples(twin: str) -> int | None:
+    """That a twin was trained on when it was exported; unknown of the embedded model."""
+    file = TWINS / twin / "scores.json"
+    return json.loads(file.read_text())["run"]["samples"] if file.is_file() else None
 
 
 def share(rank: float) -> str:

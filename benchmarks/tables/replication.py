@@ -81,14 +81,22 @@ def _settings(data: Row | None, columns: list[Column], wanted: Callable[[Row], b
         lines = head([f"{title}, {rows[0]['prompts']} prompts", *(name for name, _ in columns)])
         lines += [line([row["name"], *(cell(row, rows) for _, cell in columns)]) for row in _ordered(rows)]
         tables.append("\n".join(lines))
-    return "\n\n".join([*tables, f"PSNR in dB to the uncached pictures; gains are paired ({data['machine']})."])
+    drawn = [
+        f"{row['fid_like_real']:.0f} of {row['prompts']}"
+        for row in data["rows"]
+        if "fid_like_real" in row and IS in columns
+    ]
+    real = f" Rendered pictures are themselves at a FID-like distance of {', '.join(dict.fromkeys(drawn))}."
+    note = f"PSNR in dB to the uncached pictures; gains are paired, with 95 % intervals ({data['machine']})."
+    return "\n\n".join([*tables, note + (real if drawn else "")])
 
 
 def _setting(row: Row) -> str:
+    after = f" after {row['samples']:,} samples" if row.get("samples") else ""
     on = ", with the few-step LoRA" if row["on"] != "{}" else ""
     size = f", {row['size']} pixels" if row["size"] else ""
     guided = f", guidance {row['guidance']:g}" if row["guidance"] > 1 else ""
-    return f"{TITLES[row['twin']]}{on}{size}, {row['steps']} steps{guided}, seed {row['seed']}"
+    return f"{TITLES[row['twin']]}{after}{on}{size}, {row['steps']} steps{guided}, seed {row['seed']}"
 
 
 def _ordered(rows: list[Row]) -> Iterator[Row]:

@@ -154,6 +154,9 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
     _require_size(pipe.pipeline, sampler)
     own = {name: one_each(pipe, value, len(prompts)) for name, value in pipe.call.items()}
     arguments: dict[str, Any] = {**own, "num_inference_steps": sampler.steps}
+    arguments |= {
+        name: [int(one) if one.is_integer() else one for one in times] for name, times in sampler.times.items()
+    }
     arguments |= {name: one_each(pipe, value, len(prompts)) for name, value in pipe.ask(list(prompts)).items()}
     if sampler.guidance is not None:
         arguments[pipe.guidance] = sampler.guidance
@@ -167,6 +170,11 @@ def call_arguments(pipe: Pipe, prompts: Sequence[str], sampler: Sampler, negativ
         arguments["num_frames"] = sampler.frames
     arguments["output_type"] = "latent" if pipe.call.get("output_type") == "latent" else "pt"
     return {name: value for name, value in arguments.items() if name != "return_dict"}
+
+
+def _whole(time: float) -> float | int:
+    """Schedulers look integer timesteps up."""
+    return int(time) if time.is_integer() else time
 
 
 def _require_size(pipeline: Any, sampler: Sampler) -> None:
@@ -218,7 +226,7 @@ def is_bound_to_steps(pipe: Pipe) -> bool:
 def warm_up(pipe: Pipe, prompts: Sequence[str], sampler: Sampler) -> None:
     """Do what is done only once, so that it is not timed: in two steps, or in all where each kind needs it."""
     whole = is_bound_to_steps(pipe) or pipe.compiled is not None
-    short = sampler if whole else sampler.model_copy(update={"steps": 2})
+    short = sampler if whole else sampler.changed(steps=2)
     fitted, pipe.fitted_under = pipe.fitted_under, {}  # no reader of notes need know how short it was
     try:
         sample(pipe, prompts, range(len(prompts)), short)

@@ -60,6 +60,7 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
         BadPipeline: the class does not take a setting, or not this value of it.
     """
     if sampler.scheduler is None and sampler.grid is None and not sampler.settings:
+        _check_times(sampler, pipeline, pipeline.scheduler)
         return pipeline.scheduler
     kind: Any = named_class(sampler.scheduler) if sampler.scheduler else type(pipeline.scheduler)
     _check_settings(kind, sampler.settings)
@@ -69,8 +70,22 @@ def chosen_scheduler(pipeline: Any, sampler: Sampler) -> Any:
         made = solver(kind, pipeline.scheduler, own, sampler.grid)
     except (ValueError, TypeError, ArithmeticError, IndexError, NotImplementedError, ImportError) as error:
         raise BadPipeline(f"sampler.settings: a {kind.__name__} cannot be built from {own}: {error}") from error
+    _check_times(sampler, pipeline, getattr(made, "own", made))
     made.register_to_config(**{name: value for name, value in sampler.settings.items() if name not in own})
     return made
+
+
+def _check_times(sampler: Sampler, pipeline: Any, scheduler: Any) -> None:
+    """Refuse times that the pipeline's call, or its scheduler, does not take.
+
+    Raises:
+        BadPipeline: with which takes none.
+    """
+    for name in sampler.times:
+        for one, method in ((pipeline, type(pipeline).__call__), (scheduler, type(scheduler).set_timesteps)):
+            if name not in inspect.signature(method).parameters:
+                kind = type(one).__name__
+                raise BadPipeline(f"sampler.{name}: a {kind} takes no {name}; leave them out, and write steps")
 
 
 def _check_process(kind: Any, own: Any) -> None:

@@ -139,7 +139,7 @@ class StackSampler:
         row, recipe = items[0].row, self.stack.recipe
         size = f"{row.width}x{row.height}" if row.width else recipe.sampler.size
         wanted = {"steps": row.steps, "guidance": row.guidance, "size": size}
-        sampler = recipe.sampler.model_copy(update={key: value for key, value in wanted.items() if value is not None})
+        sampler = recipe.sampler.changed(**{key: value for key, value in wanted.items() if value is not None})
         extra: dict[str, Any] = {}
         if row.negative_prompt is not None:
             extra["negative_prompt"] = [item.row.negative_prompt for item in items]

@@ -159,12 +159,18 @@ class Choice:
         The gain is in dB of the final latent, with its 95 % interval over the deciding pictures.
         """
         before = self.scores(self.start, deciding)
+        found, gain = self.start, (0.0, 0.0, 0.0)
         for setting in dict.fromkeys(reversed([*self.stages(fitting)])):
-            if setting != self.start:
-                gain = paired(self.scores(setting, deciding), before)
-                if gain[1] > 0:
-                    return setting, gain
-        return self.start, (0.0, 0.0, 0.0)
+            trial = paired(self.scores(setting, deciding), before)
+            if trial[1] > 0:
+                found, gain = setting, trial
+                break
+        plain = replace(self.start, full=even(self.start.steps, len(self.start.full)))
+        if self._allows(plain.full):  # fits nothing, so that it may do better on others than what was chosen
+            trial = paired(self.scores(plain, deciding), before)
+            if trial[1] > 0 and trial[0] > gain[0]:
+                return plain, trial
+        return found, gain
 
     def _allows(self, full: tuple[int, ...]) -> bool:
         ending = range(max(0, self.start.steps - self.last_full), self.start.steps)

@@ -73,7 +73,7 @@ def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) 
     handles = [one.register_forward_pre_hook(stop) for one in pipe.transformers.values()]
     try:
         with torch.no_grad():
-            _call(pipe, prompts, [SEED], sampler.model_copy(update={"steps": steps}))
+            _call(pipe, prompts, [SEED], sampler.changed(steps=steps))
     except _Seen:
         pass
     finally:
@@ -90,7 +90,7 @@ def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> T
     """
     method = grid.method(steps)
     scheduler = FittedMultistepScheduler.of(method, grid.kind, grid.train_steps)
-    sampler = calibration.sampler.model_copy(update={"steps": len(method)})
+    sampler = calibration.sampler.changed(steps=len(method))
     found = calibration.partial.of(LATENTS)
     count = len(calibration.prompts)
     for start in range(0, count, TOGETHER):

@@ -34,6 +34,8 @@ from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Unit
 
 SURVEY, NOW, CONTROL = "survey.json", "now", "control"
+REFUSED = "refused"
+"""The file in which it is said why the plain model itself cannot run; then there is nothing to measure."""
 LOSSLESS_SIDE = 256
 """Smaller pictures are kept without loss."""
 
@@ -215,6 +217,12 @@ def main(folder: Path) -> None:
     hush()
     hush_loading()
     bench, parent = Bench(folder), os.getppid()
+    if not any((folder / f"{name}.json").is_file() for name, _ in tasks(bench.survey)):
+        try:
+            bench.reference("baseline", bench.survey.plain({}))
+        except DitstackError as error:
+            (folder / REFUSED).write_text(str(error), encoding="utf-8")
+            return
     for name, chosen in tasks(bench.survey):
         path = folder / f"{name}.json"
         if path.is_file():

@@ -21,7 +21,7 @@ from ditstack.errors import BadFile, RecipeError, Unfinished
 from ditstack.files import free_folder, read_text, write_atomically
 from ditstack.folders import LOCK, own_folder
 from ditstack.matrix import markdown, page
-from ditstack.matrix.cell import CONTROL, NOW, SURVEY, FewRecord, Record, tasks
+from ditstack.matrix.cell import CONTROL, NOW, REFUSED, SURVEY, FewRecord, Record, tasks
 from ditstack.matrix.schema import Cell, Matrix
 from ditstack.matrix.survey import Survey, name_of
 from ditstack.measure.check import check_gate
@@ -131,8 +131,13 @@ class Job:
         return [name for name, _ in tasks(self.survey) if not (self.work / f"{name}.json").is_file()]
 
     def _go_on(self, look: Callable[[], None]) -> None:
-        """Let a process measure what is missing; where it dies, the cell that it was at has failed."""
+        """Let a process measure what is missing; where it dies, the cell that it was at has failed.
+
+        Raises:
+            BadFile: the plain model cannot run here, so that there is nothing to measure against.
+        """
         (self.work / NOW).unlink(missing_ok=True)
+        (self.work / REFUSED).unlink(missing_ok=True)
         with (self.work / "log.txt").open("w+") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "ditstack.matrix.cell", str(self.work)],
@@ -149,6 +154,8 @@ class Job:
                 worker.wait()
             log.seek(0)
             last = [line for line in log.read().splitlines() if line.strip()][-LAST_LINES:]
+        if (self.work / REFUSED).is_file():
+            raise BadFile(read_text(self.work / REFUSED))
         if worker.returncode:
             self._blame(worker.returncode, last)
 

@@ -10,6 +10,7 @@ from ditstack.matrix.schema import FewSteps
 from ditstack.measure.bench import Trial
 from ditstack.measure.controls import SLACK, Controls, evaluations_of, to_choose_on
 from ditstack.measure.metrics import estimate
+from ditstack.pipeline.samplers import TIMES
 from ditstack.recipe import axes
 from ditstack.recipe.adapter import find
 from ditstack.recipe.recipe import Recipe
@@ -60,12 +61,14 @@ class Schedule:
             return self._read(word, given)
 
     def _read(self, word: str, cache: dict[str, Any]) -> Recipe:
-        changes = {"sampler": {"steps": self.steps}, "cache": cache}
+        changes = {"sampler": {"steps": self.steps, **dict.fromkeys(TIMES)}, "cache": cache}
         return self.bench.survey.recipe({**self.chosen, "cache": word}, changes)
 
     def _uncached(self, steps: int) -> Trial:
         """The whole schedule without a cache, or the best control with fewer evaluations."""
-        recipe = self.bench.survey.recipe({**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": self.steps}})
+        recipe = self.bench.survey.recipe(
+            {**self.chosen, "cache": axes.NONE}, {"sampler": {"steps": self.steps, **dict.fromkeys(TIMES)}}
+        )
         if self.controls is None:
             self.controls = Controls(recipe, to_choose_on(recipe, self.bench.survey.prompts))
         return self.bench.reference(f"{steps} steps", self.controls.best(steps).recipe)

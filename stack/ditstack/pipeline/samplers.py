@@ -10,6 +10,8 @@ from ditstack.errors import RecipeError
 
 SAMPLER = "sampler"
 MOST_STEPS = 1_000
+TIMES = ("sigmas", "timesteps")
+"""Fields in which a sampler names the times of its steps."""
 OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 """Settings that a pipeline reads from its scheduler's config to shift the sigmas by the size of the picture; they are
 taken by every scheduler whose `set_timesteps` takes the `mu` that comes of them."""
@@ -49,7 +51,8 @@ SOLVERS = (
 
 def replaced(sampler: Mapping[str, Any], solver: Solver, steps: int) -> dict[str, Any]:
     """A recipe's sampler with another solver and number of steps; with its own solver it keeps its settings."""
-    found = {key: value for key, value in sampler.items() if key not in ("scheduler", "settings")}
+    dropped = ("scheduler", "settings") if steps == sampler.get("steps") else ("scheduler", "settings", *TIMES)
+    found = {key: value for key, value in sampler.items() if key not in dropped}
     settings = sampler.get("settings", {})
     if solver.scheduler != sampler.get("scheduler"):
         settings = {key: value for key, value in settings.items() if key in OF_THE_PIPELINE}

@@ -10,43 +10,16 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from ditstack.errors import RecipeError
-from ditstack.pipeline.samplers import MOST_STEPS
 from ditstack.recipe.adapter import STAGES, Adapter, find, suggest
 from ditstack.recipe.layers import Layered, plain_layers, read_layers
 from ditstack.recipe.model import Model
 from ditstack.recipe.places import without_places
-from ditstack.recipe.sections import Gate, Prompts, Section, Size
+from ditstack.recipe.sections import Gate, Prompts, Sampler, Section
 
 TOP_KEYS = ("extends", *STAGES, "sampler", "seed", "prompts", "calibration", "quality")
 
 PLAIN_STAGES = ("model", "distill")
 """What a stack shares with its unaccelerated baseline."""
-
-
-class Sampler(Section):
-    """How the pipeline is called. What is None is left to the pipeline."""
-
-    scheduler: str | None = None
-    """A scheduler class of diffusers; None keeps the one that the model came with."""
-    settings: dict[str, Any] = Field(default={})
-    """Settings of that scheduler that differ from the model's own."""
-    grid: Annotated[int, Field(ge=1, le=1_000)] | None = None
-    """Of a scheduler that rounds its timesteps, such as DDIM: take them evenly from the grid of so many steps."""
-    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 28
-    """Denoising steps, as `num_inference_steps` of diffusers."""
-    guidance: Annotated[float, Field(ge=0, le=1_000)] | None = None
-    """The guidance scale, whichever argument of the pipeline takes it."""
-    size: Size | None = None
-    """Width x height in pixels."""
-    frames: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Of a video."""
-
-    @property
-    def width_height(self) -> tuple[int, int] | None:
-        if self.size is None:
-            return None
-        width, height = self.size.split("x")
-        return int(width), int(height)
 
 
 class Recipe:
@@ -88,6 +61,7 @@ class Recipe:
         _suppose_sampler(adapters, layered)
         rest = _rest(layered, reasons)
         reasons += _written_for_other_steps(adapters, rest["sampler"].steps, layered)
+        reasons += _told_other_times(adapters, rest["sampler"], layered)
         if reasons:
             raise RecipeError(f"recipe {layered.name} cannot be used:", reasons)
         return cls(layered.name, adapters, rest)
@@ -123,7 +97,7 @@ class Recipe:
         plain = {stage: adapter for stage, adapter in self.stages() if stage in PLAIN_STAGES}
         kept = {stage: adapter for stage, adapter in plain.items() if adapter.baseline is None}
         fields = {key: value for one in plain.values() for key, value in (one.baseline or {}).items()}
-        return Recipe(f"{self.name} (plain)", kept, {**self._rest(), "sampler": self.sampler.model_copy(update=fields)})
+        return Recipe(f"{self.name} (plain)", kept, {**self._rest(), "sampler": self.sampler.changed(**fields)})
 
     def resolved(self) -> dict[str, Any]:
         """The whole recipe with every default spelt out, as plain data."""
@@ -191,6 +165,17 @@ def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int,
         f"{steps}; name as many, or end a schedule of letters with ... to repeat it to the end"
         for stage, adapter in adapters.items()
         if adapter is not None and adapter.schedule_steps not in (None, steps)
+    ]
+
+
+def _told_other_times(adapters: Mapping[str, Adapter | None], sampler: Sampler, layered: Layered) -> list[str]:
+    """A stage that samples at times of its own would pass over those that are named."""
+    return [
+        f"{layered.where(f'sampler.{name}')}: sampler.{name}: {stage} {adapter.method} samples at times of its own; "
+        "leave one of the two out"
+        for stage, adapter in adapters.items()
+        if adapter is not None and adapter.baseline is not None
+        for name in sampler.times
     ]
 
 

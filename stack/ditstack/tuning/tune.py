@@ -23,6 +23,7 @@ from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import Estimate
+from ditstack.tuning.kept import Kept, KeptRun, conditions_of, read_kept
 from ditstack.tuning.options import Option, options, other_samplers
 
 FIRST = 2
@@ -38,7 +39,7 @@ class Run:
     """An option on some of the prompts."""
 
     option: Option
-    trial: Trial
+    prompts: int
     outcome: Outcome
     macs_ratio: float
     """Multiply-accumulates as a share of the plain model's with all its steps."""
@@ -77,6 +78,7 @@ class Tuner:
     Attributes:
         max_memory: bytes that a stack may take at most; 0 for no limit.
         tell: told in a sentence what is being done.
+        notes: the file that holds what was measured, so that a killed tuning goes on where it was; None keeps nothing.
     """
 
     base: Recipe
@@ -85,17 +87,22 @@ class Tuner:
     axes: dict[str, list[str]]
     max_memory: int
     tell: Callable[[str], None]
+    notes: Path | None = None
     tried: dict[str, Run] = field(default_factory=dict)
     """The last run of every option, by its name."""
     _baselines: dict[int, Trial] = field(default_factory=dict)
+    _kept: Kept = field(default_factory=lambda: Kept(None, {}, str))
 
     def choose(self) -> Chosen | None:
         """The fastest stack that keeps the gate; None where nothing faster than the plain model does.
 
         Raises:
-            BadFile: nothing here can measure what the gate is on.
+            BadFile: nothing here can measure what the gate is on, or `notes` is not a file of ours.
         """
         check_gate(self.gate, self.base.model)
+        read_kept(self.notes)
+        plain = self._baseline(FIRST).pictures.images
+        self._kept = Kept(self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)
         runs = self._screen()
         count = FIRST
         while runs and count < len(self.prompts):
@@ -131,11 +138,22 @@ class Tuner:
         return [run for option in found if (run := self._run(option, count)) is not None]
 
     def _run(self, option: Option, count: int) -> Run | None:
-        """Measure an option; None where it cannot be built after all."""
+        """Measure an option, unless that was done before; None where it cannot be built after all."""
         known = self.tried.get(str(option))
-        if known is not None and len(known.trial.pictures.prompts) >= count:
+        if known is not None and known.prompts >= count:
             return known
-        self.tell(f"{count} prompts: {option}")
+        key = f"{count} prompts: {option}"
+        kept = self._kept.runs.get(key)
+        if kept is None:
+            self.tell(key)
+            kept = self._measured(option, count)
+            if kept is None:
+                return None
+            self._kept.add(key, kept)
+        self.tried[str(option)] = Run(option, count, kept.outcome, kept.macs_ratio)
+        return self.tried[str(option)]
+
+    def _measured(self, option: Option, count: int) -> KeptRun | None:
         baseline = self._baseline(count)
         try:
             recipe = option.recipe(self.base)
@@ -145,9 +163,11 @@ class Tuner:
         outcome = Pair(recipe, made, baseline).outcome(self.gate)
         if self.max_memory:
             outcome.verdicts.append(_memory(made, self.max_memory))
-        ratio = made.pictures.macs / max(1, baseline.pictures.macs)
-        self.tried[str(option)] = Run(option, made, outcome, ratio)
-        return self.tried[str(option)]
+        return KeptRun(outcome=outcome, macs_ratio=made.pictures.macs / max(1, baseline.pictures.macs))
+
+    def finish(self) -> None:
+        """Its outcome was written or said: what was measured on the way is kept no longer."""
+        self._kept.drop()
 
     def _baseline(self, count: int) -> Trial:
         if count not in self._baselines:

@@ -50,8 +50,18 @@ def test_the_best_schedule_and_order_are_found_and_what_they_gain_is_told_of_oth
 
 
 def test_what_other_prompts_do_not_gain_by_is_not_kept() -> None:
-    scores = scored(Setting(STEPS, (0, 2, 5, 10, 15), order=2), agree=False)
+    scores = scored(Setting(STEPS, (0, 5, 9, 13, 15), order=2), agree=False)
     assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (START, (0.0, 0.0, 0.0))
+
+
+def test_even_steps_are_taken_where_other_prompts_gain_more_by_them_than_by_what_was_chosen() -> None:
+    plain = Setting(STEPS, even(STEPS, COUNT))
+
+    def scores(setting: Setting, places: Sequence[int]) -> list[float]:
+        known = {START: (30.0, 30.0), plain: (29.0, 34.0)}.get(setting, (31.0, 32.0))
+        return [known[place in OTHERS] for place in places]
+
+    assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (plain, (4.0, 4.0, 4.0))
 
 
 def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> None:
@@ -66,7 +76,9 @@ def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> Non
 def test_a_setting_that_loses_on_the_first_prompts_runs_on_no_others() -> None:
     scores = scored(START)
     Choice(scores, START, BOTH).decided(FIRST, OTHERS)
-    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START}
+    plain = Setting(STEPS, even(STEPS, COUNT))
+    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START, plain}
+    assert all(places == OTHERS for _, places in scores.asked if len(places) > choosing.TOGETHER)
 
 
 class Prompts:
@@ -165,12 +177,12 @@ def test_factors_that_name_no_setting_are_refused(tensors: dict[str, torch.Tenso
     assert Setting.of(START.tensors()) == START
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, full: Sequence[int] = (0, 2, 5), order: int = 2) -> None:
+def planted(monkeypatch: pytest.MonkeyPatch, full: Sequence[int] = (0, 1, 3), order: int = 2) -> None:
     """The choice is short, and falls on one setting."""
 
     def decided(self: Choice, fitting: range, deciding: range) -> Any:
         self.scores(self.start, range(2))
-        return Setting(self.start.steps, tuple(full), order), (1.0, 0.5, 1.5)
+        return Setting(self.start.steps, tuple(full), order, "sigma"), (1.0, 0.5, 1.5)
 
     monkeypatch.setattr(Choice, "decided", decided)
 
@@ -202,11 +214,14 @@ def test_what_was_chosen_runs_is_said_and_is_refused_or_chosen_anew_elsewhere(
     file = tmp_path / "f.safetensors"
     stack = apply(tiny.flux(), recipe(file, calibrate="auto"))
     written = file.read_bytes()
-    assert kinds(stack) == [0, 2, 5]
-    said = "schedule: full steps 0, 2, 5 of 6; order 2 in steps: +1.00 dB (+0.50 to +1.50) over the default"
+    assert kinds(stack) == [0, 1, 3]
+    said = "schedule: full steps 0, 1, 3 of 6; order 2 in sigma: +1.00 dB (+0.50 to +1.50) over the default"
     assert stack.report().notes == [f"{said}, in final latents of 32 pictures of prompts set aside"]
     by_hand = Recipe.parse(
-        {**recipe(file).resolved(), "cache": {"method": "svdcache", "schedule": [0, 2, 5], "order": 2}}
+        {
+            **recipe(file).resolved(),
+            "cache": {"method": "svdcache", "schedule": [0, 1, 3], "order": 2, "coordinate": "sigma"},
+        }
     )
     loaded = apply(tiny.flux(), recipe(file))
     pictures = [one.sample(PROMPTS).images for one in (stack, loaded, apply(tiny.flux(), by_hand))]
@@ -245,7 +260,7 @@ def test_gains_are_fitted_on_the_chosen_schedule(tmp_path: Path, monkeypatch: py
     held = Factors.load(tmp_path / "f").of("cache")
     assert held.keys() == {"full", "forecast", "gain", "gains", *(name for name in held if name.endswith(".basis"))}
     assert len(held["gains"]) == 3
-    assert kinds(stack) == [0, 2, 5]
+    assert kinds(stack) == [0, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -266,4 +281,4 @@ def test_other_families_and_stacks_choose_with_their_own_samplers(
     data = {"model": model, **more, "cache": fields, "sampler": {"steps": 6, **sampler}, "calibration": prompts}
     stack = apply(tiny.FAMILIES[family](), Recipe.parse(data, family))
     stack.sample(prompts[:1])
-    assert full_steps(stack) == [0, 2, 5]
+    assert full_steps(stack) == [0, 1, 3]

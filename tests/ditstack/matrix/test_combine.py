@@ -253,3 +253,31 @@ def test_a_record_that_is_torn_is_set_aside_and_measured_again(tmp_path: Path) -
     (job.work / "survey.json").write_bytes(b"\xff")
     with pytest.raises(BadFile):
         job._settle()
+
+
+def test_a_matrix_whose_plain_model_cannot_run_says_so_and_keeps_no_refusals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    base = Recipe.read("tiny", [f"model.source={tmp_path / 'empty'}"])
+    job = Job(Survey.of(base, AXES, ["x"]), tmp_path / "m")
+
+    class Here:
+        """The worker, in this process."""
+
+        returncode = 0
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            cell.main(Path(command[-1]))
+
+        def poll(self) -> int:
+            return 0
+
+        def kill(self) -> None: ...
+
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr(subprocess, "Popen", Here)
+    with pytest.raises(BadFile, match=r"^model\.source: the folder .* holds no model_index\.json"):
+        job.run(QUIET)
+    assert len(job._missing()) == len(tasks(job.survey)), "another attempt measures every cell"

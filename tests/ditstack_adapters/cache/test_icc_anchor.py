@@ -8,6 +8,7 @@ import torch
 
 from ditstack import apply
 from ditstack.caching.linears import LowRankLinears
+from ditstack.calibration.run import Partial, Within
 from ditstack.errors import BadPipeline, RecipeError
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack
@@ -45,3 +46,11 @@ def test_a_fitted_anchor_wants_prompts_and_a_rank(tmp_path: Path) -> None:
         stand(tmp_path / "f", rank=0)
     with pytest.raises(BadPipeline, match="found 2 calibration prompts; a choice takes at least 8"):
         stand(tmp_path / "f", prompts=2)
+
+
+def test_what_is_gathered_for_one_anchor_is_not_taken_for_the_others(tmp_path: Path) -> None:
+    whole = Partial(tmp_path / "p", {})
+    last, line = Within(whole, "last"), Within(whole, "line")
+    last.keep("increments", {"done": torch.ones(1)})
+    assert line.of("increments") == {}
+    assert last.of("increments").keys() == {"done"}

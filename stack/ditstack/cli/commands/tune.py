@@ -50,7 +50,7 @@ def tune(
     """Find the fastest stack that keeps a gate here, say why, and write its recipe; exit code 3 if there is none.
 
     A gate is judged by the worse end of its 95 % interval: more prompts make it narrower. With --promise it is the
-    cheapest of the stacks tried that is proved to keep `quality.promise`; killed, the same command goes on.
+    cheapest of the stacks tried that is proved to keep `quality.promise`. Killed, the same command goes on.
     """
     from ditstack.recipe import axes
     from ditstack.recipe.recipe import Recipe
@@ -155,12 +155,15 @@ def _tune(
 
     hush_loading()
     with telling() as tell:
-        tuner = Tuner(base, base.quality, chosen_prompts(base, given), axes, max_memory, tell)
+        notes = target.with_name(f"{target.name}.tune")
+        tuner = Tuner(base, base.quality, chosen_prompts(base, given), axes, max_memory, tell, notes)
         choice = tuner.choose()
     if choice is None:
+        tuner.finish()
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
     write(signed(written(choice, base, extends)).encode())
+    tuner.finish()
     remember(Recipe.read(target), choice.run.outcome)
     gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
     out.print(
