@@ -19,32 +19,49 @@ from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
 from ditstack.calibration.trajectories import converged, read_grid
 from ditstack.factors import Factors
+from ditstack.maths.multistep import Method
 from ditstack.recipe.recipe import Recipe
+from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
 from twinning.twin import find
 
 PROMPTS, REFERENCE, SEED = 64, 100, 7
 STEPS = {"tiny": 50, "dit": 50, "pixart": 50, "flux2": 50}
 """Of the sampler whose pictures stand beside: a cache's full steps are some of them."""
+TORCHAO = "quantize.method=torchao"
+ROUNDED = {
+    "int8": [TORCHAO, "quantize.scheme=int8"],
+    "int4": [TORCHAO, "quantize.scheme=int4"],
+    "nf4": ["quantize.method=bitsandbytes", "quantize.scheme=nf4"],
+    "int8, sparse": [
+        TORCHAO,
+        "quantize.scheme=int8",
+        "attention.method=sparse",
+        "attention.mass=0.995",
+        "attention.block_size=4",
+    ],
+    "int4, compensated": [TORCHAO, "quantize.scheme=int4", "quantize.compensate=0.125"],
+}
+"""Weights and attention that a sampler is fitted to by name."""
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=STEPS, default="tiny")
-    parser.add_argument("--set", dest="changes", nargs="*", default=[], help="such as quantize.method=torchao")
-    parser.add_argument("--name", default="", help="of the files; the model's where nothing is changed")
+    parser.add_argument("--rounded", choices=ROUNDED, help="fit to the embedded model with these weights")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[9, 7, 12, 5])
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--start", type=Path, help="a fit to begin from, such as that of the unrounded weights")
     parser.add_argument("--out", type=Path, default=Path(".cache/solver"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    name, plain, bar = given.name or given.model, recipe_of(given.model), Progress()
+    name, plain, bar = given.rounded or given.model, recipe_of(given.model), Progress()
     prompts = training_prompts(given.model)
     aims = aims_of(plain, prompts, given.out / f"{given.model}-aims.safetensors", bar)
-    recipe = plain.with_(name) if not given.changes else Recipe.parse(plain.resolved(), name, given.changes)
-    pipe = build(recipe)
+    recipe = Recipe.parse(plain.resolved(), name, ROUNDED.get(given.rounded, []))
+    pipe = load(recipe).pipe
     for count in given.evaluations:
         target = given.out / f"{name}-{count}.safetensors"
         if target.is_file():
@@ -53,7 +70,8 @@ def main() -> None:
         run = CalibrationRun(
             pipe, prompts, recipe.sampler, print, bar, Partial(target.with_suffix(".partial"), said), aims
         )
-        began, wish = time.monotonic(), SamplerWish(count, given.iterations, given.batch)
+        began, start = time.monotonic(), Method(**Factors.load(given.start).tensors) if given.start else None
+        wish = SamplerWish(count, given.iterations, given.batch, start=start)
         tensors = SamplerFit(pipe, run, wish).tensors()
         Factors(tensors, {**said, "seconds": f"{time.monotonic() - began:.0f}"}).save(target)
         print(target, {name: one.tolist() for name, one in tensors.items()}, flush=True)

@@ -37,7 +37,7 @@ from sampled import References, kept, painted, sampled
 from svdcache import stacked
 from twinning.twin import find
 
-PROMPTS, SEED = 64, 7
+PROMPTS, SEED, DENSE = 64, 7, 12
 LORA = [["distill.method=lora", "distill.preset=tiny-4step", f"sampler.steps={steps}"] for steps in (4, 3, 2)]
 KEY = ("model", "name", "full")
 Row = dict[str, Any]
@@ -62,6 +62,10 @@ def main() -> None:
         for name, make in others(given.model, base, count, references):
             if (given.model, name, count) not in known():
                 add_row("solver", told, {"model": given.model, "name": name, "full": count, **make()}, KEY)
+        if (inside := given.fits / f"{given.model}-{DENSE}.safetensors").is_file() and count < DENSE:
+            for name, make in cached_inside(base, inside, count, references):
+                if (given.model, name, count) not in known():
+                    add_row("solver", told, {"model": given.model, "name": name, "full": count, **make()}, KEY)
     for changes in LORA if given.model == "tiny" else ():
         recipe, row = Recipe.read("tiny", changes), {"model": "tiny", "name": "few-step LoRA"}
         images = painted(recipe, references).images
@@ -113,6 +117,8 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
     plan = [("svdcache (default)", "graded: order 1 in steps (default)", cached(base, count))]
     flow = process_of(load(base).pipeline.scheduler)[1] == FLOW
     plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in controls(base, count, flow)]
+    if model == "pixart":  # its own solver is DPM-Solver++ 2M, which stands among the others
+        plan = [one for one in plan if one[0] != "control: DDIM"]
     for name, there_called, recipe in plan:
         found = there.get((there_called, count))
 
@@ -121,6 +127,19 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
             return {key: one for key, one in figures.items() if key.endswith("_each")}
 
         yield name, make
+
+
+def cached_inside(base: Recipe, file: Path, count: int, references: References) -> Iterator[tuple[str, Any]]:
+    """The default cache over the steps of a fitted sampler of DENSE evaluations, so many of them in full."""
+    method = Method(**Factors.load(file).tensors)
+    dense = {**base.resolved(), "sampler": {**base.resolved()["sampler"], "steps": DENSE}}
+    for coordinate in ("step", "sigma"):
+        recipe = stacked(dense, {"schedule": list(graded(DENSE, count)), "coordinate": coordinate})
+
+        def make(recipe: Recipe = recipe) -> Row:
+            return references.figures(by_method(recipe, method, references.prompts, references.first_seed))
+
+        yield f"svdcache over the fitted sampler of {DENSE}, order 1 in {coordinate}s", make
 
 
 def cached(base: Recipe, count: int) -> Recipe:

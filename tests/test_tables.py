@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tables import icc, matrix, replication, svdcache, twin_matrix
+from tables import icc, matrix, replication, solver, svdcache, twin_matrix
 
 
 def row(name: str, full: int, psnr: float, kind: str = "ours") -> dict[str, Any]:
@@ -18,7 +18,7 @@ def shown(table: Any, monkeypatch: pytest.MonkeyPatch, **rows: list[dict[str, An
     def latest(case: str) -> dict[str, Any]:
         return {"rows": rows[case], "prompts": 3, "steps": 50, "machine": "here", "calibration": 1}
 
-    for module in (svdcache, icc):
+    for module in (svdcache, icc, solver):
         monkeypatch.setattr(module, "latest", latest)
     monkeypatch.setattr(svdcache, "newest", latest)
     return table()
@@ -45,6 +45,32 @@ def test_the_papers_recipe_is_set_beside_the_other_readings(monkeypatch: pytest.
     others[0] = row("average, .9 on the old value", 12, 39.0)
     text = shown(svdcache.svdcache_read, monkeypatch, svdcache_read=[row(svdcache.RECIPE, 12, 38.0), *others])
     assert "average, .9 on the old value at 12 (+1.00 (+1.00 to +1.00) over the recipe)" in text
+
+
+def test_a_fitted_sampler_stands_first_and_says_what_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("control: Euler", 9, 38.0), row("fitted sampler", 9, 43.0), row("few-step LoRA", 4, 20.0)]
+    for one in rows:
+        one["model"] = "tiny"
+    rows.append({**row("fitted sampler", 9, 99.0), "model": "dit"})
+    text = shown(solver.solver, monkeypatch, solver=rows)
+    assert "| 9 | **fitted sampler** | 43.0 / 42.1 / 42.0 |  | 43.0 / 42.1 |\n| 9 | control: Euler | 38.0" in text
+    assert "| +5.00 (+5.00 to +5.00) |" in text
+    assert "99.0" not in text
+    gates = shown(solver.solver_gates, monkeypatch, solver=rows)
+    assert "| 35 dB | 9 | - | - | - | 9 |" in gates
+    assert "| 40 dB | 9 | - | - | - | - |" in gates
+
+
+def test_what_a_refit_wins_is_told_beside_what_was_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("fitted elsewhere", 9, 34.0), row("fitted here", 9, 35.0), row("fitted elsewhere", 9, 50.0)]
+    for one, where in zip(rows, ("int4", "int4", "guidance 2"), strict=True):
+        one["where"] = where
+    monkeypatch.setattr(
+        solver, "latest", lambda case: {"rows": rows, "prompts": 3, "evaluations": 9, "machine": "here"}
+    )
+    text = solver.solver_carried()
+    assert "| int4 |  |  | 34.0 / 33.1 | 35.0 / 34.1 | +1.00 (+1.00 to +1.00) |" in text
+    assert "| guidance 2 |  |  | 50.0 / 49.1 |  |  |" in text
 
 
 def test_factors_stand_beside_the_best_of_all_controls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ class SamplerWish:
         reference_steps: of the run that counts as converged.
         grid_steps: of the user's own sampler, whose first timestep the fitted one shares: a diffusion process may
             begin elsewhere for every number of steps.
+        start: where the fit begins, such as what was fitted to the unrounded weights; None is the better of Euler and
+            Adams-Bashforth 2.
     """
 
     evaluations: int
@@ -48,6 +50,7 @@ class SamplerWish:
     by: str = "gradient"
     reference_steps: int = 100
     grid_steps: int = 50
+    start: Method | None = None
 
 
 class SamplerFit:
@@ -69,13 +72,15 @@ class SamplerFit:
         """The numbers of the best method found: the fitted one, or the one it started from where no gain is sure."""
         starts = {order: self.score(self._parameters(order).method()) for order in (1, 2)}
         order = max(starts, key=lambda one: sum(starts[one]))
-        parameters = self._parameters(order)
+        parameters, name = self._parameters(order), "Euler" if order == 1 else "Adams-Bashforth 2"
         start, before = parameters.method(), starts[order]
+        if self.wish.start is not None and sum(self.score(self.wish.start)) > sum(before):
+            parameters.start_from(self.wish.start)
+            start, before, name = self.wish.start, self.score(self.wish.start), "what it started from"
         best = self._descend(parameters, before)
         after = self.score(best)
         mean, low, high = paired(after, before)
         said = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f}) on {len(self.kept)} prompts that it was not fitted to"
-        name = "Euler" if order == 1 else "Adams-Bashforth 2"
         keep = low > 0
         self.calibration.tell(
             f"sampler of {len(best)} evaluations: {said}, over {name}; {'kept' if keep else 'not kept'}"

@@ -75,6 +75,14 @@ class Process:
         low = place.detach().floor().long().clamp_max(len(table) - 2)
         return (table[low] + (place - low) * (table[low + 1] - table[low])).exp()
 
+    def of(self, s: Tensor) -> Tensor:
+        """The timesteps at which s is so much: the inverse of `at`."""
+        if self.logarithms is None:
+            return s * self.scale
+        table, wanted = self.logarithms.to(s), s.log()
+        low = (torch.searchsorted(table, wanted) - 1).clamp(0, len(table) - 2)
+        return low + (wanted - table[low]) / (table[low + 1] - table[low])
+
 
 class Parameters(torch.nn.Module):
     """A method as a function of free numbers: gaps between times, changes of coefficients, offsets of the model's time.
@@ -93,6 +101,16 @@ class Parameters(torch.nn.Module):
         self.gaps = torch.nn.Parameter(gaps.clamp_min(1e-3 * self.first).log())
         self.changes = torch.nn.Parameter(torch.zeros(len(times), MEMORY, dtype=torch.double))
         self.offsets = torch.nn.Parameter(torch.zeros(len(times), dtype=torch.double))
+
+    @torch.no_grad()
+    def start_from(self, method: Method) -> None:
+        """Become a known method of as many evaluations, such as one that was fitted to other weights."""
+        times = self.process.of(method.nodes[:-1].double())
+        gaps = -torch.cat([times, times.new_zeros(1)]).diff()
+        self.first = float(times[0])
+        self.gaps.copy_(gaps.clamp_min(1e-3 * self.first).log())
+        self.offsets.copy_((method.times.double() - times) / self.process.scale)
+        self.changes.copy_(method.coefficients.double() - adams_bashforth(method.nodes.double(), self.order))
 
     def method(self) -> Method:
         """The numbers, differentiable."""

@@ -10,6 +10,7 @@ from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish, loss_of
 from ditstack.calibration.trajectories import differentiable
+from ditstack.maths.multistep import Method
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 
@@ -103,6 +104,17 @@ def test_what_is_held_at_once_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("ditstack.calibration.trajectories.LARGE", 100)
     fit._hold(fit._parameters(2))
     assert fit.again, "a large transformer is not tried"
+
+
+def test_a_fit_begins_from_numbers_that_are_known_already() -> None:
+    calibration = run()
+    found = SamplerFit(calibration.pipe, calibration, wish(2)).tensors()
+    fit = SamplerFit(calibration.pipe, calibration, SamplerWish(2, 1, 3, reference_steps=6, start=Method(**found)))
+    again = fit._parameters(2)
+    again.start_from(Method(**found))
+    for name, one in again.method().tensors().items():
+        torch.testing.assert_close(one.detach(), found[name], rtol=1e-4, atol=1e-4)
+    assert sum(fit.score(Method(**fit.tensors()))) >= sum(fit.score(Method(**found)))
 
 
 def test_after_a_fit_the_pipe_is_as_it_was() -> None:
