@@ -29,7 +29,7 @@ def table_6() -> Iterator[tuple[Setting, Any]]:
 
 
 def of_classes(bench: Bench, names: tuple[str, ...] = NAMES) -> Iterator[Case]:
-    """Numbers of prompts; classes of one shape alone; labels dropped; another guidance."""
+    """Numbers of prompts; classes of one shape alone; another guidance."""
     for name in names:
         usual = f"{name}: {USUAL} prompts"
         for count in (USUAL, *(one for one in COUNTS if one != USUAL)):

@@ -88,4 +88,4 @@ def _told(cell: Cell) -> str:
     over = cell["above_control"]
     beside = f", {side} the control ({over['low']:+.1f} to {over['high']:+.1f} dB)" if over and side else ""
     psnr = cell["to_baseline"].get("psnr") if cell["to_baseline"] else None
-    return f"{state}{beside}" + (f"; {psnr['mean']:.1f} dB" if psnr else "")
+    return f"{state}{beside}" + (f"; {float(psnr['mean']):.1f} dB" if psnr else "")

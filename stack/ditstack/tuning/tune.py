@@ -91,7 +91,7 @@ class Tuner:
     tried: dict[str, Run] = field(default_factory=dict)
     """The last run of every option, by its name."""
     _baselines: dict[int, Trial] = field(default_factory=dict)
-    _kept: Kept = field(default_factory=lambda: Kept(None, {}, str))
+    _kept: Kept = field(default_factory=lambda: Kept(None, {}, lambda text: None))
 
     def choose(self) -> Chosen | None:
         """The fastest stack that keeps the gate; None where nothing faster than the plain model does.
