@@ -21,7 +21,7 @@ def flux(**more: Any) -> Recipe:
 
 
 def test_sigmas_are_those_of_the_pipelines_own_argument_and_count_its_steps() -> None:
-    pipeline = tiny.flux()
+    pipeline: Any = tiny.flux()
     stack = apply(pipeline, flux())
     made = stack.sample(SAID, [3])
     assert made.steps == {"full": len(SIGMAS)}
