@@ -4,9 +4,9 @@
     PYTHONPATH=benchmarks python benchmarks/solver.py --model tiny --evaluations 12 9 7 5 --fits .cache/solver
 
 Pictures are compared with the converged ones, a hundred steps of Adams-Bashforth 2 on the recipe's own grid, and with
-the plain model's own. The embedded model's controls at 12, 9 and 7 are those of `svdcache.py`, compared with 400 steps of
-Euler: on three prompts looked at the two lay 61 to 63 dB from each other. Rows are added to solver.json one by one; one
-that is there is not measured again, but a fit is.
+the plain model's own. The embedded model's controls at 12, 9 and 7 are those of `svdcache.py`, compared with 400 steps
+of Euler: on three prompts looked at the two lay 61 to 63 dB from each other. Rows are added to solver.json one by one;
+one that is there is not measured again, but a fit is.
 """
 
 from __future__ import annotations
