@@ -98,8 +98,10 @@ class Tuner:
 
         Raises:
             BadFile: nothing here can measure what the gate is on, or `notes` is not a file of ours.
+            RecipeError: a word means nothing at its stage.
         """
         check_gate(self.gate, self.base.model)
+        options(self.base, self.axes)
         read_kept(self.notes)
         plain = self._baseline(FIRST).pictures.images
         self._kept = Kept(self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)
