@@ -45,6 +45,8 @@ SOLVERS = tuple(f"{kind}-{count}" for kind in ("unipc", "dpm", "euler") for coun
 """By their steps on the model's own sigmas, the safest first."""
 BOTH = tuple(f"{scheme}+{one}" for scheme in ("int8", "int4") for one in CACHES)
 """Weights in fewer bits under the cache."""
+ENOUGH = 160
+"""Calibration pictures of a setting below which it is left out: nothing is proved by them."""
 PROMISES = (28, 30, 32, 34, 36, 38, 40)
 OTHERS, OTHERS_PSNR = ("star", "purple"), 30
 """Words left out of calibration, to see what becomes of prompts of another kind."""
@@ -61,6 +63,7 @@ def main() -> None:
         make(wanted.part, wanted.count, wanted.settings)
         return
     rows = [row for part in PARTS for name in (*CACHES, *SOLVERS, *BOTH) if (row := figures(part, name)) is not None]
+    rows = [row for row in rows if row["part"] != "calibration" or len(row["psnr_each"]) >= ENOUGH]
     more = {"guards": [guard(psnr) for psnr in PROMISES], "others": [other(word) for word in OTHERS]}
     write("promise", {"steps": 50, "share": SHARE, "confidence": CONFIDENCE, "rows": rows, **more})
 

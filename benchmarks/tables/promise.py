@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from ditstack.calibration.certificate import Attempt
 from ditstack.maths import conformal, fidelity
+from ditstack.measure.promise.ladder import front
 from lines import head, line, signed
 from results import latest, newest
 
 STEPS = 50
-SMALL = 160
-"""Calibration pictures that plain solvers were tried on."""
+SOLVERS = {"euler": "fewer Euler steps", "dpm": "DPM-Solver++ 2M", "unipc": "UniPC, order 2"}
+INT8 = "int8+cache"
 
 
 def promise_cost() -> str:
-    """The cheapest setting that is proved, by what is promised; beside it plain solvers on fewer pictures."""
+    """The cheapest setting that is proved, by what is promised: of the cache, of plain solvers, and of all of them."""
     data = latest("promise")
-    lines = head(["promised", "certified", "MACs", "broken", "fresh", f"on {SMALL}: cache", f"on {SMALL}: UniPC"])
+    titles = [f"{title} ({_counts(data, kind)})" for kind, title in SOLVERS.items()]
+    titles += [f"int8 and the cache ({_counts(data, INT8)})"] * bool(_rows(data, INT8, "calibration"))
+    kinds = [*SOLVERS, *([INT8] if _rows(data, INT8, "calibration") else [])]
+    lines = head(["promised", "cache", "MACs", "broken", "fresh", *titles, "all, put in order"])
+    every = _in_order(data)
     for psnr in (one["psnr"] for one in data["guards"]):
-        found = _cheapest(data, "cache", psnr)
+        found = _cheapest(data, _rows(data, "cache", "calibration"), psnr)
         cells = ["none", "1", "", ""] if found is None else _cells(data, found, psnr)
-        beside = [_share(_cheapest(data, kind, psnr, SMALL)) for kind in ("cache", "unipc")]
-        lines.append(line([f"{psnr} dB", *cells, *beside]))
+        plain = [_told(_cheapest(data, _rows(data, kind, "calibration"), psnr)) for kind in kinds]
+        lines.append(line([f"{psnr} dB", *cells, *plain, _named(_cheapest(data, every, psnr))]))
     count = len(_rows(data, "cache", "calibration")[0]["psnr_each"])
     allowed = conformal.most_broken(count, data["share"], data["confidence"])
+    order = ", ".join(_title(row["name"]) for row in every)
     return "\n".join(
         [
             *lines,
             "",
             f"Share {data['share']}, confidence {data['confidence']}; {count} calibration pictures, of which {allowed} "
-            f"may be broken ({SMALL}: none), {STEPS} Euler steps with guidance 3, {data['machine']}. MACs are a share "
-            "of the plain model's. Fresh: broken pictures among those that were made at that setting. UniPC of order 2 "
-            "with 25, 17, 13 and 10 steps on the model's own sigmas, the safest first.",
+            f"may be broken, {STEPS} Euler steps with guidance 3, {data['machine']}. MACs are a share of the plain "
+            "model's. Fresh: broken pictures among those that were made at that setting. Solvers: on the model's own "
+            "sigmas, the safest first; of 160 pictures none may be broken. All, put in order on 32 further pictures as "
+            f"`tries` does it: {order}.",
         ]
     )
 
@@ -42,7 +50,7 @@ def promise_guard() -> str:
     names = ("late forecast error", "agreement of two runs")
     lines = head(["promised", "no guard", *(f"guard: {name}" for name in names)])
     for one in data["guards"]:
-        plain = _cheapest(data, "cache", one["psnr"])
+        plain = _cheapest(data, _rows(data, "cache", "calibration"), one["psnr"])
         lines.append(line([f"{one['psnr']} dB", _share(plain), *(_guard(one["best"].get(name)) for name in names)]))
     note = (
         "MACs as a share of the plain model's, everything that is made again included. Which runs, and how many are "
@@ -100,16 +108,54 @@ def _rows(data: dict[str, Any], kind: str, part: str) -> list[dict[str, Any]]:
     return [row for row in data["rows"] if row["name"].startswith(kind) and row["part"] == part]
 
 
-def _cheapest(data: dict[str, Any], kind: str, psnr: float, most: int | None = None) -> dict[str, Any] | None:
+def _counts(data: dict[str, Any], kind: str) -> str:
+    """What was made of a solver or an interval: its steps, and on how many pictures."""
+    rows = _rows(data, kind, "calibration")
+    of = sorted({len(row["psnr_each"]) for row in rows}, reverse=True)
+    steps = ", ".join(row["name"].rpartition("-")[2] for row in rows)
+    return f"{steps}; {' and '.join(map(str, of))} pictures"
+
+
+def _in_order(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of all settings that were made, those than which nothing is as cheap and as safe on the pictures for that."""
+    made = {row["name"]: row for row in data["rows"] if row["part"] == "calibration"}
+    known = [row for row in data["rows"] if row["part"] == "order" and row["name"] in made]
+    found = []
+    for row in known:
+        low, _, _ = fidelity.bootstrap(row["psnr_each"], draws=1, of=fidelity.low_end)
+        told = {"changes": {"name": row["name"]}, "macs": row["macs_ratio"], "weights": 1 if INT8 in row["name"] else 2}
+        found.append((Attempt(**told, pictures=len(row["psnr_each"]), broken=0, kept=True), low))
+    return [made[one.changes["name"]] for one in front(found)]
+
+
+def _cheapest(data: dict[str, Any], rows: list[dict[str, Any]], psnr: float) -> dict[str, Any] | None:
     """By fixed sequence: the last setting before the first that is not proved."""
     found = None
-    for row in _rows(data, kind, "calibration"):
-        each = row["psnr_each"][:most]
+    for row in rows:
+        each = row["psnr_each"]
         allowed = conformal.most_broken(len(each), data["share"], data["confidence"])
         if sum(one < psnr for one in each) > allowed:
             break
         found = row
     return found
+
+
+def _told(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "none"
+    kind, _, number = found["name"].rpartition("-")
+    return f"{found['macs_ratio']:.2f} ({f'1 in {number}' if kind == INT8 else f'{number} steps'})"
+
+
+def _named(found: dict[str, Any] | None) -> str:
+    return "none" if found is None else f"{found['macs_ratio']:.2f} ({_title(found['name'])})"
+
+
+def _title(name: str) -> str:
+    kind, _, number = name.rpartition("-")
+    bits, _, kind = kind.rpartition("+")
+    what = f"one full step in {number}" if kind == "cache" else f"{number} by {SOLVERS[kind]}"
+    return f"{bits}, {what}" if bits else what
 
 
 def _cells(data: dict[str, Any], found: dict[str, Any], psnr: float) -> list[str]:

@@ -106,7 +106,7 @@ class Icc(Cache):
 
         if self.anchor != "fitted":
             return wrong_corrections(pipe, tensors)
-        corrections = {name: one for name, one in tensors.items() if name not in ("anchor", "gain")}
+        corrections = {name: one for name, one in tensors.items() if name not in ("counted_from", "gain")}
         return wrong_anchor(tensors) + wrong_corrections(pipe, corrections)
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 By = Literal["svd", "ca", "cd", "rrr", "rrr_observed"]
 ANCHORS = ("last", "line")
-BESIDE = ("anchor", "gain")
+BESIDE = ("counted_from", "gain")
 """What stands beside the corrections where calibration chose what increments count from."""
 SAID = "anchor: "
 TOGETHER = 4
@@ -230,14 +230,14 @@ def fit_anchored(pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration,
     order = int(gain[1] > 0)
     decided = torch.tensor([*gain, len(deciding)], dtype=torch.float64)
     calibration.tell(told(order, decided))
-    return {**fitted[order], "anchor": torch.tensor(order), "gain": decided}
+    return {**fitted[order], "counted_from": torch.tensor(order), "gain": decided}
 
 
 def take_anchored(pipe: Pipe, low_rank: LowRankLinears, tensors: Mapping[str, Tensor]) -> None:
     """Correct by these from the next generation on, counting from the anchor that stands beside them, if one does."""
     corrections = {name: one for name, one in tensors.items() if name not in BESIDE}
-    if "anchor" in tensors:
-        low_rank.order = int(tensors["anchor"])
+    if "counted_from" in tensors:
+        low_rank.order = int(tensors["counted_from"])
         pipe.notes = [note for note in pipe.notes if not note.startswith(SAID)]
         pipe.notes.append(told(low_rank.order, tensors["gain"]))
     low_rank.take(corrections)
@@ -247,9 +247,9 @@ def wrong_anchor(tensors: Mapping[str, Tensor]) -> list[str]:
     """Why `take_anchored` cannot read what stands beside the corrections."""
     anchor, gain = (tensors.get(name) for name in BESIDE)
     if anchor is None or gain is None:
-        return ["anchor, gain: missing; no anchor was chosen"]
+        return ["counted_from, gain: missing; no anchor was chosen"]
     right = anchor.shape == () and anchor.item() in range(len(ANCHORS)) and gain.shape == (4,)
-    return [] if right else ["anchor, gain: wanted 0 or 1, and four figures"]
+    return [] if right else ["counted_from, gain: wanted 0 or 1, and four figures"]
 
 
 def told(order: int, decided: Tensor) -> str:

@@ -91,15 +91,17 @@ class Tuner:
     tried: dict[str, Run] = field(default_factory=dict)
     """The last run of every option, by its name."""
     _baselines: dict[int, Trial] = field(default_factory=dict)
-    _kept: Kept = field(default_factory=lambda: Kept(None, {}, str))
+    _kept: Kept = field(default_factory=lambda: Kept(None, {}, lambda text: None))
 
     def choose(self) -> Chosen | None:
         """The fastest stack that keeps the gate; None where nothing faster than the plain model does.
 
         Raises:
             BadFile: nothing here can measure what the gate is on, or `notes` is not a file of ours.
+            RecipeError: a word means nothing at its stage.
         """
         check_gate(self.gate, self.base.model)
+        options(self.base, self.axes)
         read_kept(self.notes)
         plain = self._baseline(FIRST).pictures.images
         self._kept = Kept(self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)

@@ -21,14 +21,15 @@ def flux(**more: Any) -> Recipe:
 
 
 def test_sigmas_are_those_of_the_pipelines_own_argument_and_count_its_steps() -> None:
-    pipeline = tiny.flux()
+    pipeline: Any = tiny.flux()
     stack = apply(pipeline, flux())
     made = stack.sample(SAID, [3])
     assert made.steps == {"full": len(SIGMAS)}
     assert stack.report(made).resolved["sampler"]["sigmas"] == SIGMAS
     stack.remove()
     own = {"sigmas": SIGMAS, "num_inference_steps": 4, "width": 16, "height": 16, "max_sequence_length": 64}
-    want = pipeline(SAID, generator=torch.Generator().manual_seed(3), output_type="pt", **own).images
+    called: Any = pipeline(SAID, generator=torch.Generator().manual_seed(3), output_type="pt", **own)
+    want: torch.Tensor = called.images
     assert torch.equal(made.images, want)
     cached = apply(pipeline, flux(cache={"method": "svdcache", "interval": 2}))
     assert cached.sample(SAID).steps == {"full": 2, "forecast": 2}

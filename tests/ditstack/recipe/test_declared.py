@@ -20,9 +20,10 @@ ELSEWHERE = {
     "order": ("assembly/departures.py",),  # of a scheduler: its passes a step
     "strength": ("batch", "weights", "testing"),
     "rank": ("batch",),  # a process's number, in its records
-    "macs": ("batch", "matrix", "tuning/evaluation.py"),  # a figure of reports; the unit of a search's costs
+    "macs": ("batch", "matrix", "tuning/evaluation.py", "measure/promise"),  # a figure of reports; a search's costs
     "factors": ("batch/", "calibration/calibrate.py"),  # the folder of factors files
-    "calibrate": ("stack.py",),  # a key of a report's seconds
+    "calibrate": ("stack.py", "measure/promise/certify.py"),  # a key of a report's seconds; the command's name
+    "anchor": ("calibration/fits.py",),  # the name of a tensor among factors
 }
 """Words that are fields of some method too, with where the stack writes them and means something else."""
 EVERY = [find(stage, method) for stage in STAGES for method in methods(stage)]

@@ -8,6 +8,7 @@ import torch
 
 from ditstack import apply
 from ditstack.caching.linears import LowRankLinears
+from ditstack.calibration.fits import wrong_anchor
 from ditstack.calibration.run import Partial, Within
 from ditstack.errors import BadPipeline, RecipeError
 from ditstack.recipe.recipe import Recipe
@@ -54,3 +55,11 @@ def test_what_is_gathered_for_one_anchor_is_not_taken_for_the_others(tmp_path: P
     last.keep("increments", {"done": torch.ones(1)})
     assert line.of("increments") == {}
     assert last.of("increments").keys() == {"done"}
+
+
+def test_factors_that_name_no_anchor_are_refused() -> None:
+    right = {"counted_from": torch.tensor(1), "gain": torch.zeros(4)}
+    assert wrong_anchor(right) == []
+    assert "no anchor was chosen" in wrong_anchor({})[0]
+    for bad in ({"counted_from": torch.tensor(2)}, {"counted_from": torch.ones(2)}, {"gain": torch.zeros(3)}):
+        assert "wanted 0 or 1, and four figures" in wrong_anchor(right | bad)[0]
