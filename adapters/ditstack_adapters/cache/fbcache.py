@@ -41,5 +41,23 @@ class FirstBlockCache(Cache):
 
         from ditstack.plugin import DiffusersCache
 
+        self._require_alike(pipe)
         DiffusersCache(pipe, "fbcache", lambda stage, transformer: FirstBlockCacheConfig(self.threshold))
         pipe.notes.append("fbcache decides for the whole batch: a picture depends on its neighbours")
+
+    def _require_alike(self, pipe: Pipe) -> None:
+        """Diffusers takes the first block's text from the last one's: both must hand it on, or neither."""
+        from diffusers.hooks._helpers import TransformerBlockRegistry
+
+        from ditstack.plugin import BadPipeline
+
+        for name, blocks in pipe.blocks.items():
+            try:
+                ends = [TransformerBlockRegistry.get(type(blocks[place].module)) for place in (0, -1)]
+            except ValueError:  # diffusers does not know them, and says so itself
+                continue
+            if len({one.return_encoder_hidden_states_index is None for one in ends}) > 1:
+                raise BadPipeline(
+                    f"diffusers' fbcache cannot run on a {type(pipe.transformers[name]).__name__}: its first blocks "
+                    "hand the text on and its last ones do not; take firstblock"
+                )

@@ -113,7 +113,10 @@ def _explained(kind: str) -> Iterator[None]:
     except BadPipeline:
         raise
     except Exception as error:
-        raise BadPipeline(f"model auto cannot run a {kind} to find its blocks: {error}") from error
+        raise BadPipeline(
+            f"a {kind} fails on the small picture that is to show its blocks: {error}; "
+            "what its call wants beside a prompt goes into model.arguments"
+        ) from error
 
 
 def _painters(watch: _Watch, name: str) -> list[_Call]:

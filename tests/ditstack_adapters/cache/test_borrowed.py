@@ -54,6 +54,7 @@ def test_it_skips_what_it_says_and_off_is_exact(family: str, method: str, fields
         ("pixart", "fbcache", "fbcache cannot run on a PixArtTransformer2DModel: it takes no cache"),
         ("dit", "magcache", r"magcache\.ratios: missing; diffusers knows none for a DiTTransformer2DModel"),
         ("flux_img2img", "fbcache", "cannot run in a FluxImg2ImgPipeline: it never names its guidance passes"),
+        ("flux2_klein", "fbcache", "first blocks hand the text on and its last ones do not; take firstblock"),
         ("wan_two_transformers", "magcache", "counts the steps of one transformer; this pipeline has two"),
     ],
 )
