@@ -81,7 +81,8 @@ def line(row: dict[str, Any]) -> str:
     """What a row says, for the terminal."""
     where = f"{row['twin']}, {row['steps']} steps, guidance {row['guidance']:g}, seed {row['seed']}"
     gain = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["gain"]) + f" over {row['against']}" if "gain" in row else ""
-    figures = f"{statistics.fmean(row['psnr_each']):6.2f} dB  {row['macs_ratio']:.3f}  {100 * row['agree']:3.0f} %"
+    agree = f"{100 * row['agree']:3.0f} %" if "agree" in row else "     "  # no judge knows pictures of another size
+    figures = f"{statistics.fmean(row['psnr_each']):6.2f} dB  {row['macs_ratio']:.3f}  {agree}"
     return f"{where:44s} {row['name']:50s} {figures}  {gain}"
 
 
