@@ -113,10 +113,7 @@ def _explained(kind: str) -> Iterator[None]:
     except BadPipeline:
         raise
     except Exception as error:
-        raise BadPipeline(
-            f"a {kind} fails on the small picture that is to show its blocks: {error}; "
-            "what its call wants beside a prompt goes into model.arguments"
-        ) from error
+        raise BadPipeline(f"a trial call of a {kind} fails: {error}; give what it wants as model.arguments") from error
 
 
 def _painters(watch: _Watch, name: str) -> list[_Call]:

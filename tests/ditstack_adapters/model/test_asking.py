@@ -96,7 +96,7 @@ def test_each_task_of_flux_has_its_loader(task: Any) -> None:
 
 
 def test_auto_says_why_it_cannot_look_at_a_pipeline() -> None:
-    with pytest.raises(BadPipeline, match=r"a FluxPipeline fails on the small picture .*colour.*model\.arguments"):
+    with pytest.raises(BadPipeline, match=r"a trial call of a FluxPipeline fails: .*colour.*model\.arguments"):
         Auto(arguments={"colour": "red"}).wrap(tiny.flux())
 
 
