@@ -156,7 +156,7 @@ class Case:
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
         assert sorted(line["number"] for line in lines) == list(range(self.count)), "rows missing or twice"
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        known = {".ditstack", "batch.json", "recipe.yaml", "report.json", "manifest.jsonl", *self.beside}
+        known = {".ditstack", "batch.json", "batch.html", "recipe.yaml", "report.json", "manifest.jsonl", *self.beside}
         assert files == known | {line["file"] for line in lines}, f"strange files: {sorted(files - known)[:5]}"
         equal = 0
         for line in lines:

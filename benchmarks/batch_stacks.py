@@ -205,7 +205,8 @@ def compare(folder: Folder, whole: dict[int, bytes], count: int) -> dict[str, in
     assert sorted(found) == list(range(count)), "rows missing"
     assert json.loads(folder.read("report.json") or b"{}")["complete"], "the report says that it is not complete"
     names = {name for name in folder.names() if name != "parts"}
-    known = {"batch.json", "recipe.yaml", "report.json", "manifest.jsonl", "pictures", "shards", "factors", ".ditstack"}
+    known = {"batch.json", "batch.html", "recipe.yaml", "report.json", "manifest.jsonl", "pictures", "shards"}
+    known |= {"factors", ".ditstack"}
     assert names <= known, f"strange files: {sorted(names - known)}"
     shards = folder.names("shards")
     assert shards == [f"{number:08d}.tar" for number in range(len(shards))], "shards with gaps"
