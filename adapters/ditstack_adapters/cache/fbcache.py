@@ -53,7 +53,7 @@ class FirstBlockCache(Cache):
 
         for name, blocks in pipe.blocks.items():
             try:
-                ends = [TransformerBlockRegistry.get(type(blocks[place].module)) for place in (0, -1)]
+                ends = [TransformerBlockRegistry.get(type(one.module)) for one in [*blocks[:1], *blocks[-1:]]]
             except ValueError:  # diffusers does not know them, and says so itself
                 continue
             if len({one.return_encoder_hidden_states_index is None for one in ends}) > 1:
