@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.calibration import compensation
     from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
-    from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchor
+    from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchored
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
@@ -48,7 +48,7 @@ _ROOMS = {
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
-    "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchor"),
+    "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchored"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
@@ -133,7 +133,7 @@ __all__ = [
     "trace",
     "tune_gains",
     "without_hidden",
-    "wrong_anchor",
+    "wrong_anchored",
     "wrong_corrections",
     "wrong_setting",
 ]  # fmt: skip

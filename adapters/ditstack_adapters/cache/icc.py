@@ -102,12 +102,9 @@ class Icc(Cache):
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.plugin import wrong_anchor, wrong_corrections
+        from ditstack.plugin import wrong_anchored, wrong_corrections
 
-        if self.anchor != "fitted":
-            return wrong_corrections(pipe, tensors)
-        corrections = {name: one for name, one in tensors.items() if name not in ("counted_from", "gain")}
-        return wrong_anchor(tensors) + wrong_corrections(pipe, corrections)
+        return (wrong_anchored if self.anchor == "fitted" else wrong_corrections)(pipe, tensors)
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
         """A and B of every linear."""

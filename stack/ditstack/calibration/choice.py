@@ -278,7 +278,7 @@ def told(setting: Setting, decided: Sequence[float]) -> str:
     return f"{SAID}{setting}: {gained(decided)}"
 
 
-def gained(decided: Sequence[float]) -> str:
+def gained(decided: Sequence[float], over: str = "the default") -> str:
     """A gain with its interval, and on how many pictures."""
-    said = "{:+.2f} dB ({:+.2f} to {:+.2f}) over the default".format(*decided)
-    return f"{said}, in final latents of {decided[-1]:.0f} pictures of prompts set aside"
+    said = "{:+.2f} dB ({:+.2f} to {:+.2f})".format(*decided)
+    return f"{said} over {over}, in final latents of {decided[-1]:.0f} pictures of prompts set aside"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ditstack.caching.linears import LowRankLinears
+from ditstack.caching.linears import LowRankLinears, wrong_corrections
 from ditstack.calibration.choice import gained, halves
 from ditstack.calibration.compensation import running_weight
 from ditstack.calibration.moments import ROOM_GB, Moments
@@ -235,12 +235,20 @@ def fit_anchored(pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration,
 
 def take_anchored(pipe: Pipe, low_rank: LowRankLinears, tensors: Mapping[str, Tensor]) -> None:
     """Correct by these from the next generation on, counting from the anchor that stands beside them, if one does."""
-    corrections = {name: one for name, one in tensors.items() if name not in BESIDE}
     if "counted_from" in tensors:
         low_rank.order = int(tensors["counted_from"])
         pipe.notes = [note for note in pipe.notes if not note.startswith(SAID)]
         pipe.notes.append(told(low_rank.order, tensors["gain"]))
-    low_rank.take(corrections)
+    low_rank.take(_corrections(tensors))
+
+
+def wrong_anchored(pipe: Pipe, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Why `take_anchored` cannot read these."""
+    return wrong_anchor(tensors) + wrong_corrections(pipe, _corrections(tensors))
+
+
+def _corrections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one for name, one in tensors.items() if name not in BESIDE}
 
 
 def wrong_anchor(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -254,5 +262,5 @@ def wrong_anchor(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def told(order: int, decided: Tensor) -> str:
     """What was chosen, in a sentence."""
-    said = gained(decided.tolist()).replace("the default", "increments from the last full step")
+    said = gained(decided.tolist(), over="increments from the last full step")
     return f"{SAID}{ANCHORS[order]}; a line gains {said}"
