@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
     from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchored
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
-    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.calibration.sampler.fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
@@ -51,7 +51,7 @@ _ROOMS = {
     "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchored"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),
-    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "calibration.sampler.fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
