@@ -153,6 +153,14 @@ class Bench:
         images, latents = (torch.cat([getattr(one, name) for one in parts]) for name in ("images", "latents"))
         return images, latents, sum(one.macs for one in parts)
 
+    def elsewhere(self, stack: Stack, count: int = TRIALS) -> float:
+        """The mean of decibels of final latents on the prompts that controls are chosen on."""
+        prompts, seeds = self.twin.prompts(count, CHOSEN), [5 * self.setting.seed + place for place in range(count)]
+        with stack.off():
+            aim = stack.sample(prompts, seeds).latents
+        made = stack.sample(prompts, seeds).latents  # last: its passes are looked at
+        return statistics.fmean(fidelity.decibels(made, aim))
+
     def row(self, group: str, name: str) -> Row | None:
         """A row of this setting and as many prompts."""
         wanted = {**self.key, "group": group, "name": name, "prompts": self.asked}
