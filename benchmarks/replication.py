@@ -3,8 +3,8 @@
     python benchmarks/replication.py [--table 1] [--prompts 48] [--only "guidance 4" svd]
 
 1 ICC under DDIM (twin-dit), 2 ICC under DPM-Solver++ (twin-pixart), 3 SVD-Cache (twin-flux2, twin-hunyuanvideo), 4 what
-stands with SVD-Cache, 5 patterns, 6 calibration. Prompts and seeds that are reported are not those that factors are fitted on or
-controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at once; started
+stands with SVD-Cache, 5 patterns, 6 calibration. Prompts and seeds that are reported are not those that factors are
+fitted on or controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at once; started
 again, the command goes on where it was, in the newest such file. A twin that was exported again is measured again.
 """
 
