@@ -4,8 +4,9 @@
 
 1 ICC under DDIM (twin-dit), 2 ICC under DPM-Solver++ (twin-pixart), 3 SVD-Cache (twin-flux2, twin-hunyuanvideo), 4 what
 stands with SVD-Cache, 5 patterns, 6 calibration. Prompts and seeds that are reported are not those that factors are
-fitted on or controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at once; started
-again, the command goes on where it was, in the newest such file. A twin that was exported again is measured again.
+fitted on or controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at
+once; started again, the command goes on where it was, in the newest such file. A twin that was exported again is
+measured again.
 """
 
 from __future__ import annotations
