@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GIVES = frozenset(
     {
         Capability.BLOCKS,
+        Capability.CACHE_HOOKS,
         Capability.DENSE_WEIGHTS,
         Capability.FLOAT_WEIGHTS,
         Capability.FREE_ATTENTION,
@@ -87,6 +88,8 @@ class Model(Adapter):
     """Whether its blocks are found by running the pipeline once: diffusers does not say what they return."""
     cut_into_rows: ClassVar[bool] = False
     """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
+    takes_caches: ClassVar[bool] = True
+    """Whether diffusers gives the transformer class its `enable_cache`."""
     unconditional_first: ClassVar[bool] = False
     """Whether both halves of guidance share a pass, the unconditional rows before the others."""
     guidance: ClassVar[str] = "guidance_scale"
@@ -120,6 +123,7 @@ class Model(Adapter):
     @property
     def gives(self) -> frozenset[Capability]:
         found = GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        found = found if self.takes_caches else found - {Capability.CACHE_HOOKS}
         return found | {Capability.ROWS} if self.cut_into_rows else found
 
     def place(self) -> torch.device:
