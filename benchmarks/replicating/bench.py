@@ -138,7 +138,7 @@ class Bench:
             said = {**recipe.resolved(), "prompts": None, "seed": None, "weights": weights(self.setting.twin)}
             name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
             file = str(KEPT / f"factors-{name}.safetensors")
-            wanted = {stage: {"calibrate": "auto"} for stage in fitted}
+            wanted = {stage: dict(recipe.adapters[stage].unattended) for stage in fitted}
             if "cache" in wanted:
                 wanted["cache"]["factors"] = file
             recipe = recipe.with_(None, **wanted)
