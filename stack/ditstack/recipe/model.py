@@ -26,18 +26,11 @@ if TYPE_CHECKING:
     from ditstack.pipeline.records import PassInputs
 
 GIVES = frozenset(
-    {
-        Capability.BLOCKS,
-        Capability.CACHE_HOOKS,
-        Capability.DENSE_WEIGHTS,
-        Capability.FLOAT_WEIGHTS,
-        Capability.FREE_ATTENTION,
-        Capability.FREE_TRUNK,
-        Capability.LORAS,
-        Capability.MOVED_WHOLE,
-        Capability.PASSING,
-        Capability.TRACEABLE,
-    }
+    (
+        *(Capability.BLOCKS, Capability.DENSE_WEIGHTS, Capability.FLOAT_WEIGHTS, Capability.LORAS),
+        *(Capability.FREE_ATTENTION, Capability.FREE_TRUNK, Capability.CACHE_HOOKS),
+        *(Capability.MOVED_WHOLE, Capability.PASSING, Capability.TRACEABLE),
+    )
 )
 
 ROW_ARGUMENTS = (
