@@ -26,6 +26,7 @@ from ditstack.maths.lowrank import (
     truncate,
 )
 from ditstack.pipeline.pipe import CALIBRATED, Pipe
+from ditstack.recipe.calibration import NO_PROMPTS
 
 if TYPE_CHECKING:
     from ditstack.recipe.calibration import Calibration
@@ -65,7 +66,7 @@ class Fit:
 
     def __init__(self, pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
         if not calibration.prompts:
-            raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
+            raise BadFile(NO_PROMPTS)
         self.pipe, self.linears, self.calibration, self.wish = pipe, low_rank.linears, calibration, wish
         self.low_rank, self.order = low_rank, low_rank.order
         self.survey = LinearSurvey()
