@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,12 +79,24 @@ class Fit:
         pair = self._gather()
         fitted, ranks = self._fit(pair)
         out = {}
-        for members in self.survey.groups():
+        for members in self._sharing():
             kept = {name: fitted[name].cut(ranks[name]) for name in members if ranks[name]}
             if kept:
                 out[f"{'+'.join(kept)}.down"] = torch.cat([one.down for one in kept.values()])
             out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
         return out
+
+    def _sharing(self) -> Iterator[list[str]]:
+        """The linears that share a product with their stacked B: they read one tensor, and run alike on every step."""
+        policy = self.pipe.policy
+        for members in self.survey.groups():
+            if policy is None or not policy.by_layer:
+                yield members
+                continue
+            layers: dict[str, list[str]] = {}
+            for name in members:
+                layers.setdefault(policy.layer(name), []).append(name)
+            yield from layers.values()
 
     def _fit(self, pair: Callable[[str], LowRank]) -> tuple[dict[str, LowRank], dict[str, int]]:
         """Every linear fitted once, with no more components than it may get; and the rank that each gets."""
