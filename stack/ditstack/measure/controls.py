@@ -21,6 +21,7 @@ from ditstack.pipeline.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replace
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Estimate
 
+EULER = "FlowMatchEulerDiscreteScheduler"
 SLACK = 0.01
 """Of all multiply-accumulates: what a skipped step may cost and still count as skipped."""
 OTHER_SEEDS = 10_000
@@ -37,7 +38,7 @@ class Control:
     recipe: Recipe
 
 
-def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
+def controls(recipe: Recipe, evaluations: int, flow: bool, own: str = "") -> list[Control]:
     """Every control of a recipe at a budget: its own sampler with fewer steps, and every solver that can replace it.
 
     A recipe that gives its scheduler settings which other solvers do not take has its own sampler alone.
@@ -45,11 +46,12 @@ def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
     Args:
         flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
             steps then take from the grid of the recipe's own steps.
+        own: the class of the scheduler that the model came with, as far as it is known.
     """
     sampler = recipe.sampler
-    title = (sampler.scheduler or ("" if flow else "DDIM") or "Euler").removesuffix("Scheduler")
-    own = Solver("own", title, sampler.scheduler)
-    found = [Control(title, _with(recipe, own, evaluations, flow))]
+    kind = sampler.scheduler or own or (EULER if flow else "its own sampler")
+    title = "Euler" if kind == EULER else kind.removesuffix("Scheduler")
+    found = [Control(title, _with(recipe, Solver("own", title, sampler.scheduler), evaluations, flow))]
     if set(sampler.settings) <= set(OF_THE_PIPELINE) or sampler.scheduler is not None:
         others = [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != sampler.scheduler]
         found += [Control(one.title, _with(recipe, one, evaluations, flow)) for one in others]
@@ -95,7 +97,7 @@ class Controls:
 
     def at(self, evaluations: int) -> list[Control]:
         """Every control at a budget."""
-        return controls(self.recipe, evaluations, self.whole.flow)
+        return controls(self.recipe, evaluations, self.whole.flow, self.whole.scheduler)
 
     def best(self, evaluations: int) -> Control:
         """The one with the highest mean PSNR to the plain model with all its steps."""
