@@ -126,7 +126,7 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
     found = controls(base, count, process_of(own)[1] == FLOW, type(own).__name__)
     found = (
         found[1:] if model == "pixart" else found
-    )  # its own solver is DPM-Solver++ 2M, which stands among the others
+    )  # its own, DPM-Solver++ 2M, stands among the others
     plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in found]
     for name, there_called, recipe in plan:
         measured = there.get((there_called, count))
