@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
+    from ditstack.caching.setting import Setting, follow_setting, wrong_setting
     from ditstack.calibration import compensation
-    from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
+    from ditstack.calibration.choice import choose_setting
     from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchored
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
@@ -47,7 +48,8 @@ _ROOMS = {
     "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
-    "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
+    "caching.setting": ("Setting", "follow_setting", "wrong_setting"),
+    "calibration.choice": ("choose_setting",),
     "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchored"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "recipe.calibration": ("Calibration",),

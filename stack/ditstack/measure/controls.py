@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ditstack.maths import fidelity
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.metrics import estimate
-from ditstack.pipeline.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replaced
+from ditstack.pipeline.samplers import fewer
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Estimate
 
@@ -46,28 +46,17 @@ def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
         flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
             steps then take from the grid of the recipe's own steps.
     """
-    sampler = recipe.sampler
-    title = (sampler.scheduler or ("" if flow else "DDIM") or "Euler").removesuffix("Scheduler")
-    own = Solver("own", title, sampler.scheduler)
-    found = [Control(title, _with(recipe, own, evaluations, flow))]
-    if set(sampler.settings) <= set(OF_THE_PIPELINE) or sampler.scheduler is not None:
-        others = [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != sampler.scheduler]
-        found += [Control(one.title, _with(recipe, one, evaluations, flow)) for one in others]
-    return found
+    plain = recipe.plain().resolved()
+    found = fewer(plain["sampler"], evaluations, flow)
+    return [
+        Control(title, Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {title}"))
+        for title, sampler in found.items()
+    ]
 
 
 def evaluations_of(macs_ratio: float, steps: int) -> int:
     """The fewest passes of the network that cost at least so much of `steps` full ones; SLACK is forgiven."""
     return max(1, min(steps, math.ceil((macs_ratio - SLACK) * steps)))
-
-
-def _with(recipe: Recipe, solver: Solver, evaluations: int, flow: bool) -> Recipe:
-    """The plain recipe with another solver, or with fewer steps of its own."""
-    plain = recipe.plain().resolved()
-    sampler = replaced(plain["sampler"], solver, solver.steps(evaluations))
-    if not flow:
-        sampler["grid"] = sampler.get("grid", recipe.sampler.steps)
-    return Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {solver.title}")
 
 
 @dataclass

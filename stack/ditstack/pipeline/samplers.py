@@ -60,6 +60,26 @@ def replaced(sampler: Mapping[str, Any], solver: Solver, steps: int) -> dict[str
     return found | ({"scheduler": solver.scheduler} if solver.scheduler else {})
 
 
+def fewer(sampler: Mapping[str, Any], evaluations: int, flow: bool, own: str = "") -> dict[str, dict[str, Any]]:
+    """Samplers of at most so many passes of the network for each branch of guidance, by title.
+
+    A recipe's own with fewer steps, and every solver that can replace it; where its scheduler has settings that others
+    do not take, its own alone.
+
+    Args:
+        flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
+            steps then take from the grid of the recipe's own steps.
+        own: the title of the model's own solver.
+    """
+    scheduler = sampler.get("scheduler")
+    title = (scheduler or own or ("Euler" if flow else "DDIM")).removesuffix("Scheduler")
+    solvers = [Solver("own", title, scheduler)]
+    if set(sampler.get("settings", {})) <= set(OF_THE_PIPELINE) or scheduler is not None:
+        solvers += [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != scheduler]
+    grid = {} if flow else {"grid": sampler.get("grid", sampler["steps"])}
+    return {one.title: {**replaced(sampler, one, one.steps(evaluations)), **grid} for one in solvers}
+
+
 def named(sampler: Mapping[str, Any], word: str) -> dict[str, Any]:
     """A recipe's sampler as a word says: "unipc-20", "euler-50".
 
