@@ -3,9 +3,10 @@
     python benchmarks/replication.py [--table 1] [--prompts 48] [--only "guidance 4" svd]
 
 1 ICC under DDIM (twin-dit), 2 ICC under DPM-Solver++ (twin-pixart), 3 SVD-Cache (twin-flux2, twin-hunyuanvideo), 4 what
-stands with SVD-Cache, 6 calibration. Prompts and seeds that are reported are not those that factors are fitted on or
-controls are chosen on. Each row is added to benchmarks/results/<machine>_<date>/replication_N.json at once; started
-again, the command goes on where it was, in the newest such file. A twin that was exported again is measured again.
+stands with SVD-Cache, 5 patterns, 6 calibration, 7 recalibration. Prompts and seeds that are reported are not those
+that factors are fitted on or controls are chosen on. Each row is added to
+benchmarks/results/<machine>_<date>/replication_N.json at once; started again, the command goes on where it was, in the
+newest such file. A twin that was exported again is measured again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from ditstack.compat import hush, hush_loading
 from replicating import bench as bench_of
-from replicating import calibration, icc, stacks, svdcache
+from replicating import calibration, icc, patterns, recalibration, stacks, svdcache
 from replicating.bench import CASE, EMBEDDED, KEY, Bench, Case, Row, Setting, weights
 from results import add_row, newest_place
 from sampled import KEPT
@@ -31,7 +32,9 @@ TABLES: dict[int, Table] = {
     2: icc.table_2,
     3: svdcache.table_3,
     4: stacks.table_4,
+    5: patterns.table_5,
     6: calibration.table_6,
+    7: recalibration.table_7,
 }
 
 

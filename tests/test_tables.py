@@ -148,13 +148,14 @@ def test_only_combinations_that_fare_otherwise_on_a_twin_are_shown(
 
     file = twin_matrix.RESULTS / "here" / "matrix_dit" / "matrix.json"
     data = {"cells": [cell("icc", 1.0), cell("svdcache", 1.0), cell("new", 1.0)], "prompts": ["a"]}
-    monkeypatch.setattr(twin_matrix, "_file", lambda: file)
+    monkeypatch.setattr(twin_matrix, "_file", lambda twin: file if twin == "dit" else None)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: json.dumps(data))
     monkeypatch.setattr(twin_matrix, "_known", lambda: {"icc": cell("icc", -3.0), "svdcache": cell("svdcache", 2.0)})
-    text = twin_matrix.matrix_dit().splitlines()
-    assert text[2] == (
-        "| icc | gate kept, below the control (-3.0 to -1.0 dB); 40.0 dB "
-        "| gate kept, above the control (+1.0 to +3.0 dB); 40.0 dB |"
-    )
+    text = twin_matrix.matrix_twins().splitlines()
+    ours = "gate kept, above the control (+1.0 to +3.0 dB); 40.0 dB |"
+    assert text[0] == "| combination | on the embedded model | on twin-dit |"
+    assert text[2:4] == [f"| icc | gate kept, below the control (-3.0 to -1.0 dB); 40.0 dB | {ours}", ""]
     assert "2 are in the embedded model's matrix too; 1 fare alike" in text[-1]
-    assert "1 of 2 of these" in twin_matrix.matrix_dit_short()
+    assert "1 of 2 on twin-dit (" in twin_matrix.matrix_twins_short()
+    monkeypatch.setattr(twin_matrix, "_file", lambda twin: file)  # another twin is another column
+    assert twin_matrix.matrix_twins().splitlines()[2].endswith(f"| {ours} {ours}")

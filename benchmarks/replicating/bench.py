@@ -138,7 +138,7 @@ class Bench:
             said = {**recipe.resolved(), "prompts": None, "seed": None, "weights": weights(self.setting.twin)}
             name = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
             file = str(KEPT / f"factors-{name}.safetensors")
-            wanted = {stage: {"calibrate": "auto"} for stage in fitted}
+            wanted = {stage: dict(recipe.adapters[stage].unattended) for stage in fitted}
             if "cache" in wanted:
                 wanted["cache"]["factors"] = file
             recipe = recipe.with_(None, **wanted)
@@ -152,6 +152,14 @@ class Bench:
             parts.append(stack.sample(part, [self.setting.seed + at + place for place in range(len(part))]))
         images, latents = (torch.cat([getattr(one, name) for one in parts]) for name in ("images", "latents"))
         return images, latents, sum(one.macs for one in parts)
+
+    def elsewhere(self, stack: Stack, count: int = TRIALS) -> float:
+        """The mean of decibels of final latents on the prompts that controls are chosen on."""
+        prompts, seeds = self.twin.prompts(count, CHOSEN), [5 * self.setting.seed + place for place in range(count)]
+        with stack.off():
+            aim = stack.sample(prompts, seeds).latents
+        made = stack.sample(prompts, seeds).latents  # last: its passes are looked at
+        return statistics.fmean(fidelity.decibels(made, aim))
 
     def row(self, group: str, name: str) -> Row | None:
         """A row of this setting and as many prompts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from statistics import fmean
 from typing import Any
@@ -85,22 +86,29 @@ def defaults_judges() -> str:
     data, found = newest("judges"), newest("defaults")
     if data is None or found is None:
         return NOT_YET
-    lines = head(["", "best by final latents", "it gains", "best by pictures", "it gains", "the best gains"])
+    judges = ("latents", "pictures")
+    lines = head(["", *(f"{what} by {by}" for what in ("off", "pairs in order") for by in judges)])
     for (model, steps, full), rows in _settings(found).items():
-        judged = {row["name"]: row for row in data["rows"] if row["model"] == model}
-        if (steps, full) != (data["steps"], data["full"]) or not judged:
-            continue
-        names = [name for name in judged if name in rows]
-        cells = [MODELS[model]]
-        for by in ("latents", "pictures"):
-            best = max(names, key=lambda name: fmean(judged[name][by]))
-            cells += [best, f"{_short(rows, best):+.1f}"]
-        lines.append(line([*cells, f"{max(_short(rows, name) for name in names):+.1f}"]))
+        judged = {row["name"]: row for row in data["rows"] if row["model"] == model and row["name"] in rows}
+        if (steps, full) == (data["steps"], data["full"]) and judged:
+            seen = {name: _short(rows, name) for name in judged}
+            told = [
+                {name: fmean(row[by]) - fmean(judged["default"][by]) for name, row in judged.items()} for by in judges
+            ]
+            cells = [f"{fmean(abs(one[name] - seen[name]) for name in seen if name != 'default'):.2f}" for one in told]
+            cells += [f"{_in_order(one, seen):.0%}" for one in told]
+            lines.append(line([MODELS[model], *cells]))
     count = len({row["name"] for row in data["rows"]})
-    note = f"{data['full']} full steps of {data['steps']}. Of {count} constants the one that is best on 16 calibration"
+    note = f"{count} constants at {data['full']} full steps of {data['steps']}: by how many dB the gain over the default on 16"
     return "\n".join(
-        [*lines, "", f"{note} prompts, and what it gains over the default on 16 others, in dB of pictures."]
+        [*lines, "", f"{note} calibration prompts is off that on others, and how many pairs it puts in order."]
     )
+
+
+def _in_order(told: dict[str, float], seen: dict[str, float]) -> float:
+    """The share of pairs that stand as they are seen to; those that are equal there tell nothing."""
+    pairs = [(a, b) for a, b in itertools.combinations(seen, 2) if abs(seen[a] - seen[b]) > 1e-6]
+    return fmean((told[a] - told[b]) * (seen[a] - seen[b]) > 0 for a, b in pairs)
 
 
 def _worst(settings: dict[Any, dict[str, Row]]) -> str:

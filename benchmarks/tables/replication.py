@@ -64,6 +64,24 @@ def replication_4() -> str:
     return _settings(newest("replication_4"), [PSNR, AGAINST, MACS, AGREE])
 
 
+def replication_5() -> str:
+    """Patterns of layers and steps."""
+    data = newest("replication_5")
+    said = [
+        f"{TITLES[row['twin']]}, {row['name'].partition(': ')[2]}: {row['said'].partition(': ')[2]}"
+        for row in (data or {"rows": []})["rows"]
+        if row.get("said")
+    ]
+    notes = "".join(f"\n- {one}" for one in dict.fromkeys(said))
+    table = _settings(data, [PSNR, AGAINST, OVER_BEST, MACS])
+    return f"{table}\n\nWhat calibration said of each pattern that it was to learn:\n{notes}" if said else table
+
+
+def replication_7() -> str:
+    """What recalibration brings on rounded weights."""
+    return _settings(newest("replication_7"), [PSNR, AGAINST, MACS])
+
+
 def replication_6() -> str:
     """What factors are fitted on."""
     return _settings(newest("replication_6"), [PSNR, AGAINST])

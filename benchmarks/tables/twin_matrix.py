@@ -1,4 +1,4 @@
-"""The matrix of a twin beside the embedded model's: where the same combination fares otherwise."""
+"""The matrices of twins beside the embedded model's: where the same combination fares otherwise."""
 
 from __future__ import annotations
 
@@ -10,67 +10,77 @@ from lines import head, line
 from results import RESULTS, matrix_file
 
 Cell = dict[str, Any]
+TWINS = ("dit", "flux2")
 
 
-def matrix_dit() -> str:
-    """What is the same on twin-dit and on the embedded model, and what is not."""
-    file = _file()
-    if file is None:
-        return "Not measured yet."
-    ours, known = json.loads(file.read_text()), _known()
-    cells, both, others = _compared(ours, known)
-    lines = head(["combination", "on the embedded model", "on twin-dit"])
-    lines += [line([_name(cell), _told(known[_name(cell)]), _told(cell)]) for cell in others]
-    return "\n".join([*lines, "", _note(file, ours, cells, both, others)])
+def matrix_twins() -> str:
+    """What is the same on the twins and on the embedded model, and what is not."""
+    known, found = _known(), _found()
+    names = [name for name in known if any(name in cells and _differs(cells[name], known[name]) for cells in found)]
+    twins = [f"on twin-{twin}" for twin, cells in zip(TWINS, found, strict=True) if cells]
+    lines = head(["combination", "on the embedded model", *twins])
+    for name in names:
+        told = [_told(cells[name]) if name in cells else "not measured" for cells in found if cells]
+        lines.append(line([name, _told(known[name]), *told]))
+    notes = [_note(twin, cells, known) for twin, cells in zip(TWINS, found, strict=True) if cells]
+    return "\n".join([*lines, "", " ".join([*notes, "In brackets the gain over the control."])])
 
 
-def matrix_dit_short() -> str:
+def matrix_twins_short() -> str:
     """The same in a sentence, for the first page."""
-    file = _file()
-    if file is None:
-        return "Not measured yet."
-    _, both, others = _compared(json.loads(file.read_text()), _known())
+    known, parts = _known(), []
+    for twin, cells in zip(TWINS, _found(), strict=True):
+        both = [name for name in cells if name in known]
+        others = sum(_differs(cells[name], known[name]) for name in both)
+        parts += [f"{others} of {len(both)} on twin-{twin}"] if cells else []
     return (
-        f"On twin-dit, a model of another family that nothing was tuned on, {len(others)} of {len(both)} of these "
-        "combinations fare otherwise, in the gate or beside the control: "
-        "[which ones](docs/replication.md#the-matrix-of-twin-dit)."
+        "On models of other families and sizes that nothing was tuned on, many of these combinations fare otherwise, "
+        f"in the gate or beside the control: {', '.join(parts)} "
+        "([which ones](docs/replication.md#the-matrices-of-the-twins))."
     )
 
 
-def _compared(data: dict[str, Any], known: dict[str, Cell]) -> tuple[list[Cell], list[Cell], list[Cell]]:
-    """All combinations, those that both models have, and those of them with another verdict."""
-    cells = [cell for cell in data["cells"] if cell["status"] != "control"]
-    both = [cell for cell in cells if _name(cell) in known]
-    return cells, both, [cell for cell in both if _verdict(cell) != _verdict(known[_name(cell)])]
+def _found() -> list[dict[str, Cell]]:
+    """The combinations of each twin, by name."""
+    return [{} if (file := _file(twin)) is None else _cells(file) for twin in TWINS]
 
 
-def _file() -> Path | None:
+def _file(twin: str) -> Path | None:
     """The newest that is committed."""
-    found = sorted(RESULTS.glob("*/matrix_dit/matrix.json"), key=lambda path: path.parts[-3].rpartition("_")[2])
+    found = sorted(RESULTS.glob(f"*/matrix_{twin}/matrix.json"), key=lambda path: path.parts[-3].rpartition("_")[2])
     return found[-1] if found else None
 
 
 def _known() -> dict[str, Cell]:
     """The embedded model's combinations, by name."""
-    data = json.loads(matrix_file().read_text())
-    return {_name(cell): cell for cell in data["cells"] if cell["status"] != "control"}
+    return _cells(matrix_file())
 
 
-def _note(file: Path, data: Cell, cells: list[Cell], both: list[Cell], others: list[Cell]) -> str:
-    states = ", ".join(
-        f"{sum(cell['status'] == word for cell in cells)} {word}"
-        for word in dict.fromkeys(cell["status"] for cell in cells)
-    )
-    where = file.with_suffix(".md").relative_to(RESULTS.parents[1])
+def _cells(file: Path) -> dict[str, Cell]:
+    return {_name(cell): cell for cell in json.loads(file.read_text())["cells"] if cell["status"] != "control"}
+
+
+def _note(twin: str, cells: dict[str, Cell], known: dict[str, Cell]) -> str:
+    states = [cell["status"] for cell in cells.values()]
+    counted = ", ".join(f"{states.count(word)} {word}" for word in dict.fromkeys(states))
+    file = _file(twin)
+    assert file is not None
+    where, asked = file.with_suffix(".md").relative_to(RESULTS.parents[1]), len(json.loads(file.read_text())["prompts"])
+    both = [name for name in cells if name in known]
+    others = sum(_differs(cells[name], known[name]) for name in both)
     return (
-        f"Of the [{len(cells)} combinations](../{where}) on twin-dit ({len(data['prompts'])} prompts; {states}) "
-        f"{len(both)} are in the embedded model's matrix too; {len(both) - len(others)} fare alike there, in the gate "
-        f"and beside the control, and the {len(others)} above do not. In brackets the gain over the control."
+        f"Of the [{len(cells)} combinations](../{where}) on twin-{twin} ({asked} prompts; {counted}) "
+        f"{len(both)} are in the embedded model's matrix too; {len(both) - others} fare alike there, in the gate "
+        f"and beside the control, and {others} do not."
     )
 
 
 def _name(cell: Cell) -> str:
     return " + ".join(word for stage, word in cell["words"].items() if (stage, word) != ("distill", "none"))
+
+
+def _differs(one: Cell, other: Cell) -> bool:
+    return _verdict(one) != _verdict(other)
 
 
 def _verdict(cell: Cell) -> tuple[str, str]:
@@ -88,4 +98,5 @@ def _told(cell: Cell) -> str:
     over = cell["above_control"]
     beside = f", {side} the control ({over['low']:+.1f} to {over['high']:+.1f} dB)" if over and side else ""
     psnr = cell["to_baseline"].get("psnr") if cell["to_baseline"] else None
-    return f"{state}{beside}" + (f"; {float(psnr['mean']):.1f} dB" if psnr else "")
+    shown = "" if psnr is None or psnr["mean"] in ("inf", float("inf")) else f"; {float(psnr['mean']):.1f} dB"
+    return f"{state}{beside}{shown}"

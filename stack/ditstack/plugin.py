@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from ditstack.caching.diffusers_caches import DiffusersCache
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
+    from ditstack.caching.patterns import LayerPolicy, Pattern, PatternFile, find_layers
     from ditstack.caching.setting import Setting, follow_setting, wrong_setting
     from ditstack.calibration import compensation
     from ditstack.calibration.choice import choose_setting
     from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchored
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
+    from ditstack.calibration.patterns.fitting import (
+        fit_along,
+        fit_patterned,
+        take_patterned,
+        wrong_along,
+        wrong_patterned,
+    )
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -48,10 +56,18 @@ _ROOMS = {
     "caching.feature_cache": ("FeatureCache",),
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
+    "caching.patterns": ("LayerPolicy", "Pattern", "PatternFile", "find_layers"),
     "caching.setting": ("Setting", "follow_setting", "wrong_setting"),
     "calibration.choice": ("choose_setting",),
     "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchored"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
+    "calibration.patterns.fitting": (
+        "fit_along",
+        "fit_patterned",
+        "take_patterned",
+        "wrong_along",
+        "wrong_patterned",
+    ),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
@@ -97,9 +113,12 @@ __all__ = [
     "FittedMultistepScheduler",
     "Kernel",
     "Knob",
+    "LayerPolicy",
     "LowRankLinears",
     "Model",
     "PassInputs",
+    "Pattern",
+    "PatternFile",
     "Pipe",
     "Quantizer",
     "RowPolicy",
@@ -119,7 +138,10 @@ __all__ = [
     "compensation",
     "compile_apart",
     "compute_capability",
+    "find_layers",
+    "fit_along",
     "fit_anchored",
+    "fit_patterned",
     "follow_setting",
     "is_beside",
     "lora_files",
@@ -132,11 +154,14 @@ __all__ = [
     "rivals",
     "suggest",
     "take_anchored",
+    "take_patterned",
     "trace",
     "tune_gains",
     "without_hidden",
+    "wrong_along",
     "wrong_anchored",
     "wrong_corrections",
+    "wrong_patterned",
     "wrong_setting",
 ]  # fmt: skip
 

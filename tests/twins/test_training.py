@@ -1,6 +1,5 @@
 """A twin's training goes on where a kill stopped it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,34 @@ def _save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
 
 
-def run(twin: Stub, folder: Path, seconds: float) -> Run:
-    return train.train(twin, folder, time.time() + seconds, seed=3, compiled=False)
+class Clock:
+    """A second passes with every step; nothing else takes time."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(train, "time", made)
+    step = train.step
+
+    def timed(*words: Any) -> tuple[Tensor, Tensor]:
+        made.now += 1
+        return step(*words)
+
+    monkeypatch.setattr(train, "step", timed)
+    return made
+
+
+def run(twin: Stub, folder: Path, clock: Clock, seconds: float) -> Run:
+    return train.train(twin, folder, clock.now + seconds, seed=3, compiled=False)
 
 
 def momenta(of: Run) -> list[Tensor]:
@@ -58,9 +83,9 @@ def momenta(of: Run) -> list[Tensor]:
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
-def test_a_killed_run_goes_on_with_weights_optimizers_and_counts(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_weights_optimizers_and_counts(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(Killed):
-        run(Stub(killed_at=5), tmp_path, 60)
+        run(Stub(killed_at=5), tmp_path, clock, 60)
     taken_up = begin(Stub(), tmp_path, seed=3)
     assert (taken_up.steps, taken_up.samples) == (5, 20)
     assert any(momentum.any() for momentum in momenta(taken_up))
@@ -69,17 +94,17 @@ def test_a_killed_run_goes_on_with_weights_optimizers_and_counts(tmp_path: Path)
         assert torch.equal(one, other)
     for name, value in taken_up.painter.state_dict().items():
         assert torch.equal(value, again.painter.state_dict()[name])
-    assert run(Stub(), tmp_path, 0.2).steps > 5
+    assert run(Stub(), tmp_path, clock, 3).steps == 8
 
 
-def test_a_kill_while_saving_leaves_the_state_before(tmp_path: Path) -> None:
+def test_a_kill_while_saving_leaves_the_state_before(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(Killed):
-        run(Stub(killed_at=3), tmp_path, 60)
+        run(Stub(killed_at=3), tmp_path, clock, 60)
     (tmp_path / "state.new").write_bytes(b"torn")
     assert begin(Stub(), tmp_path, seed=3).steps == 3
 
 
-def test_idle_time_between_two_starts_does_not_count(tmp_path: Path) -> None:
-    first = run(Stub(), tmp_path, 0.1).trained
-    time.sleep(0.5)
-    assert first < run(Stub(), tmp_path, 0.1).trained < first + 0.4
+def test_idle_time_between_two_starts_does_not_count(tmp_path: Path, clock: Clock) -> None:
+    first = run(Stub(), tmp_path, clock, 2).trained
+    clock.now += 1000
+    assert run(Stub(), tmp_path, clock, 3).trained == first + 2

@@ -71,7 +71,7 @@ class Sparse(Attention):
 
         if pipe.device.type == "cuda" and self.block_size is not None and self.block_size % 16:
             raise BadPipeline(f"attention.block_size: found {self.block_size}; on a GPU it must be a multiple of 16")
-        replace_attention(pipe, "sparse", SparseKernel(pipe, self.choose), closed=True)
+        replace_attention(pipe, "sparse", SparseKernel(pipe, self.choose, self.tokens), closed=True)
 
     def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
         return [
@@ -90,7 +90,7 @@ class Sparse(Attention):
         needs: dict[str, Tensor] = {}
 
         def run(places: range) -> None:
-            with _thinning(pipe).measuring(allowed, self.tokens) as shares:
+            with _thinning(pipe).measuring(allowed) as shares:
                 calibration.uncached_latents(places)
             needs.update({f"{places[0]} {site}": share.cpu() for site, share in shares.items()})
 

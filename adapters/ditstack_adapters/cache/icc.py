@@ -4,21 +4,32 @@ y = C(y) + A B (x - C(x)), C(.) from the last full step   (Chen et al., arXiv 25
 
 A B is the weight that runs, truncated (`svd`), truncated under channel scales (`ca`, `cd`: the paper's), or the
 reduced-rank regression of increments along the cached schedule (`rrr`), the default: it is fitted to the pipe as built.
+Which layers are full on which steps is a period, the paper's matrices of steps times layers from a file, or learned.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ditstack.maths import schedule
 from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from ditstack.plugin import Calibration, Pipe
+    from ditstack.plugin import Calibration, Pattern, Pipe
+
+PERIOD, LEARNED = "period", "learned"
+
+
+def _pattern(text: str) -> str:
+    if text in (PERIOD, LEARNED) or text.endswith((".yaml", ".yml")):
+        return text
+    raise ValueError(f"found {text!r}; wanted {PERIOD}, {LEARNED}, or a file whose name ends with .yaml")
 
 
 class Icc(Cache):
@@ -31,6 +42,9 @@ class Icc(Cache):
 
     interval: Annotated[int, Field(ge=1)] = 2
     """One step in so many is full; 1 runs every step in full."""
+    pattern: Annotated[str, AfterValidator(_pattern)] = PERIOD
+    """Which layers (a block's attention, its MLP) are full on which steps: all on those of `interval`; `learned` on
+    calibration prompts, for the same work; or a YAML file with lines such as `"*.ff": F (CCF)...`, C calibrated."""
     last_full: Annotated[int, Field(ge=0)] = 0
     """How many last steps are full besides."""
     rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
@@ -59,36 +73,75 @@ class Icc(Cache):
             raise ValueError("macs needs factors_by: rrr (or rrr_observed) and weighting: sensitivity")
         if self.anchor == "fitted" and self.rank == 0 and self.macs is None:
             raise ValueError("anchor: fitted needs a rank; without factors write anchor: last or line")
+        if self.pattern != PERIOD and (self.macs is not None or self.attention != "recompute"):
+            raise ValueError(f"pattern: {self.pattern} needs a rank instead of macs, and attention: recompute")
+        if self.pattern != PERIOD and self.anchor == "fitted":
+            raise ValueError(f"pattern: {self.pattern} needs anchor: last or line")
         return self
 
     @property
-    def knob(self) -> Knob:
-        return Knob("interval", values=(2, 3, 4, 5, 6, 8))
+    def knob(self) -> Knob | None:
+        return None if self._from_file else Knob("interval", values=(2, 3, 4, 5, 6, 8))
+
+    @property
+    def _from_file(self) -> bool:
+        return self.pattern not in (PERIOD, LEARNED)
 
     @property
     def wants_factors(self) -> bool:
-        return self.interval > 1 and (self.rank != 0 or self.macs is not None)
+        corrects = self.rank != 0 or self.macs is not None
+        return corrects if self._from_file else self.interval > 1 and (corrects or self.pattern == LEARNED)
+
+    @property
+    def fitted_for(self) -> frozenset[str]:
+        """A learned pattern names its steps."""
+        return frozenset({"steps"}) if self.pattern == LEARNED else frozenset()
 
     @property
     def needs(self) -> frozenset[Capability]:
         plain = frozenset({Capability.BLOCKS, Capability.FREE_TRUNK})
-        return plain | {Capability.DENSE_WEIGHTS} if self.wants_factors else plain
+        return plain | {Capability.DENSE_WEIGHTS} if self.rank != 0 and self.wants_factors else plain
 
     @property
     def drops(self) -> frozenset[Capability]:
         kept = super().drops | {Capability.PASSING}
-        return kept if self.attention == "recompute" else kept | {Capability.TRACEABLE}
+        plain = self.attention == "recompute" and self.pattern == PERIOD
+        return kept if plain else kept | {Capability.TRACEABLE}
+
+    def inspect(self) -> None:
+        from ditstack.plugin import PatternFile
+
+        if self._from_file:
+            PatternFile.read(self.pattern)
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.plugin import LowRankLinears, StepPolicy, cache_attentions
+        from ditstack.plugin import LayerPolicy, LowRankLinears, StepPolicy, cache_attentions, find_layers
 
-        pipe.policy = StepPolicy(pipe.clock, self.kinds)
+        if self.pattern == PERIOD:
+            pipe.policy = StepPolicy(pipe.clock, self.kinds)
+        else:
+            pipe.policy = LayerPolicy(pipe.clock, find_layers(pipe), self._columns(pipe))
         apart = () if self.attention == "recompute" else cache_attentions(pipe, self.attention == "forecast")
         LowRankLinears(pipe, order=int(self.anchor == "line"), apart=apart)
         pipe.budget = self.macs
 
     def kinds(self, steps: int) -> tuple[str, ...]:
+        """A step is full where all layers are."""
+        from ditstack.plugin import PatternFile
+
+        if self._from_file:
+            return PatternFile.read(self.pattern).kinds(steps)
         return schedule.spell(self.full_steps(steps), steps, schedule.KINDS["C"])
+
+    def _columns(self, pipe: Pipe) -> Callable[[int], dict[str, tuple[bool, ...]]]:
+        """By layer, the steps on which it is full: those of the file; before one is learned, the period's."""
+        from ditstack.plugin import PatternFile, find_layers
+
+        layers = tuple(find_layers(pipe))
+        if self._from_file:
+            file = PatternFile.read(self.pattern)
+            return lambda steps: file.columns(layers, steps)
+        return lambda steps: dict.fromkeys(layers, tuple(kind == schedule.KINDS["F"] for kind in self.kinds(steps)))
 
     def kept(self, trunk: Trunk) -> float:
         rank = 1.0 if self.macs is not None else self.rank  # ranks that follow a budget are known only once fitted
@@ -101,21 +154,40 @@ class Icc(Cache):
         """As published: every `interval`-th step from the first on."""
         return schedule.ending(tuple(range(0, steps, self.interval)), steps, self.last_full)
 
-    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.plugin import wrong_anchored, wrong_corrections
+    def _file(self, pipe: Pipe) -> Callable[[int], Pattern]:
+        """The file's pattern for so many steps."""
+        from ditstack.plugin import Pattern
 
+        columns = self._columns(pipe)
+        return lambda steps: Pattern(columns(steps))
+
+    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
+        from ditstack.plugin import wrong_along, wrong_anchored, wrong_corrections, wrong_patterned
+
+        if self.pattern == LEARNED:
+            return wrong_patterned(pipe, tensors, self.rank)
+        if self._from_file:
+            return wrong_along(pipe, tensors, self._file(pipe))
         return (wrong_anchored if self.anchor == "fitted" else wrong_corrections)(pipe, tensors)
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
-        """A and B of every linear."""
-        from ditstack.plugin import Fit, LowRankLinears, Wish, fit_anchored
+        """A and B of every linear, and the pattern where it is learned."""
+        from ditstack.plugin import Fit, LowRankLinears, Wish, fit_along, fit_anchored, fit_patterned
 
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity", self.moments_gb)
+        if self.pattern == LEARNED:
+            return fit_patterned(pipe, LowRankLinears.on(pipe), calibration, wish, self.interval, self.last_full)
+        if self._from_file:
+            given = self._file(pipe)(calibration.sampler.steps)
+            return fit_along(pipe, LowRankLinears.on(pipe), calibration, wish, given)
         if self.anchor == "fitted":
             return fit_anchored(pipe, LowRankLinears.on(pipe), calibration, wish)
         return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.plugin import LowRankLinears, take_anchored
+        from ditstack.plugin import LowRankLinears, take_anchored, take_patterned
 
-        take_anchored(pipe, LowRankLinears.on(pipe), tensors)
+        if self.pattern == PERIOD:
+            take_anchored(pipe, LowRankLinears.on(pipe), tensors)
+        else:
+            take_patterned(pipe, LowRankLinears.on(pipe), tensors, self._columns(pipe))

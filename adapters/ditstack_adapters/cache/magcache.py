@@ -31,7 +31,7 @@ class MagCache(Cache):
 
     @property
     def needs(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREE_TRUNK})  # diffusers finds the blocks by itself
+        return frozenset({Capability.FREE_TRUNK, Capability.CACHE_HOOKS})  # diffusers finds the blocks by itself
 
     @property
     def knob(self) -> Knob:

@@ -33,6 +33,10 @@ class TaylorSeer(Cache):
     """Skip whole blocks and extrapolate the output of `proj_out`; else only attentions are forecast."""
 
     @property
+    def needs(self) -> frozenset[Capability]:
+        return super().needs | {Capability.CACHE_HOOKS}
+
+    @property
     def knob(self) -> Knob:
         return Knob("interval", values=(2, 3, 4, 5, 6, 8))
 

@@ -17,6 +17,7 @@ class DiT(Model):
     """Class-conditional; one batched pass for guidance; blocks return a bare tensor."""
 
     transformer_class: ClassVar[str] = "DiTTransformer2DModel"
+    takes_caches: ClassVar[bool] = False
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
 

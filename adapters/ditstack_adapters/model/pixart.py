@@ -13,6 +13,7 @@ class PixArt(Model):
     """The files say which of the two it is; blocks return a bare tensor."""
 
     transformer_class: ClassVar[str] = "PixArtTransformer2DModel"
+    takes_caches: ClassVar[bool] = False
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
     unconditional_first: ClassVar[bool] = True

@@ -11,6 +11,7 @@ class SD3(Model):
     """The last block returns no text."""
 
     transformer_class: ClassVar[str] = "SD3Transformer2DModel"
+    takes_caches: ClassVar[bool] = False
     stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
     cut_into_rows: ClassVar[bool] = True
     unconditional_first: ClassVar[bool] = True

@@ -31,7 +31,8 @@ class Tiny(Model):
     def load(self, wait: bool = False) -> Any:
         return Model.load(self.model_copy(update={"source": self.files()}), wait)
 
-    def judge(self) -> ShapesJudge:
+    def judge(self) -> ShapesJudge | None:
+        """Of the embedded model; another one's prompts and pictures need not be of its kind."""
         from .embedded.judge import ShapesJudge
 
-        return ShapesJudge()
+        return ShapesJudge() if self.source == "embedded" else None

@@ -11,6 +11,7 @@ class ZImage(Model):
     """One batched pass for guidance; the refiners of text and noise, before the blocks, are no part of the trunk."""
 
     transformer_class: ClassVar[str] = "ZImageTransformer2DModel"
+    takes_caches: ClassVar[bool] = False
     traced: ClassVar[bool] = True
 
     source: str = "Tongyi-MAI/Z-Image"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,14 +23,18 @@ Choose = Callable[[Tensor, Tensor, Call, "Tensor | None"], "Kept | Declined"]
 class SparseKernel:
     """A kernel that keeps the blocks that `choose` names, chosen anew on full steps and held between them.
 
+    Blocks are counted from the first token that is not text: the blocks of a picture are the same beside a prompt of
+    any length.
+
     Attributes:
+        size: how many tokens are in a block, for given queries.
         shares: by site, the share of key blocks without text that each head keeps, (H,), where that was calibrated.
     """
 
     thins = True
 
-    def __init__(self, pipe: Pipe, choose: Choose) -> None:
-        self.pipe, self.choose = pipe, choose
+    def __init__(self, pipe: Pipe, choose: Choose, size: Callable[[Tensor], int]) -> None:
+        self.pipe, self.choose, self.size = pipe, choose, size
         self.shares: dict[str, Tensor] = {}
         self._kept: dict[Any, Kept] = {}
         self._measure: Callable[[Tensor, Tensor, Tensor, Call], None] | None = None
@@ -38,6 +43,14 @@ class SparseKernel:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if (reason := refusal(call)) is not None:
             return Declined(reason)
+        if not (before := leading_text(call, q.shape[-2], self.size(q))):
+            return self._attended(q, k, v, call)
+        last = text_last(call, q.shape[-2])
+        out = self._attended(*(one.roll(-before, -2) for one in (q, k, v)), last)
+        call.share = last.share
+        return out if isinstance(out, Declined) else out.roll(before, -2)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Tensor | Declined:
         if self._measure is not None:
             self._measure(q, k, v, call)
             return scaled_dot_product_attention(q, k, v, attn_mask=call.mask, scale=call.scale)
@@ -60,18 +73,18 @@ class SparseKernel:
         return kept
 
     @contextmanager
-    def measuring(self, tolerance: float, size: Callable[[Tensor], int]) -> Iterator[dict[str, Tensor]]:
+    def measuring(self, tolerance: float) -> Iterator[dict[str, Tensor]]:
         """Inside, attention is dense, and what each head needs is noted: by site, the largest share seen, (H,).
 
         Args:
             tolerance: what a head may lose of its output, relative.
-            size: how many tokens are in a block, for given queries.
         """
         found: dict[str, Tensor] = {}
 
         def measure(q: Tensor, k: Tensor, v: Tensor, call: Call) -> None:
-            text = text_blocks(call.text, q.shape[-2], size(q), q.device)
-            share = needed(q, k, v, call.scale, size(q), text, tolerance, call.keys).amax(0)
+            size = self.size(q)
+            text = text_blocks(call.text, q.shape[-2], size, q.device)
+            share = needed(q, k, v, call.scale, size, text, tolerance, call.keys).amax(0)
             found[call.site.name] = torch.maximum(found.get(call.site.name, share), share)
 
         self._measure = measure
@@ -102,6 +115,20 @@ class SparseKernel:
             yield found
         finally:
             self.attend = kernel
+
+
+def leading_text(call: Call, tokens: int, size: int) -> int:
+    """How many text tokens come first; 0 also where blocks of `size` begin anew behind them."""
+    first, end = call.text or (0, 0)
+    return end if first == 0 and end < tokens and (end % size or (tokens - end) % size) else 0
+
+
+def text_last(call: Call, tokens: int) -> Call:
+    """The same call of tokens in another order: the text that came first comes last."""
+    assert call.text is not None
+    before = call.text[1]
+    mask = None if call.mask is None else call.mask.expand(*call.mask.shape[:-1], tokens).roll(-before, -1)
+    return replace(call, mask=mask, text=(tokens - before, tokens))
 
 
 def refusal(call: Call) -> str | None:

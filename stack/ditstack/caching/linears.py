@@ -37,6 +37,7 @@ class LowRankLinears(CacheMemory["_LinearMemory"]):
         self.beyond = torch.zeros(())
         """How far the present step lies beyond the last full one, in gaps between the last two."""
         self._full: dict[Hashable, list[int]] = {}
+        self._beyond: dict[tuple[int, int, int], torch.Tensor] = {}
         super().__init__(pipe)
         self._hooks = {name: _AtLinear(linear, self) for name, linear in self.linears.items()}
         pipe.passes.on_begin.append(self.enter)
@@ -46,17 +47,28 @@ class LowRankLinears(CacheMemory["_LinearMemory"]):
         if self.passes.kind != OFF:
             for name, hook in self._hooks.items():
                 hook.kept, hook.place = self.memories.setdefault((name, self.pipe.clock.branch), _LinearMemory()), 0
-            if self.order:
-                self._go_along()
+            policy = self.pipe.policy
+            if policy is not None and policy.by_layer:
+                for name, hook in self._hooks.items():
+                    hook.own = policy.of_layer(name)
+                    hook.beyond = self._go_along((name, self.pipe.clock.branch), hook.own)
+            else:
+                self.beyond = self._go_along(self.pipe.clock.branch, self.passes.kind)
 
-    def _go_along(self) -> None:
-        clock = self.pipe.clock
-        full = self._full.setdefault(clock.branch, [])
-        if self.passes.kind == FULL:
-            full.append(clock.index)
-        elif len(full) > 1:
-            beyond = (clock.index - full[-1]) / (full[-1] - full[-2])
-            self.beyond = torch.full((), beyond, device=self.pipe.device)  # filled there: a copy would be waited for
+    def _go_along(self, key: Hashable, kind: str) -> Tensor:
+        """How far the present step lies beyond the last full one of what `key` names, where a line is drawn."""
+        if not self.order:
+            return self.beyond
+        index, full = self.pipe.clock.index, self._full.setdefault(key, [])
+        if kind == FULL:
+            full.append(index)
+        if kind == FULL or len(full) < 2:
+            return self.beyond
+        last, before = full[-1], full[-2]
+        if (index, last, before) not in self._beyond:  # filled on the device: a copy would be waited for
+            beyond = (index - last) / (last - before)
+            self._beyond[index, last, before] = torch.full((), beyond, device=self.pipe.device)
+        return self._beyond[index, last, before]
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Correct by these factors from the next generation on; see `read_corrections`."""
@@ -69,6 +81,7 @@ class LowRankLinears(CacheMemory["_LinearMemory"]):
         """Drop what is kept."""
         super().forget()
         self._full.clear()
+        self._beyond.clear()
         for hook in self._hooks.values():
             hook.forget()
 
@@ -173,6 +186,9 @@ class _AtLinear(InnerHook):
         super().__init__(module)
         self.state, self.kept = state, _LinearMemory()
         self.correction: Correction | None = None
+        self.own: str | None = None
+        """How its layer runs in the present pass, where layers are told apart."""
+        self.beyond = state.beyond
         self.place = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +197,7 @@ class _AtLinear(InnerHook):
             return self.under(*args, **kwargs)
         kept = self.kept if self.place == 0 else self.kept.of_call(self.place)
         self.place += 1
-        if kind != FULL:
+        if (self.own or kind) != FULL:
             return self._advance(x, kept)
         y = self.under(*args, **kwargs)
         self._keep(x, y, kept)
@@ -202,7 +218,7 @@ class _AtLinear(InnerHook):
 
     def _advance(self, x_BTI: Tensor, kept: _LinearMemory) -> Tensor:
         """The output on a calibrated step; without factors what is kept, as it is."""
-        kept = kept.at(self.state.beyond)
+        kept = kept.at(self.state.beyond if self.own is None else self.beyond)
         y, base = kept.y, kept.base
         assert y is not None
         if self.correction is None or base is None:

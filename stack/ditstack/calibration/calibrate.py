@@ -32,6 +32,7 @@ from ditstack.folders import own_file
 from ditstack.marks import require_own_file
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
+from ditstack.recipe.calibration import NO_PROMPTS
 from ditstack.recipe.recipe import Recipe
 
 
@@ -136,10 +137,14 @@ def check_factors(recipe: Recipe) -> None:
     """Refuse, before any weight is loaded or rounded, factors that cannot serve whatever the weights are.
 
     Raises:
-        BadFile: they are missing or damaged, and may not be fitted.
+        BadFile: they are missing or damaged, and may not be fitted; or they may, and there are no prompts to fit on.
         StaleFactors: they were fitted for another recipe.
     """
-    if not wanting(recipe) or all(one.fits_on_first_use for _, one in wanting(recipe)):
+    if not wanting(recipe):
+        return
+    if all(one.fits_on_first_use for _, one in wanting(recipe)):
+        if not recipe.calibration and not is_there(factors_file(recipe)):
+            raise BadFile(NO_PROMPTS)
         return
     factors, now = Factors.load(factors_file(recipe)), of_recipe(recipe)
     others = {name: one for name, one in factors.conditions.items() if name not in now}

@@ -35,7 +35,7 @@ RACE = (TOGETHER, 2 * TOGETHER, 4 * TOGETHER)
 """Pictures after which a setting that is behind the best one runs on no others."""
 FEWEST = 8
 """Calibration prompts, half of which decide: with fewer an interval says nothing."""
-CHOOSING, DECIDING = RACE[-1], 32
+CHOOSING, DECIDING = 8, 32
 """Pictures of each half, at least; prompts run again from other noise where they are fewer."""
 SOLVERS_ON = 8
 """Pictures on which the best plain solver is chosen."""
@@ -195,7 +195,7 @@ def choose_setting(
     Raises:
         BadPipeline: there are too few prompts.
     """
-    fitting, deciding = halves(calibration)
+    fitting, deciding = halves(calibration, choosing=RACE[-1])
     trials = Trials(calibration, take, start)
     choice = Choice(trials.scores, start, predictors, last_full)
     setting, gain = choice.decided(fitting, deciding)
@@ -220,8 +220,11 @@ def _cost(calibration: Calibration, made: int) -> str:
     return f"{ran}, {took}, and judged by their final latents, since this pipeline decodes none"
 
 
-def halves(calibration: Calibration) -> tuple[list[int], list[int]]:
+def halves(calibration: Calibration, choosing: int = CHOOSING) -> tuple[list[int], list[int]]:
     """Places of the pictures that choose, and of those that decide, of other prompts.
+
+    Args:
+        choosing: how many choose, at least.
 
     Raises:
         BadPipeline: there are too few prompts.
@@ -229,7 +232,7 @@ def halves(calibration: Calibration) -> tuple[list[int], list[int]]:
     count = len(calibration.prompts)
     if count < FEWEST:
         raise BadPipeline(f"found {count} calibration prompts; a choice takes at least {FEWEST}, better 32")
-    return _pictures(range(count // 2), count, CHOOSING), _pictures(range(count // 2, count), count, DECIDING)
+    return _pictures(range(count // 2), count, choosing), _pictures(range(count // 2, count), count, DECIDING)
 
 
 def _pictures(half: range, count: int, least: int) -> list[int]:

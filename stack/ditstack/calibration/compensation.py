@@ -20,6 +20,7 @@ from ditstack.errors import BadFile
 from ditstack.maths.lowrank import regress
 from ditstack.pipeline.hooks import InnerHook
 from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.calibration import NO_PROMPTS
 from ditstack.weights.dense import dense
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def fit_compensation(pipe: Pipe, calibration: Calibration, rank: int | float) ->
         rank: of every linear, or its share of the linear's smaller width.
     """
     if not calibration.prompts:
-        raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
+        raise BadFile(NO_PROMPTS)
     linears = {name: one for name, one in find_linears(pipe).items() if _hook(one) is not None}
     errors = {name: _hook(one).error for name, one in linears.items()}
     wide = {name: error.shape[1] > error.shape[0] for name, error in errors.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from ditstack.maths.lowrank import (
     truncate,
 )
 from ditstack.pipeline.pipe import CALIBRATED, Pipe
+from ditstack.recipe.calibration import NO_PROMPTS
 
 if TYPE_CHECKING:
     from ditstack.recipe.calibration import Calibration
@@ -65,7 +66,7 @@ class Fit:
 
     def __init__(self, pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish) -> None:
         if not calibration.prompts:
-            raise BadFile("found no calibration prompts; give some: `calibration:` in the recipe, or --prompts FILE")
+            raise BadFile(NO_PROMPTS)
         self.pipe, self.linears, self.calibration, self.wish = pipe, low_rank.linears, calibration, wish
         self.low_rank, self.order = low_rank, low_rank.order
         self.survey = LinearSurvey()
@@ -78,12 +79,24 @@ class Fit:
         pair = self._gather()
         fitted, ranks = self._fit(pair)
         out = {}
-        for members in self.survey.groups():
+        for members in self._sharing():
             kept = {name: fitted[name].cut(ranks[name]) for name in members if ranks[name]}
             if kept:
                 out[f"{'+'.join(kept)}.down"] = torch.cat([one.down for one in kept.values()])
             out |= {f"{name}.up": one.up.contiguous() for name, one in kept.items()}
         return out
+
+    def _sharing(self) -> Iterator[list[str]]:
+        """The linears that share a product with their stacked B: they read one tensor, and run alike on every step."""
+        policy = self.pipe.policy
+        for members in self.survey.groups():
+            if policy is None or not policy.by_layer:
+                yield members
+                continue
+            layers: dict[str, list[str]] = {}
+            for name in members:
+                layers.setdefault(policy.layer(name), []).append(name)
+            yield from layers.values()
 
     def _fit(self, pair: Callable[[str], LowRank]) -> tuple[dict[str, LowRank], dict[str, int]]:
         """Every linear fitted once, with no more components than it may get; and the rank that each gets."""

@@ -106,7 +106,7 @@ class Since:
             self._calls, self._pass = Counter(), present
         self._calls[name] += 1  # text and picture may share a linear
         known = self._known.setdefault((name, clock.branch, self._calls[name]), [])
-        kind = self._kind()
+        kind = self._kind(name)
         if known and kind in (CALIBRATED, None):
             weights = lagrange([float(index) for index, _, _ in known], clock.index)
             pairs = list(zip(weights, known, strict=True))
@@ -115,13 +115,12 @@ class Since:
             known.append((clock.index, x_BTI, y_BTO))
             del known[: -1 - (self.order or 0)]
 
-    def _kind(self) -> str | None:
-        """Of the present step, on the schedule; None where every step is told of and counted from."""
-        policy, clock = self.pipe.policy, self.pipe.clock
+    def _kind(self, name: str) -> str | None:
+        """Of a linear at the present step, on the schedule; None where every step is told of and counted from."""
         if self.order is None:
             return None
-        assert policy is not None
-        return policy.plan(clock.steps)[clock.index]
+        assert self.pipe.policy is not None
+        return self.pipe.policy.scheduled(name)
 
 
 class Channels:

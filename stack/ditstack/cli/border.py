@@ -110,7 +110,20 @@ def _fault(error: BaseException) -> str:
     """A fault of ours in a sentence, its trace in a file."""
     words = " ".join(str(error).split())
     found = f"{type(error).__name__}{f': {words[:200]}' if words else ''}"
-    return f"this is a bug in ditstack: {found}; the trace is in {_write_trace(error)}"
+    if file := _pipelines_own(error):
+        told = f"{file} of the pipeline raised {found}; where the pipeline does so without ditstack too, another "
+        told += "sampler.size or model.arguments may be what it wants, else this is a bug in ditstack"
+    else:
+        told = f"this is a bug in ditstack: {found}"
+    return f"{told}; the trace is in {_write_trace(error)}"
+
+
+def _pipelines_own(error: BaseException) -> str:
+    """The file of diffusers or transformers that raised an error; empty where it was raised elsewhere."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != "__torch_function__"]
+    files = [Path(frame.filename) for frame in frames]
+    own = [file for file in files if "torch" not in file.parts]
+    return own[-1].name if own and {"diffusers", "transformers"} & {*own[-1].parts} else ""
 
 
 def _write_trace(error: BaseException) -> str:

@@ -74,6 +74,7 @@ class Trial:
         peak_memory: bytes, from loading on.
         weight_bytes: of the transformers' weights as they run.
         flow: whether the scheduler integrates a flow.
+        scheduler: its class.
         pace: how many times faster it denoises than what it was raced against, if it was.
         lap: its seconds for one picture by itself in that race.
         attended: of attention's products, the share that its kernel made or left to PyTorch's own, where there is one;
@@ -86,6 +87,7 @@ class Trial:
     weight_bytes: int
     notes: list[str]
     flow: bool = True
+    scheduler: str = ""
     pace: Estimate | None = None
     lap: Estimate | None = None
     attended: float | None = None
@@ -125,7 +127,8 @@ def trial(
     found = None if against is None else _raced(stack, against, prompts, pairs)
     pace, lap = (found.speedup, found.seconds) if found else (None, None)
     weights = weight_bytes(stack.pipe)
-    return Trial(_joined(parts), ratio, memory, weights, list(stack.pipe.notes), flow, pace, lap, _attended(stack))
+    made, notes, kind = _joined(parts), list(stack.pipe.notes), type(stack.pipeline.scheduler).__name__
+    return Trial(made, ratio, memory, weights, notes, flow, kind, pace, lap, _attended(stack))
 
 
 def _attended(stack: Stack) -> float | None:

@@ -37,7 +37,7 @@ class Control:
     recipe: Recipe
 
 
-def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
+def controls(recipe: Recipe, evaluations: int, flow: bool, own: str = "") -> list[Control]:
     """Every control of a recipe at a budget: its own sampler with fewer steps, and every solver that can replace it.
 
     A recipe that gives its scheduler settings which other solvers do not take has its own sampler alone.
@@ -45,9 +45,10 @@ def controls(recipe: Recipe, evaluations: int, flow: bool) -> list[Control]:
     Args:
         flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
             steps then take from the grid of the recipe's own steps.
+        own: the class of the scheduler that the model came with, as far as it is known.
     """
     plain = recipe.plain().resolved()
-    found = fewer(plain["sampler"], evaluations, flow)
+    found = fewer(plain["sampler"], evaluations, flow, own)
     return [
         Control(title, Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {title}"))
         for title, sampler in found.items()
@@ -84,7 +85,7 @@ class Controls:
 
     def at(self, evaluations: int) -> list[Control]:
         """Every control at a budget."""
-        return controls(self.recipe, evaluations, self.whole.flow)
+        return controls(self.recipe, evaluations, self.whole.flow, self.whole.scheduler)
 
     def best(self, evaluations: int) -> Control:
         """The one with the highest mean PSNR to the plain model with all its steps."""

@@ -175,13 +175,13 @@ def process_of(scheduler: Any) -> tuple[Process, str]:
         BadPipeline: its timesteps say nothing of its noise.
     """
     train = scheduler.config.get("num_train_timesteps", 1000)
-    if hasattr(scheduler, "alphas_cumprod"):
-        kept = scheduler.alphas_cumprod.double()
-        kind = scheduler.config.get("prediction_type", "epsilon")
-        if kind in KINDS[1:]:
-            return Process(train, ((1 - kept) / kept).sqrt()), kind
-    elif "Flow" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas"):
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    # a flow of UniPC or DPM-Solver++ carries the alphas of a diffusion process that it does not integrate
+    if "Flow" in type(scheduler).__name__ or kind == FLOW:
         return Process(train), FLOW
+    if hasattr(scheduler, "alphas_cumprod") and kind in KINDS[1:]:
+        kept = scheduler.alphas_cumprod.double()
+        return Process(train, ((1 - kept) / kept).sqrt()), kind
     raise BadPipeline(
         f"the noise of a {type(scheduler).__name__} cannot be read from its timesteps; wanted a flow "
         "(FlowMatchEuler...) or a diffusion process with alphas_cumprod (DDIM, DPM-Solver++, UniPC)"

@@ -260,13 +260,13 @@ class Passes:
         with self.counted_as_written(), MacCounter() as counter:
             yield counter
 
-    def _alike(self, inputs: PassInputs, policy: StepPolicy | None) -> tuple[Hashable, bool]:
-        """What passes have in common whose kinds cost the same, and whether it is the first full one of its branch."""
+    def _alike(self, inputs: PassInputs, policy: StepPolicy | None) -> tuple[Hashable, Hashable]:
+        """What passes have in common that cost the same in full, and what tells those of one kind apart."""
         if self._compiled:
             return (inputs.transformer, inputs.shapes), False
-        return (inputs.transformer, inputs.shapes, self.clock.branch), policy is not None and policy.first
+        return (inputs.transformer, inputs.shapes, self.clock.branch), policy is not None and policy.variant
 
-    def _remember(self, alike: tuple[Hashable, bool], ran: str, counter: MacCounter | None) -> None:
+    def _remember(self, alike: tuple[Hashable, Hashable], ran: str, counter: MacCounter | None) -> None:
         """What passes like the one that has ended cost, and what they would cost without a cache."""
         if ran in (FULL, OFF):
             self._full_stated[self.clock.branch] = tuple(self._stated)
@@ -277,7 +277,7 @@ class Passes:
         if ran in (FULL, OFF):
             self._counted[(alike[0], False), OFF] = products - counter.kept_for_later
 
-    def _record(self, inputs: PassInputs, alike: tuple[Hashable, bool], planned: str, ran: str) -> PassRecord:
+    def _record(self, inputs: PassInputs, alike: tuple[Hashable, Hashable], planned: str, ran: str) -> PassRecord:
         branch, stated = self.clock.branch, tuple(self._stated)
         cost = self._counted[alike, ran]
         full = Cost(self._counted.get(((alike[0], False), OFF), cost), self._full_stated.get(branch, stated))

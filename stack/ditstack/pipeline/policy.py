@@ -31,6 +31,8 @@ class StepPolicy:
 
     by_row = False
     """Whether it tells rows of one batch apart, where the transformer's batch can be cut into rows."""
+    by_layer = False
+    """Whether it tells layers of one pass apart; then `layer` and `of_layer` speak of every linear."""
 
     def __init__(self, clock: Clock, kinds: Callable[[int], Sequence[str]], steps: int | None = None) -> None:
         self.clock, self.kinds, self.steps = clock, kinds, steps
@@ -51,8 +53,11 @@ class StepPolicy:
         raise NotImplementedError
 
     @property
-    def first(self) -> bool:
-        """Whether the present branch has not run in full yet: a cache may make more of its first full pass."""
+    def variant(self) -> Hashable:
+        """What tells passes of one kind apart that cost differently; True of a branch that has not run in full yet.
+
+        A cache may make more of its first full pass.
+        """
         return self.clock.branch not in self._ran
 
     def outcomes(self, planned: str) -> tuple[str, ...]:
@@ -71,6 +76,18 @@ class StepPolicy:
         since = self._ran.get(self.clock.branch)
         missed = since is None or FULL in plan[since + 1 : index + 1]
         return FULL if missed else plan[index]
+
+    def layer(self, linear: str) -> str:
+        """The layer that a linear belongs to."""
+        raise NotImplementedError
+
+    def of_layer(self, linear: str) -> str:
+        """How the layer of a linear runs in the present pass."""
+        raise NotImplementedError
+
+    def scheduled(self, linear: str) -> str:
+        """How a linear is to run at the present step."""
+        return self.plan(self.clock.steps)[self.clock.index]
 
     def plan(self, steps: int) -> tuple[str, ...]:
         """The kind of every step, as scheduled."""

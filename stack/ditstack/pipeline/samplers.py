@@ -10,6 +10,7 @@ from ditstack.errors import RecipeError
 
 SAMPLER = "sampler"
 MOST_STEPS = 1_000
+EULER = "FlowMatchEulerDiscreteScheduler"
 TIMES = ("sigmas", "timesteps")
 """Fields in which a sampler names the times of its steps."""
 OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
@@ -69,10 +70,11 @@ def fewer(sampler: Mapping[str, Any], evaluations: int, flow: bool, own: str = "
     Args:
         flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
             steps then take from the grid of the recipe's own steps.
-        own: the title of the model's own solver.
+        own: the class of the scheduler that the model came with, as far as it is known.
     """
     scheduler = sampler.get("scheduler")
-    title = (scheduler or own or ("Euler" if flow else "DDIM")).removesuffix("Scheduler")
+    kind = scheduler or own or (EULER if flow else "its own sampler")
+    title = "Euler" if kind == EULER else kind.removesuffix("Scheduler")
     solvers = [Solver("own", title, scheduler)]
     if set(sampler.get("settings", {})) <= set(OF_THE_PIPELINE) or scheduler is not None:
         solvers += [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != scheduler]

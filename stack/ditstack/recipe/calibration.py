@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from ditstack.recipe.recipe import Sampler
 
+NO_PROMPTS = (
+    "found no calibration prompts; give some: `calibration:` in the recipe, or `ditstack calibrate` with --prompts FILE"
+)
+
 
 class Resumable(Protocol):
     """What a calibration has gathered so far, on disk: one that was killed goes on from there."""

@@ -34,6 +34,7 @@ class Capability:
     MOVED_WHOLE: ClassVar[Capability]
     FREE_ATTENTION: ClassVar[Capability]
     FREE_TRUNK: ClassVar[Capability]
+    CACHE_HOOKS: ClassVar[Capability]
     TRACEABLE: ClassVar[Capability]
     PASSING: ClassVar[Capability]
     ROWS: ClassVar[Capability]
@@ -78,6 +79,7 @@ Capability.FLOAT_WEIGHTS = Capability("linear weights are plain floating-point t
 Capability.MOVED_WHOLE = Capability("weights stay in place or move with their whole model (offload: none or model)")
 Capability.FREE_ATTENTION = Capability("the attention kernel can be replaced")
 Capability.FREE_TRUNK = Capability("no other cache sits on the transformer")
+Capability.CACHE_HOOKS = Capability("diffusers' own caches can sit on the transformer")
 Capability.TRACEABLE = Capability("a compiler can follow what runs inside a block")
 Capability.PASSING = Capability("no block keeps tensors from one step to the next")
 Capability.ROWS = Capability("the transformer can run on some rows of its batch")

@@ -26,17 +26,11 @@ if TYPE_CHECKING:
     from ditstack.pipeline.records import PassInputs
 
 GIVES = frozenset(
-    {
-        Capability.BLOCKS,
-        Capability.DENSE_WEIGHTS,
-        Capability.FLOAT_WEIGHTS,
-        Capability.FREE_ATTENTION,
-        Capability.FREE_TRUNK,
-        Capability.LORAS,
-        Capability.MOVED_WHOLE,
-        Capability.PASSING,
-        Capability.TRACEABLE,
-    }
+    (
+        *(Capability.BLOCKS, Capability.DENSE_WEIGHTS, Capability.FLOAT_WEIGHTS, Capability.LORAS),
+        *(Capability.FREE_ATTENTION, Capability.FREE_TRUNK, Capability.CACHE_HOOKS),
+        *(Capability.MOVED_WHOLE, Capability.PASSING, Capability.TRACEABLE),
+    )
 )
 
 ROW_ARGUMENTS = (
@@ -87,6 +81,8 @@ class Model(Adapter):
     """Whether its blocks are found by running the pipeline once: diffusers does not say what they return."""
     cut_into_rows: ClassVar[bool] = False
     """Whether the transformer may be called with some rows of its batch, and nothing but ROW_ARGUMENTS has rows."""
+    takes_caches: ClassVar[bool] = True
+    """Whether diffusers gives the transformer class its `enable_cache`."""
     unconditional_first: ClassVar[bool] = False
     """Whether both halves of guidance share a pass, the unconditional rows before the others."""
     guidance: ClassVar[str] = "guidance_scale"
@@ -120,6 +116,7 @@ class Model(Adapter):
     @property
     def gives(self) -> frozenset[Capability]:
         found = GIVES - {Capability.MOVED_WHOLE} if self.by_tensor else GIVES
+        found = found if self.takes_caches else found - {Capability.CACHE_HOOKS}
         return found | {Capability.ROWS} if self.cut_into_rows else found
 
     def place(self) -> torch.device:

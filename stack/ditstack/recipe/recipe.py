@@ -162,10 +162,16 @@ def _suppose_sampler(adapters: Mapping[str, Adapter | None], layered: Layered) -
 def _written_for_other_steps(adapters: Mapping[str, Adapter | None], steps: int, layered: Layered) -> list[str]:
     return [
         f"{layered.where(stage)}: {stage} {adapter.method} names {adapter.schedule_steps} steps, and sampler.steps is "
-        f"{steps}; name as many, or end a schedule of letters with ... to repeat it to the end"
+        f"{steps}; {_instead(adapter)}"
         for stage, adapter in adapters.items()
         if adapter is not None and adapter.schedule_steps not in (None, steps)
     ]
+
+
+def _instead(adapter: Adapter) -> str:
+    if "steps" in adapter.sampler:
+        return "leave sampler.steps out, or name as many"
+    return "name as many, or end a schedule of letters with ... to repeat it to the end"
 
 
 def _told_other_times(adapters: Mapping[str, Adapter | None], sampler: Sampler, layered: Layered) -> list[str]:

@@ -6,20 +6,17 @@ and counts by how near it ends to the uncached run. Factors are fitted once for 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from torch import Tensor
 
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun
-from ditstack.errors import BadFile, BadPipeline
+from ditstack.errors import BadPipeline
 from ditstack.factors import fingerprint
-from ditstack.files import is_there, read_json, write_atomically
 from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
 from ditstack.pipeline import samplers
@@ -27,6 +24,7 @@ from ditstack.pipeline.clock import now
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.declared import SearchedFields
 from ditstack.recipe.recipe import Recipe
+from ditstack.tuning.kept import SCORES, Kept
 
 CACHE = "cache"
 FITTED_ON = 4
@@ -42,52 +40,6 @@ class Candidate:
 
     letters: str
     size: int | float
-
-
-class Notes:
-    """What runs have told, by what ran: a file that is replaced whole, so that a killed search goes on where it was.
-
-    Args:
-        path: None keeps nothing.
-        conditions: what all of it depends on; a file that was begun under others is begun anew.
-    """
-
-    def __init__(self, path: Path | None, conditions: dict[str, Any]) -> None:
-        self.path, self.conditions = path, conditions
-        self.known: dict[str, list[float]] = {}
-        if path is not None and is_there(path):
-            found = _read_notes(path)
-            if found["conditions"] == conditions:
-                self.known = found["known"]
-
-    def add(self, key: str, values: list[float]) -> list[float]:
-        self.known[key] = values
-        if self.path is not None:
-            data = {"conditions": self.conditions, "known": self.known}
-            write_atomically(self.path, json.dumps(data).encode())
-        return values
-
-    def drop(self) -> None:
-        """The search is over."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
-
-def _read_notes(path: Path) -> dict[str, Any]:
-    """What a file of notes holds.
-
-    Raises:
-        BadFile: it holds none.
-    """
-    try:
-        found = read_json(path, what="the notes of a search")
-        if found.keys() == {"conditions", "known"} and all(
-            isinstance(one, int | float) for values in found["known"].values() for one in values
-        ):
-            return found
-    except (BadFile, AttributeError, TypeError):
-        pass
-    raise BadFile(f"{path} is not a file of notes of a search; move it away, or name another --out")
 
 
 class ScheduleEvaluation:
@@ -115,7 +67,7 @@ class ScheduleEvaluation:
         self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
         weights = fingerprint(self.pipe.transformers)
         conditions = {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights}
-        self.notes = Notes(notes, conditions | ({"beside": beside.resolved()["sampler"]} if beside else {}))
+        self.notes = Kept(SCORES, notes, conditions | ({"beside": beside.resolved()["sampler"]} if beside else {}))
         self._aims: dict[range, Tensor] = {}
         self._factors: dict[int | float, dict[str, Tensor]] = {}
 

@@ -23,7 +23,7 @@ from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import Estimate
-from ditstack.tuning.kept import Kept, KeptRun, conditions_of, read_kept
+from ditstack.tuning.kept import RUNS, Kept, KeptRun, conditions_of
 from ditstack.tuning.options import Option, options, other_samplers
 
 FIRST = 2
@@ -91,7 +91,7 @@ class Tuner:
     tried: dict[str, Run] = field(default_factory=dict)
     """The last run of every option, by its name."""
     _baselines: dict[int, Trial] = field(default_factory=dict)
-    _kept: Kept = field(default_factory=lambda: Kept(None, {}, lambda text: None))
+    _kept: Kept[KeptRun] = field(default_factory=lambda: Kept(RUNS))
 
     def choose(self) -> Chosen | None:
         """The fastest stack that keeps the gate; None where nothing faster than the plain model does.
@@ -102,9 +102,9 @@ class Tuner:
         """
         check_gate(self.gate, self.base.model)
         options(self.base, self.axes)
-        read_kept(self.notes)
+        RUNS.read(self.notes)
         plain = self._baseline(FIRST).pictures.images
-        self._kept = Kept(self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)
+        self._kept = Kept(RUNS, self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)
         runs = self._screen()
         count = FIRST
         while runs and count < len(self.prompts):
@@ -145,7 +145,7 @@ class Tuner:
         if known is not None and known.prompts >= count:
             return known
         key = f"{count} prompts: {option}"
-        kept = self._kept.runs.get(key)
+        kept = self._kept.known.get(key)
         if kept is None:
             self.tell(key)
             kept = self._measured(option, count)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers.models.embeddings import get_timestep_embedding
 
 from ditstack.cli import border, terminal
 from ditstack.errors import BadFile
@@ -75,6 +77,13 @@ def test_a_fault_of_ours_leaves_its_trace_in_a_file(capsys: pytest.CaptureFixtur
     (file,) = (home() / "traces").iterdir()
     assert str(file) in "".join(capsys.readouterr().err.split("\n"))
     assert "raise error\nKeyError: 'gains'" in file.read_text()
+
+
+def test_what_the_pipeline_itself_raised_is_not_called_a_bug_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert border.run(lambda: get_timestep_embedding(torch.zeros(2, 2), 4), ZeroDivisionError) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "embeddings.py of the pipeline raised AssertionError: Timesteps should be a 1d-array" in told
+    assert "where the pipeline does so without ditstack too" in told
 
 
 def test_a_trace_is_kept_elsewhere_where_home_cannot_be_written(

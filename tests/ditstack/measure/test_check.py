@@ -62,15 +62,18 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("tiny-none-native-icc", "there is no factors file"), ("tiny-none-native-reuse", "diffusers has no scheduler")],
+    ("name", "own", "said"),
+    [
+        ("tiny-none-native-icc", ["cache.calibrate=never"], "there is no factors file"),
+        ("tiny-none-native-icc", ["cache.calibrate=auto", "calibration=[]"], "found no calibration prompts"),
+        ("tiny-none-native-reuse", ["sampler.scheduler=Unknown"], "diffusers has no scheduler"),
+    ],
 )
 @pytest.mark.usefixtures("nothing_is_loaded")
 def test_what_cannot_stand_is_refused_before_its_baseline_is_loaded(
-    measure: Callable[[Recipe, Path], object], name: str, said: str, tmp_path: Path
+    measure: Callable[[Recipe, Path], object], name: str, own: list[str], said: str, tmp_path: Path
 ) -> None:
     promise = ["quality.psnr_min=30", "quality.promise={psnr: 30, share: 0.9}", "calibration=[a, b]"]
-    own = ["cache.calibrate=never"] if "icc" in name else ["sampler.scheduler=Unknown"]
     with pytest.raises((BadFile, BadPipeline), match=said):
         measure(Recipe.read(name, [*promise, *own]), tmp_path)
 

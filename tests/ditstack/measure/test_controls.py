@@ -55,6 +55,20 @@ def test_a_recipes_own_scheduler_and_shift_reach_its_controls_or_the_solver_stan
     assert all(one.recipe.sampler.settings["base_shift"] == 1.0 for one in controls(Recipe.parse(sized), 9, flow=True))
 
 
+def test_the_own_solver_goes_by_its_own_name() -> None:
+    dit = Recipe.parse({"model": {"method": "dit", "source": "nowhere"}, "sampler": {"steps": 50}})
+    titles = [controls(dit, 9, False, own)[0].title for own in ("DDIMScheduler", "DPMSolverMultistepScheduler", "")]
+    assert titles == ["DDIM", "DPMSolverMultistep", "its own sampler"]
+    named = Recipe.parse({**dit.resolved(), "sampler": {"steps": 9, "scheduler": "UniPCMultistepScheduler"}})
+    assert controls(named, 9, False, "DDIMScheduler")[0].title == "UniPCMultistep"
+
+    def sample(recipe: Recipe, prompts: Sequence[str]) -> Trial:
+        images = torch.zeros(len(prompts), 3, 8, 8)
+        return Trial(Pictures(images, images, {}, {}, 0), 1.0, 0, 0, [], False, "DPMSolverMultistepScheduler")
+
+    assert Controls(dit, ["a"], sample).at(9)[0].title == "DPMSolverMultistep"
+
+
 def test_as_much_work_is_rounded_up_to_whole_steps() -> None:
     assert evaluations_of(0.25, 28) == 7
     assert evaluations_of(0.257, 28) == 7  # what skipped steps cost is forgiven

@@ -86,3 +86,12 @@ def test_the_frechet_distance_of_gaussians_is_the_known_one() -> None:
         < 0.1
         < float(fidelity.kernel_distance(x[:500], y[:500]))
     )
+
+
+def test_the_embedded_models_judge_looks_at_other_sizes_and_leaves_other_models_alone() -> None:
+    assert JUDGE is not None
+    small = pictures(0).images
+    large = torch.nn.functional.interpolate(small, scale_factor=2, mode="nearest")
+    assert torch.equal(JUDGE.features(small), JUDGE.features(large))
+    assert JUDGE.agreement(small, [PROMPT] * 6) == JUDGE.agreement(large, [PROMPT] * 6)
+    assert Recipe.parse({"model": {"method": "tiny", "source": "another/model"}}).model.judge() is None

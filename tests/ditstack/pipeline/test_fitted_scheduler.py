@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from ditstack.errors import BadPipeline
 from ditstack.maths.multistep import Method, adams_bashforth
@@ -42,6 +43,12 @@ def test_a_diffusion_process_with_eulers_coefficients_is_ddim() -> None:
         x, y = ddim.step(out, int(t), x, return_dict=False)[0], own.step(out, at, y, return_dict=False)[0]
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
         y = x
+
+
+def test_a_flow_of_unipc_is_a_flow_though_it_carries_the_alphas_of_a_diffusion_process() -> None:
+    process, kind = process_of(UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type=FLOW, flow_shift=5.0))
+    assert kind == FLOW
+    assert process.at(torch.tensor([952.0])) == torch.tensor(0.952)
 
 
 def test_another_number_of_steps_is_refused_in_a_sentence() -> None:

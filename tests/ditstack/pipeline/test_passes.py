@@ -35,6 +35,7 @@ STACKS: dict[str, dict[str, Any]] = {
     "subspace fitted": {"cache": {**SUBSPACE, "calibrate": "auto"}},
     "icc": {"cache": ICC},
     "icc on a line": {"cache": {**ICC, "anchor": "line", "attention": "forecast", "interval": 3}},
+    "icc by layers": {"cache": {**ICC, "pattern": str(Path(__file__).with_name("pattern.yaml")), "anchor": "line"}},
     "int8 icc": {"quantize": INT8, "cache": ICC},
     "int4 compensated": {"quantize": COMPENSATED},
     "int4 compensated icc": {"quantize": COMPENSATED, "cache": ICC},

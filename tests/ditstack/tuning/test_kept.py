@@ -9,6 +9,7 @@ from ditstack.errors import BadFile
 from ditstack.measure.bench import Trial
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning import tune
+from ditstack.tuning.kept import SCORES, Kept
 from tuners import painter, tuner
 
 GATE = "psnr_min=35"
@@ -76,3 +77,29 @@ def test_a_file_that_holds_no_measurements_is_left_alone(monkeypatch: pytest.Mon
     with pytest.raises(BadFile, match="holds no measurements of a tuning; move it away"):
         one.choose()
     assert (tmp_path / "mine.tune").read_text() == "my own words"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my own words",
+        "[1]",
+        '{"conditions": {}, "known": {"a": "words"}}',
+        '{"conditions": {}, "runs": {}}',
+        '{"known": {}}',
+    ],
+)
+def test_a_file_that_holds_no_notes_of_a_search_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes"
+    path.write_text(text)
+    with pytest.raises(BadFile, match="holds no notes of a search; move it away"):
+        Kept(SCORES, path, {})
+    assert path.read_text() == text
+
+
+def test_what_was_kept_comes_back_to_the_last_bit_under_the_same_conditions_alone(tmp_path: Path) -> None:
+    path, told = tmp_path / "notes", list[str]()
+    Kept(SCORES, path, {"steps": 4}).add("a", [0.1 + 0.2, float("inf")])
+    assert Kept(SCORES, path, {"steps": 4}).known == {"a": [0.1 + 0.2, float("inf")]}
+    assert Kept(SCORES, path, {"steps": 4, "beside": 2}, told.append).known == {}
+    assert told == ["what an earlier run measured is measured anew, since it had another beside"]

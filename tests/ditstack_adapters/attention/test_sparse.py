@@ -79,7 +79,7 @@ def test_with_everything_kept_and_uncalibrated_it_is_left_to_pytorch(fields: dic
 def test_hidden_keys_stay_hidden_and_other_masks_are_declined() -> None:
     q, k, v = qkv()
     mask = (torch.arange(TOKENS) < 150).expand(1, 1, 1, -1)
-    kernel = SparseKernel(Pipe(tiny.flux()), Sparse(keep=0.5).choose)
+    kernel = SparseKernel(Pipe(tiny.flux()), Sparse(keep=0.5).choose, Sparse().tokens)
     out = kernel(q, k, v, call(mask=mask))
     changed = torch.where(mask.mT, v, 7.0)
     assert torch.equal(out, kernel(q, k, changed, call(mask=mask)))  # pyright: ignore[reportArgumentType]
@@ -238,3 +238,30 @@ def test_fewer_products_are_counted_and_nothing_is_left_after_a_generation() -> 
 def test_two_rules_at_once_are_refused(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         Recipe.parse({"model": {"method": "flux"}, "attention": {"method": "sparse", **fields}})
+
+
+def test_a_picture_does_not_depend_on_how_much_its_prompt_is_padded() -> None:
+    q, k, v = qkv()
+    kernel = SparseKernel(Pipe(tiny.flux()), Sparse(keep=0.4).choose, lambda q: 16)
+    alone: Any = kernel(q, k, v, call())
+    before, more = TEXT[1], 13
+    there = [*range(before), *range(before + more, TOKENS + more)]
+    padded = [torch.randn(2, 3, TOKENS + more, 64, generator=torch.Generator().manual_seed(1)) for _ in range(3)]
+    for longer, own in zip(padded, (q, k, v), strict=True):
+        longer[..., there, :] = own
+    seen = torch.zeros(1, 1, 1, TOKENS + more, dtype=torch.bool)
+    seen[..., there] = True
+    beside: Any = kernel(*padded, call(mask=seen, text=(0, before + more)))
+    torch.testing.assert_close(beside[..., there, :], alone, rtol=1e-5, atol=1e-5)
+    dense = scaled_dot_product_attention(q, k, v, scale=0.125)
+    assert (alone - dense).norm() > 0.01 * dense.norm(), "something was thinned"
+
+
+def test_beside_a_longer_prompt_a_picture_of_qwen_image_is_the_one_it_is_alone() -> None:
+    attention = {"method": "sparse", "keep": 0.3, "block_size": 4}
+    pipe = tiny.qwen_image()
+    apply(pipe, {"model": {"method": "qwenimage", "device": "cpu"}, "attention": attention})
+    prompts, size = ["a cat", "a dog that sits beside two boats"], {"height": 32, "width": 40}
+    alone = tiny.call(pipe, prompts[:1], 3, output_type="latent", **size)
+    both = tiny.call(pipe, prompts, 3, output_type="latent", **size)
+    assert float((both[:1] - alone).norm() / alone.norm()) < 1e-5

@@ -9,6 +9,8 @@ from counting import block_runs, blocks_of
 from ditstack.errors import BadPipeline
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import find
+from ditstack.recipe.plan import plan
+from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack.testing.tiny_pipelines import call
 
@@ -61,6 +63,16 @@ def test_it_skips_what_it_says_and_off_is_exact(family: str, method: str, fields
 def test_where_diffusers_cannot_it_is_refused(family: str, method: str, sentence: str) -> None:
     with pytest.raises(BadPipeline, match=sentence):
         cached(family, method)
+
+
+@pytest.mark.parametrize("method", ["fbcache", "taylorseer", "magcache"])
+@pytest.mark.parametrize("family", ["dit", "pixart", "sd3", "zimage"])
+def test_where_the_transformer_takes_no_cache_the_plan_refuses_it(family: str, method: str) -> None:
+    recipe = Recipe.parse({"model": {"method": family, "source": "nowhere"}, "cache": {"method": method}})
+    said = f"cache {method} requires that diffusers' own caches can sit on the transformer"
+    assert any(said in reason for step in plan(recipe) for reason in step.reasons)
+    flux = Recipe.parse({"model": {"method": "flux", "source": "nowhere"}, "cache": {"method": method}})
+    assert not [reason for step in plan(flux) for reason in step.reasons]
 
 
 def test_a_cache_that_skips_nothing_is_told_of() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from counting import block_runs, blocks_of
 from ditstack.pipeline.hooks import put_beneath
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import find
+from ditstack.recipe.model import Model
 from ditstack.testing import tiny_pipelines as tiny
 from families import MODELS, PROMPTS, SEED, STEPS, make, stand, steps_of
 
@@ -160,3 +162,10 @@ def test_z_image_whose_guidance_ends_early_never_forecasts_from_another_batch() 
         off = tiny.call(stack.pipeline, prompts, 8, cfg_truncation=0.5)
     assert torch.equal(off, tiny.call(tiny.z_image(), prompts, 8, cfg_truncation=0.5))
     assert not torch.equal(made, off)
+
+
+@pytest.mark.parametrize("method", sorted({*MODELS.values()} - {"auto"}))
+def test_a_family_says_whether_diffusers_gives_its_transformer_a_cache(method: str) -> None:
+    kind = find("model", method)
+    assert issubclass(kind, Model)
+    assert kind.takes_caches == hasattr(getattr(diffusers, kind.transformer_class), "enable_cache")

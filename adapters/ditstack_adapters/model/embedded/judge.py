@@ -20,6 +20,7 @@ from .shapes import BACKGROUNDS, PLACES, choices, unseen_prompts
 # B pictures, F features
 
 WEIGHTS = Path(__file__).parent / "classifier.safetensors"
+SIDE = 64
 SHAPES, COLOURS, TEXTURES = choices(1)
 CLASSES = {"shape": SHAPES, "colour": COLOURS, "place": PLACES, "background": BACKGROUNDS, "texture": TEXTURES}
 
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
 
 
 class ShapesJudge:
-    """Judges 64 x 64 pictures by their captions."""
+    """Judges pictures by their captions; those of another size are looked at in 64 x 64 pixels."""
 
     attributes = ("count", *CLASSES)
 
@@ -52,13 +53,13 @@ class ShapesJudge:
 
     def agreement(self, images_BCHW: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
         """For each picture, every attribute that its caption names and whether the picture agrees."""
-        pictures = images_BCHW.permute(0, 2, 3, 1).numpy()
+        pictures = _seen(images_BCHW).permute(0, 2, 3, 1).numpy()
         return [check(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """(B, F) of the classifier, just before its heads."""
         with torch.inference_mode():
-            return self.classifier.trunk(images_BCHW * 2 - 1)
+            return self.classifier.trunk(_seen(images_BCHW) * 2 - 1)
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -66,3 +67,9 @@ class ShapesJudge:
         classifier = Classifier()
         classifier.load_state_dict({name: one.float() for name, one in load_file(WEIGHTS).items()})
         return classifier.eval()
+
+
+def _seen(images_BCHW: Tensor) -> Tensor:
+    """As the checker and the classifier know pictures."""
+    alike = images_BCHW.shape[-2:] == (SIDE, SIDE)
+    return images_BCHW if alike else nn.functional.adaptive_avg_pool2d(images_BCHW, SIDE)
