@@ -58,12 +58,14 @@ def _learned(stack: Stack) -> Row:
 
 def _threshold(bench: Bench, macs: float) -> Stack:
     """The lowest threshold that takes no more work on other prompts."""
-    for threshold in THRESHOLDS:
+
+    def spends_more(threshold: float) -> bool:
         stack = bench.stack(cache={"method": "firstblock", "threshold": threshold})
         bench.elsewhere(stack, TRIED)
-        if stack.pipe.passes.macs_ratio <= macs:
-            break
-    return stack
+        return stack.pipe.passes.macs_ratio > macs
+
+    found = next(one for one in THRESHOLDS if not spends_more(one))
+    return bench.stack(cache={"method": "firstblock", "threshold": found})
 
 
 def _mixture(bench: Bench, macs: float) -> Stack:

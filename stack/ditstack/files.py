@@ -44,6 +44,19 @@ def home() -> Path:
         raise BadFile("this user has no home folder; set HOME, or DITSTACK_HOME to a folder for ditstack") from None
 
 
+@contextmanager
+def at_home_in(folder: Path) -> Iterator[None]:
+    """Inside, what ditstack keeps on this machine lies in `folder`, such as factors without a name of their own."""
+    before = os.environ.get("DITSTACK_HOME")
+    os.environ["DITSTACK_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["DITSTACK_HOME"]
+        if before is not None:
+            os.environ["DITSTACK_HOME"] = before
+
+
 def expand(path: str | Path) -> Path:
     """A path with `~` and `~name` replaced.
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ditstack.batch.store.folder import Folder, write
 from ditstack.calibration.calibrate import default_file, factors_file, wanting
 from ditstack.calibration.run import Tell
 from ditstack.errors import BadPipeline, DitstackError
+from ditstack.files import at_home_in
 from ditstack.pipeline.calls import enter_around_calls
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import Stack, load
@@ -191,26 +190,13 @@ def stand(
     name = f"factors/{default_file(placed).name}"
     shared = folder.local(name)
     if not first or shared.is_file():
-        with _home(folder.scratch):
+        with at_home_in(folder.scratch):
             return load(placed, tell)
     stack = load(placed, tell)
     if stack.factors is not None:
         stack.factors.save(shared)
         write(folder, name, shared.read_bytes())
     return stack
-
-
-@contextmanager
-def _home(folder: Path) -> Iterator[None]:
-    """Inside, factors without a name of their own are kept in `folder`."""
-    before = os.environ.get("DITSTACK_HOME")
-    os.environ["DITSTACK_HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["DITSTACK_HOME"]
-        if before is not None:
-            os.environ["DITSTACK_HOME"] = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:

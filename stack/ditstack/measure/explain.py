@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from ditstack.calibration.calibrate import check_ready
+from ditstack.calibration.calibrate import check_ready, default_file, factors_file, wanting
+from ditstack.calibration.conditions import TENSORS
+from ditstack.factors import Factors, prefix
+from ditstack.files import at_home_in
 from ditstack.maths.fidelity import relative_l2
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.check import Outcome, Pair
@@ -13,6 +18,7 @@ from ditstack.measure.controls import Controls, beside, to_choose_on
 from ditstack.measure.metrics import estimate
 from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import Estimate
+from ditstack.stack import load
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,21 @@ class Rung:
 
 
 def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> list[Rung]:
-    """The baseline, then each accelerating stage on top of those before it, in the one order.
+    """The baseline, then each accelerating stage on top of those before it, in the one order; what is fitted to all
+    others comes last.
 
     Raises:
         DitstackError: a rung cannot stand.
     """
     check_ready(recipe)
+    if wanting(recipe):
+        load(recipe, tell)  # what may be fitted on first use is fitted for all rungs
     tell("plain baseline")
     baseline = trial(recipe.plain(), prompts)
     below, error, rungs = 1.0, [0.0] * len(prompts), []
     for title, rung in _rungs(recipe):
         tell(title)
-        made = baseline if not rungs else trial(rung, prompts, against=recipe.plain())
+        made = baseline if not rungs else _made(rung, recipe, prompts)
         now = relative_l2(made.pictures.latents, baseline.pictures.latents)
         added = estimate([a - b for a, b in zip(now, error, strict=True)])
         outcome = Pair(rung, made, baseline).outcome(Gate())
@@ -63,10 +72,26 @@ def _rungs(recipe: Recipe) -> list[tuple[str, Recipe]]:
     """The baseline, and then recipes of more and more stages."""
     found = [("plain baseline", recipe.plain())]
     added = [stage for stage in recipe.adapters if stage not in PLAIN_STAGES]
+    added.sort(key=lambda stage: recipe.adapters[stage].fits_last)
     for count, stage in enumerate(added, 1):
         rung = recipe.with_(f"{recipe.name} to {stage}", **dict.fromkeys(added[count:]))
         found.append((f"+ {stage} {recipe.adapters[stage].method}", rung))
     return found
+
+
+def _made(rung: Recipe, recipe: Recipe, prompts: list[str]) -> Trial:
+    """What a rung makes with the recipe's own factors, as far as they are for its stages."""
+    fitted = wanting(rung)
+    if not fitted:
+        return trial(rung, prompts, against=recipe.plain())
+    whole, gone = Factors.load(factors_file(recipe)), recipe.adapters.keys() - rung.adapters.keys()
+    tensors = {prefix(stage) + name: one for stage, _ in fitted for name, one in whole.of(stage).items()}
+    stated = {name: one for name, one in whole.conditions.items() if name not in {*gone, TENSORS}}
+    with tempfile.TemporaryDirectory() as folder, at_home_in(Path(folder)):
+        file = default_file(rung)
+        Factors(tensors, stated).save(file)
+        placed = rung.with_(**{stage: {one.factors_field: str(file)} for stage, one in fitted if one.factors_field})
+        return trial(placed, prompts, against=recipe.plain())
 
 
 def text(rungs: list[Rung]) -> str:

@@ -89,15 +89,15 @@ def test_a_search_that_is_interrupted_keeps_its_notes_and_ends_where_it_would_ha
     recipe("r.yaml", "{method: mixed, rank: 0}")
     words = ("search", "r.yaml", "--macs", 0.6, "--prompts", "p.txt", "--tries", 2, "--out")
     with monkeypatch.context() as patch:
-        noted = interrupted(patch, "ditstack.tuning.evaluation.Notes.add", -1)
+        noted = interrupted(patch, "ditstack.tuning.kept.Kept.add", -1)
         assert call(*words, "whole.yaml")[0] == 0
         every = noted()
     with monkeypatch.context() as patch:
-        interrupted(patch, "ditstack.tuning.evaluation.Notes.add", 3)
+        interrupted(patch, "ditstack.tuning.kept.Kept.add", 3)
         assert call(*words, "f.yaml")[0] == 130
     assert there() == ["f.yaml.search", "p.txt", "r.yaml", "whole.yaml"]
     with monkeypatch.context() as patch:
-        noted = interrupted(patch, "ditstack.tuning.evaluation.Notes.add", -1)
+        noted = interrupted(patch, "ditstack.tuning.kept.Kept.add", -1)
         assert call(*words, "f.yaml")[0] == 0
         assert noted() == every - 2
     assert there() == ["f.yaml", "p.txt", "r.yaml", "whole.yaml"]

@@ -75,7 +75,7 @@ def shifted() -> Any:
         ("quantize", tiny.flux, {"quantize": {"method": "torchao", "scheme": "int8"}}),
         ("attention", tiny.flux, {"attention": {"method": "int8qk"}}),
         ("cache", tiny.flux, {"cache": {"method": "svdcache", "interval": 2}}),
-        ("distill", tiny.flux, {"distill": {"fit_by": "probes"}}),
+        ("distill", tiny.flux, {"distill": {"fit_by": "gradient"}}),
         ("sampler.guidance", tiny.flux, {"sampler": {"guidance": 2.0}}),
         ("sampler.size", tiny.flux, {"sampler": {"size": "32x32"}}),
         ("calibration", tiny.flux, {"calibration": [*P[1:], "a red star"]}),
