@@ -99,7 +99,7 @@ def defaults_judges() -> str:
             cells += [f"{_in_order(one, seen):.0%}" for one in told]
             lines.append(line([MODELS[model], *cells]))
     count = len({row["name"] for row in data["rows"]})
-    note = f"{count} constants at {data['full']} full steps of {data['steps']}: by how many dB the gain over the default on 16"
+    note = f"{count} constants at {data['full']} full steps of {data['steps']}: by how many dB their gain on 16"
     return "\n".join(
         [*lines, "", f"{note} calibration prompts is off that on others, and how many pairs it puts in order."]
     )
