@@ -40,6 +40,14 @@ def test_pictures_are_decoded_and_their_seconds_are_counted() -> None:
     assert not torch.equal(run.uncached_pictures([1, 2]), found)
 
 
+def test_places_beyond_the_last_prompt_are_the_prompts_again_from_other_noise() -> None:
+    run = run_of(tiny.flux())
+    first, again = run.latents([0]), run.latents([2])
+    assert not torch.equal(first, again)
+    plain = sample(run.pipe, PROMPTS[:1], [SEED + 2], run.sampler).latents
+    assert torch.equal(again, plain)
+
+
 def test_of_a_video_a_few_frames_are_looked_at() -> None:
     run = run_of(tiny.FAMILIES["wan"](), family="wan")
     images = sample(run.pipe, PROMPTS[:1], [SEED], run.sampler).images
