@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ditstack.calibration.trajectories import Grid, call
 from ditstack.maths.multistep import Method
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
+from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, SchedulerOutput
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
 
@@ -47,10 +47,11 @@ def decoded(
 def _given(scheduler: Any, latents: Tensor) -> Iterator[None]:
     """Inside, a step leaves these latents; some pipelines step both halves of guidance."""
 
-    def replaced(*args: Any, **kwargs: Any) -> tuple[Tensor]:
-        after = type(scheduler).step(scheduler, *args, **kwargs)[0]  # as the clock hears it
-        halves = len(after) // len(latents)
-        return (torch.cat([latents] * halves).to(after),)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        out = type(scheduler).step(scheduler, *args, **kwargs)  # as the clock hears it
+        after = out[0]
+        given = torch.cat([latents] * (len(after) // len(latents))).to(after)
+        return (given,) if isinstance(out, tuple) else SchedulerOutput(prev_sample=given)
 
     scheduler.step = replaced
     try:

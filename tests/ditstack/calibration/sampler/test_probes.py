@@ -121,3 +121,13 @@ def test_latents_are_decoded_as_the_pipeline_decodes_its_own(fit: SamplerFit) ->
         )
     found = decoded(fit.pipe, fit.grid, latents, P[:2], [0, 0], sampler)
     torch.testing.assert_close(found, fit.run(method, [0, 1]).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_diffusion_process_whose_pipeline_steps_both_halves_of_guidance_is_fitted_too() -> None:
+    data: dict[str, Any] = {"model": {"method": "dit", "device": "cpu"}, "sampler": {"steps": 4, "guidance": 2.0}}
+    recipe = Recipe.parse(data, "r")
+    calibration = CalibrationRun(build(recipe, tiny.dit()), list("1234"), recipe.sampler, lambda text: None)
+    fit = SamplerFit(calibration.pipe, calibration, SamplerWish(2, 1, 4, reference_steps=4, grid_steps=4))
+    assert min(fit.score(fit.grid.method(4), [0])) > 60, "the converged run is its own aim"
+    start = fit.start()[1]
+    assert sum(fit.score(Method(**fit.tensors()))) >= sum(fit.score(start))
