@@ -103,12 +103,11 @@ def wrong_along(pipe: Pipe, tensors: Mapping[str, Tensor], pattern: Callable[[in
 
 def told(pattern: Pattern, decided: Tensor) -> str:
     """What was learned, in a sentence."""
-    count = decided[-1].item()
-    if not decided[:3].any():
-        return f"{SAID}the period is kept: no clear gain by another on {count:.0f} pictures of prompts set aside"
+    gain = gained(decided.tolist(), over="the period")
+    if decided[1] <= 0:
+        return f"{SAID}the period is kept, the best one found is not clearly better: {gain}"
     full = [sum(column) for column in pattern.columns.values()]
-    said = f"learned, layers run in full on {min(full)} to {max(full)} of {pattern.steps} steps"
-    return f"{SAID}{said}: {gained(decided.tolist(), over='the period')}"
+    return f"{SAID}learned, layers run in full on {min(full)} to {max(full)} of {pattern.steps} steps: {gain}"
 
 
 def _policy(pipe: Pipe) -> LayerPolicy:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ditstack.caching.patterns import Pattern
+from ditstack.calibration.patterns.fitting import told
 from ditstack.calibration.patterns.learning import STRETCHES, Frame, Learning, PatternRuns
 from ditstack.calibration.run import CalibrationRun, Partial
 
@@ -48,6 +49,7 @@ def test_prompts_set_aside_decide_between_it_and_the_period() -> None:
     kept, nothing = Learning(FRAME, fooled, tries=0).decided(range(8), range(8, 16))
     assert kept.columns == FRAME.pattern(FRAME.period()).columns
     assert nothing == (0.0, 0.0, 0.0)
+    assert "the period is kept, the best one found is not clearly better: +0.00 dB" in told(kept, torch.zeros(4))
 
 
 @pytest.mark.parametrize(("interval", "rungs"), [(2, (1, 2, 3, 4)), (5, (3, 4, 5, 6, 8)), (1, (1, 2, 3))])
