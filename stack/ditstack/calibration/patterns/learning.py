@@ -101,7 +101,7 @@ class Learning:
         self.rng = random.Random(0)
 
     def decided(self, fitting: Sequence[int], deciding: Sequence[int]) -> tuple[Pattern, tuple[float, float, float]]:
-        """The pattern that the deciding pictures agree to, else the period; and what the one that was found gains there.
+        """The pattern that the deciding pictures agree to, else the period; and what the one found gains there.
 
         It is kept where its gain is clear: with a 95 % interval above zero.
         """
