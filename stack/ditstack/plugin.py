@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         wrong_along,
         wrong_patterned,
     )
+    from ditstack.calibration.patterns.learning import Frame
     from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -66,6 +67,7 @@ _ROOMS = {
         "wrong_along",
         "wrong_patterned",
     ),
+    "calibration.patterns.learning": ("Frame",),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
@@ -109,6 +111,7 @@ __all__ = [
     "FeatureCache",
     "Fit",
     "FittedMultistepScheduler",
+    "Frame",
     "Kernel",
     "Knob",
     "LayerPolicy",
