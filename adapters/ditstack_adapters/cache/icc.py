@@ -85,7 +85,7 @@ class Icc(Cache):
 
     @property
     def knob(self) -> Knob | None:
-        return None if self._from_file else Knob("interval", values=(2, 3, 4, 5, 6, 8))
+        return None if self._from_file or self.full is not None else Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def _from_file(self) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ditstack.caching.patterns import Pattern
 from ditstack.calibration.choice import TOGETHER
 from ditstack.maths.fidelity import decibels, paired
-from ditstack.maths.schedule import even
+from ditstack.maths.schedule import ending, even
 from ditstack.recipe.calibration import Calibration
 
 LADDER = (1, 2, 3, 4, 6, 8, 12)
@@ -67,10 +67,8 @@ class Frame:
         """All layers alike: what a learned pattern may cost, and is set beside."""
         if self.full is None:
             return self.pattern(self.period())
-        chosen = {
-            *even(self.steps, math.floor(self.steps * self.full)),
-            *range(self.steps - self.last_full, self.steps),
-        }
+        spread = even(self.steps, math.floor(self.steps * self.full))
+        chosen = ending(spread, self.steps, self.last_full)
         return Pattern(dict.fromkeys(self.saved, tuple(step in chosen for step in range(self.steps))))
 
     @property
