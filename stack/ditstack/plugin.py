@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         wrong_patterned,
     )
     from ditstack.calibration.patterns.learning import Frame
-    from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+    from ditstack.calibration.sampler.fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
     from ditstack.pipeline.discovery import trace
@@ -69,7 +69,7 @@ _ROOMS = {
     ),
     "calibration.patterns.learning": ("Frame",),
     "recipe.calibration": ("Calibration",),
-    "calibration.sampler_fit": ("SamplerFit", "SamplerWish"),
+    "calibration.sampler.fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
     "errors": ("BadFile", "BadPipeline"),
     "pipeline.discovery": ("trace",),
