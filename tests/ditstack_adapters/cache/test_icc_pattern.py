@@ -157,7 +157,7 @@ def test_a_learned_pattern_is_kept_with_its_factors_and_followed(tmp_path: Path,
     assert all(column[2] == (".ff" in layer) for layer, column in columns.items())
     assert fitted.notes == [
         "pattern: learned, layers run in full on 3 to 3 of 6 steps: "
-        "+2.00 dB (+1.00 to +3.00) over a fixed pattern, in final latents of 32 pictures of prompts set aside"
+        "+2.00 dB (+1.00 to +3.00) over a fixed pattern, in 32 final latents of prompts set aside"
     ]
     monkeypatch.setattr(fitting, "fit_patterned", None)  # what is there is read
     loaded = stand("learned", **fields, calibrate="never")

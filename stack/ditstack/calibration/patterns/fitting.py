@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears, wrong_corrections
 from ditstack.caching.patterns import FILLED, Columns, LayerPolicy, Pattern, wrong_pattern
-from ditstack.calibration.choice import gained, halves
+from ditstack.caching.setting import Gain
+from ditstack.calibration.choice import halves
 from ditstack.calibration.fits import Fit, Wish
 from ditstack.calibration.patterns.learning import Frame, Learning, PatternRuns
 from ditstack.calibration.statistics import LinearSurvey, seeing
@@ -110,7 +111,7 @@ def wrong_along(pipe: Pipe, tensors: Mapping[str, Tensor], pattern: Callable[[in
 
 def told(pattern: Pattern, decided: Tensor) -> str:
     """What was learned, in a sentence."""
-    gain = gained(decided.tolist(), over="a fixed pattern")
+    gain = Gain(*decided.tolist()).over("a fixed pattern")
     if decided[1] <= 0:
         return f"{SAID}the fixed one is kept, the best one found is not clearly better: {gain}"
     full = [sum(column) for column in pattern.columns.values()]

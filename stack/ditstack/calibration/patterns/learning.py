@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.patterns import Pattern
-from ditstack.calibration.choice import TOGETHER
+from ditstack.calibration.run import TOGETHER
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.schedule import ending, even
 from ditstack.recipe.calibration import Calibration
