@@ -16,7 +16,7 @@ import torch
 
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun, Partial
-from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish
+from ditstack.calibration.sampler.fit import WAYS, SamplerFit, SamplerWish
 from ditstack.calibration.trajectories import converged, read_grid
 from ditstack.factors import Factors
 from ditstack.maths.multistep import Method
@@ -51,14 +51,16 @@ def main() -> None:
     parser.add_argument("--model", choices=STEPS, default="tiny")
     parser.add_argument("--rounded", choices=ROUNDED, help="fit to the embedded model with these weights")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[9, 7, 12, 5])
-    parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--by", choices=WAYS, default="probes")
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--start", type=Path, help="a fit to begin from, such as that of the unrounded weights")
     parser.add_argument("--out", type=Path, default=Path(".cache/solver"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     name, plain, bar = given.rounded or given.model, recipe_of(given.model), Progress()
-    prompts = training_prompts(given.model)
+    prompts = training_prompts(given.model, given.prompts)
     aims = aims_of(plain, prompts, given.out / f"{given.model}-aims.safetensors", bar)
     recipe = Recipe.parse(plain.resolved(), name, ROUNDED.get(given.rounded, []))
     pipe = load(recipe).pipe
@@ -66,12 +68,12 @@ def main() -> None:
         target = given.out / f"{name}-{count}.safetensors"
         if target.is_file():
             continue
-        said = {"iterations": str(given.iterations), "batch": str(given.batch)}
+        said = {"by": given.by, "iterations": str(given.iterations), "prompts": str(given.prompts)}
         run = CalibrationRun(
             pipe, prompts, recipe.sampler, print, bar, Partial(target.with_suffix(".partial"), said), aims
         )
         began, start = time.monotonic(), Method(**Factors.load(given.start).tensors) if given.start else None
-        wish = SamplerWish(count, given.iterations, given.batch, start=start)
+        wish = SamplerWish(count, given.iterations, given.batch, given.by, start=start)
         tensors = SamplerFit(pipe, run, wish).tensors()
         Factors(tensors, {**said, "seconds": f"{time.monotonic() - began:.0f}"}).save(target)
         print(target, {name: one.tolist() for name, one in tensors.items()}, flush=True)
@@ -83,9 +85,9 @@ def recipe_of(model: str) -> Recipe:
     return Recipe.read(file, [f"sampler.steps={STEPS[model]}"])
 
 
-def training_prompts(model: str) -> list[str]:
+def training_prompts(model: str, count: int = PROMPTS) -> list[str]:
     """What a sampler is fitted on: captions of the model's training; DiT has its 24 classes alone, from other noise."""
-    return find("dit").prompts(PROMPTS, SEED + 1) if model == "dit" else shapes.seen_prompts(PROMPTS, SEED)
+    return find("dit").prompts(count, SEED + 1) if model == "dit" else shapes.seen_prompts(count, SEED)
 
 
 def aims_of(plain: Recipe, prompts: list[str], file: Path, bar: Any) -> torch.Tensor:

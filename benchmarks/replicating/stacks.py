@@ -38,7 +38,10 @@ def stacks(bench: Bench) -> Iterator[Case]:
         title = _title(*some, *([f"svdcache N={interval}"] if interval else []))
         against = f"svdcache N={interval}" if interval else "no cache"
         yield Case(
-            group, title, lambda stages=stages: bench.stack(**stages), against if title not in (against,) else None
+            group,
+            title,
+            lambda stages=stages: bench.stack(None, **stages),
+            against if title not in (against,) else None,
         )
     yield Case(group, "sparse, half of the blocks", lambda: bench.stack(**HALF), "no cache")
     for interval in CACHES:

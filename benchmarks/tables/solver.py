@@ -55,6 +55,20 @@ def solver_gates() -> str:
     return "\n".join([*lines, "", f"Of the rows above, which have {counts} evaluations; - where none keeps it."])
 
 
+def solver_tuned() -> str:
+    """What `tune` chose for every gate."""
+    data = latest("tuned")
+    lines = head(["mean PSNR, at least", "chosen", "multiply-adds", "times as fast", "mean / 5 %"])
+    for row in data["rows"]:
+        if row["chosen"] is None:
+            lines.append(line([f"{row['gate']} dB", "out of reach", "", "", ""]))
+            continue
+        figures = [f"{row['macs']:.2f}", f"{row['speedup']:.1f}", f"{row['psnr']:.1f} / {row['psnr_p5']:.1f}"]
+        lines.append(line([f"{row['gate']} dB", row["chosen"], *figures]))
+    where = f"{data['prompts']} prompts, {data['machine']}"
+    return "\n".join([*lines, "", f"To the plain model's pictures of {data['steps']} steps ({where})."])
+
+
 def _fewest(rows: list[Row], word: str, gate: float) -> str:
     low = [
         (row["full"], row["name"])

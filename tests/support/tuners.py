@@ -10,7 +10,7 @@ from ditstack.recipe.recipe import Recipe
 from ditstack.report import Estimate
 from ditstack.tuning import tune
 
-AXES = {"quantize": ["int8"], "attention": ["native"], "cache": ["reuse"]}
+AXES = {"distill": ["none"], "quantize": ["int8"], "attention": ["native"], "cache": ["reuse"]}
 
 
 def painter(cache_error: float, step_error: float, better: float = 2.0):

@@ -35,7 +35,7 @@ SCHEDULES = {
 """What `_schedule` takes, for editors."""
 
 
-CHOSEN = {"full", "forecast", "gain"}
+CHOSEN = {"full", "forecast", "gain", "beside"}
 """Factors of a fitted schedule."""
 
 

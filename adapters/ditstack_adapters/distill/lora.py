@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ditstack.plugin import Adapter, BadFile, BadPipeline, Capability, suggest
+from ditstack.plugin import Adapter, BadFile, BadPipeline, Capability, Knob, suggest
 
 from ._presets import PRESETS
 
@@ -123,6 +123,10 @@ class LoRA(Adapter):
     def sampler(self) -> dict[str, Any]:
         found = {key: getattr(self, key) for key in ("steps", "guidance", "scheduler", "settings")}
         return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def knob(self) -> Knob | None:
+        return Knob("steps", scales=(1.0, 0.75, 0.5)) if self.steps else None
 
     @property
     def files(self) -> dict[str, Weights]:

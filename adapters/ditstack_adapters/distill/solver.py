@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.plugin import Adapter
+from ditstack.plugin import Adapter, Knob
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +30,12 @@ class FittedSolver(Adapter):
 
     evaluations: Annotated[int, Field(ge=2, le=100)] = 9
     """How many times the transformer is evaluated for each guidance branch: the sampler's steps."""
-    fit_by: Literal["gradient", "probes"] = "gradient"
-    """`gradient` goes back through all evaluations; `probes` only runs them, where a stack has no gradient."""
-    iterations: Annotated[int, Field(ge=1)] = 120
-    """Steps of Adam, each on `batch` prompts."""
+    fit_by: Literal["probes", "gradient"] = "probes"
+    """`probes` moves each number a little and runs the rest again; `gradient` goes back through all evaluations."""
+    iterations: Annotated[int, Field(ge=1)] | None = None
+    """Steps of the fit: of Gauss-Newton by probes, of Adam by gradients; null is 4 of the one, 120 of the other."""
     batch: Annotated[int, Field(ge=1)] = 12
-    """Prompts of one step of the fit; memory grows with it."""
+    """Prompts that the fit runs at once; memory grows with it."""
     aim: Literal["plain", "stack"] = "plain"
     """What the fit works towards: the converged latents of the plain model, loaded once more before weights are rounded
     or attention is replaced, or those of the stack as it stands, where the plain model does not fit into memory."""
@@ -60,6 +60,10 @@ class FittedSolver(Adapter):
     def fitted_for(self) -> frozenset[str]:
         """Its times and coefficients are one row for each evaluation."""
         return frozenset({"steps"})
+
+    @property
+    def knob(self) -> Knob:
+        return Knob("evaluations", (12, 9, 7, 5), beside={"iterations": 2}, of_base={"baseline_steps": "steps"})
 
     @property
     def aims_at(self) -> int:

@@ -139,7 +139,8 @@ def _heun_on_flow(kind: Any) -> Any:
         _set_own(self.own, num_inference_steps, device, sigmas=sigmas, mu=mu)
         kind.set_timesteps(self, len(self.own.timesteps), device)
         sigma, time = self.own.sigmas.float().cpu(), self.own.timesteps
-        self.timesteps = torch.cat([time[:1], time[1:].repeat_interleave(2)])
+        # whole numbers, which UniPC counts time in, would be taken for places in the schedule
+        self.timesteps = torch.cat([time[:1], time[1:].repeat_interleave(2)]).float()
         self.sigmas = torch.cat([sigma[:1], sigma[1:-1].repeat_interleave(2), sigma[-1:]])
 
     return _named_as(kind, {"set_timesteps": set_timesteps})

@@ -46,7 +46,7 @@ class SparseKernel:
         if not (before := leading_text(call, q.shape[-2], self.size(q))):
             return self._attended(q, k, v, call)
         last = text_last(call, q.shape[-2])
-        out = self._attended(*(one.roll(-before, -2) for one in (q, k, v)), last)
+        out = self._attended(q.roll(-before, -2), k.roll(-before, -2), v.roll(-before, -2), last)
         call.share = last.share
         return out if isinstance(out, Declined) else out.roll(before, -2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,24 +63,31 @@ class Grid:
 
 def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) -> Grid:
     """The timesteps at which the pipeline's own scheduler would call the model in so many steps."""
-    pipeline = pipe.pipeline
-    own = pipeline.scheduler
+    own = pipe.pipeline.scheduler
     process, kind = process_of(own)
+    begin(pipe, own, sampler.changed(steps=steps), prompts)
+    times = own.timesteps.detach().double().cpu()
+    return Grid(process, kind, times.unique().flip(0), 0.0, own.config.get("num_train_timesteps", 1000))
+
+
+def begin(pipe: Pipe, scheduler: Any, sampler: Sampler, prompts: Sequence[str]) -> None:
+    """Let the pipeline set a scheduler's timesteps as it would for a picture: it is called up to its first pass."""
+    pipeline, own = pipe.pipeline, pipe.pipeline.scheduler
 
     def stop(*_: Any) -> None:
         raise _Seen
 
     handles = [one.register_forward_pre_hook(stop) for one in pipe.transformers.values()]
+    pipeline.scheduler = scheduler
     try:
         with torch.no_grad():
-            _call(pipe, prompts, [SEED], sampler.changed(steps=steps))
+            call(pipe, prompts, [SEED], sampler)
     except _Seen:
         pass
     finally:
+        pipeline.scheduler = own
         for handle in handles:
             handle.remove()
-    times = own.timesteps.detach().double().cpu()
-    return Grid(process, kind, times.unique().flip(0), 0.0, own.config.get("num_train_timesteps", 1000))
 
 
 def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> Tensor:
@@ -111,7 +118,7 @@ def final_latents(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Seq
     pipeline.scheduler = scheduler
     try:
         with last.listening():
-            _call(pipe, prompts, seeds, sampler, unwrapped=grad)
+            call(pipe, prompts, seeds, sampler, unwrapped=grad)
     except _Seen:
         pass
     finally:
@@ -131,7 +138,7 @@ def differentiable(pipe: Pipe, again: bool = True) -> Iterator[None]:
     """
     with ExitStack() as inside:
         inside.enter_context(torch.enable_grad())
-        for one in (_uncounted(pipe), _frozen(pipe), _dense(pipe), _native(pipe)):
+        for one in (uncounted(pipe), _frozen(pipe), _dense(pipe), _native(pipe)):
             inside.enter_context(one)
         if again:
             inside.enter_context(_checkpointed(pipe))
@@ -162,17 +169,18 @@ def held_whole(pipe: Pipe, run: Callable[[], Any], times: int) -> bool:
 
     with differentiable(pipe, again=False), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         known.update(weight.untyped_storage().data_ptr() for one in parts for weight in one.parameters())
-        run()
+        with suppress(_Seen):
+            run()
     return held * times <= HELD
 
 
-def _call(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, unwrapped: bool = False) -> None:
-    """The pipeline's call; `unwrapped` is the function under its `torch.no_grad`."""
+def call(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler, unwrapped: bool = False) -> Any:
+    """What the pipeline's call gives; `unwrapped` is the function under its `torch.no_grad`."""
     pipeline = pipe.pipeline
     arguments = call_arguments(pipe, prompts, sampler)
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    call = inspect.unwrap(type(pipeline).__call__) if unwrapped else type(pipeline).__call__
-    call(pipeline, **arguments)
+    function = inspect.unwrap(type(pipeline).__call__) if unwrapped else type(pipeline).__call__
+    return function(pipeline, **arguments)
 
 
 class _Last:
@@ -201,7 +209,7 @@ class _Last:
 
 
 @contextmanager
-def _uncounted(pipe: Pipe) -> Iterator[None]:
+def uncounted(pipe: Pipe) -> Iterator[None]:
     """Inside, passes are neither cached nor counted: a pass that runs again for its gradient is no other pass."""
     run, pipe.clock.run = pipe.clock.run, lambda call, module, args, kwargs: call(*args, **kwargs)
     try:

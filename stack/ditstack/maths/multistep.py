@@ -14,8 +14,6 @@ from torch import Tensor
 
 # N evaluations, K outputs of the model that a step reads, newest first
 
-MEMORY = 3
-
 
 @dataclass(frozen=True)
 class Method:
@@ -38,12 +36,16 @@ class Method:
         return {"times": self.times, "nodes": self.nodes, "coefficients": self.coefficients}
 
 
-def adams_bashforth(nodes: Tensor, order: int, memory: int = MEMORY) -> Tensor:
+def adams_bashforth(nodes: Tensor, order: int, memory: int = 2) -> Tensor:
     """(N, K) coefficients of Adams-Bashforth of order 1 or 2 on uneven nodes (N + 1,); the first step is Euler's."""
     steps = nodes.diff()
     half = torch.cat([steps.new_zeros(1), steps[1:] / steps[:-1] / 2]) if order == 2 else torch.zeros_like(steps)
-    rest = [torch.zeros_like(steps)] * (memory - 2)
-    return torch.stack([1 + half, -half, *rest], 1)
+    return widened(torch.stack([1 + half, -half], 1), memory)
+
+
+def widened(coefficients: Tensor, memory: int) -> Tensor:
+    """(N, K) coefficients as (N, memory): nothing of what lies further back."""
+    return torch.nn.functional.pad(coefficients, (0, memory - coefficients.shape[1]))
 
 
 def advance(derivatives: list[Tensor], row: Tensor) -> Tensor:
@@ -87,6 +89,8 @@ class Process:
 class Parameters(torch.nn.Module):
     """A method as a function of free numbers: gaps between times, changes of coefficients, offsets of the model's time.
 
+    A step reads every output there is: a corrector, such as UniPC's, reaches back to the first.
+
     Args:
         times: (N,) where a known grid of the model's scheduler has its timesteps.
         end: s after the last step.
@@ -99,7 +103,7 @@ class Parameters(torch.nn.Module):
         self.first = float(times[0])
         gaps = -torch.cat([times.double(), times.new_zeros(1, dtype=torch.double)]).diff()
         self.gaps = torch.nn.Parameter(gaps.clamp_min(1e-3 * self.first).log())
-        self.changes = torch.nn.Parameter(torch.zeros(len(times), MEMORY, dtype=torch.double))
+        self.changes = torch.nn.Parameter(torch.zeros(len(times), len(times), dtype=torch.double))
         self.offsets = torch.nn.Parameter(torch.zeros(len(times), dtype=torch.double))
 
     @torch.no_grad()
@@ -110,14 +114,16 @@ class Parameters(torch.nn.Module):
         self.first = float(times[0])
         self.gaps.copy_(gaps.clamp_min(1e-3 * self.first).log())
         self.offsets.copy_((method.times.double() - times) / self.process.scale)
-        self.changes.copy_(method.coefficients.double() - adams_bashforth(method.nodes.double(), self.order))
+        count = len(times)
+        started = adams_bashforth(method.nodes.double(), self.order, count)
+        self.changes.copy_(widened(method.coefficients.double(), count) - started)
 
     def method(self) -> Method:
         """The numbers, differentiable."""
         left = self.gaps.softmax(0).cumsum(0)[:-1]
         times = self.first * torch.cat([left.new_ones(1), 1 - left])
         nodes = torch.cat([self.process.at(times), times.new_full((1,), self.end)])
-        reach = torch.ones(len(times), MEMORY).tril(0).to(nodes)  # a step reads only what has been evaluated
-        coefficients = adams_bashforth(nodes, self.order) + self.changes * reach
+        reach = torch.ones_like(self.changes).tril()  # a step reads only what has been evaluated
+        coefficients = adams_bashforth(nodes, self.order, len(times)) + self.changes * reach
         told = times + self.offsets * self.process.scale
         return Method(*(one.float() for one in (told, nodes, coefficients)))

@@ -105,6 +105,8 @@ def trial(
     told: Callable[[int], None] = lambda done: None,
     against: Recipe | None = None,
     pairs: int = PAIRS,
+    tell: Callable[[str], None] = lambda text: None,
+    bar: Callable[[str, int, int], None] = lambda part, done, count: None,
 ) -> Trial:
     """Load a recipe, warm up, and sample every prompt; the seeds count up from the recipe's.
 
@@ -112,9 +114,11 @@ def trial(
         told: of how many pictures are done.
         against: a recipe to race, with both in memory.
         pairs: of the race.
+        tell: told in a sentence of what had to be fitted first.
+        bar: told how far that is.
     """
     reset_peak_memory()
-    stack = load(recipe)
+    stack = load(recipe, tell, bar=bar)
     warm_up(stack.pipe, prompts[:batch], recipe.sampler)
     parts, spent, would_spend = [], 0, 0
     for at in range(0, len(prompts), batch):

@@ -90,8 +90,8 @@ def _made(rung: Recipe, recipe: Recipe, prompts: list[str]) -> Trial:
     with tempfile.TemporaryDirectory() as folder, at_home_in(Path(folder)):
         file = default_file(rung)
         Factors(tensors, stated).save(file)
-        placed = rung.with_(**{stage: {one.factors_field: str(file)} for stage, one in fitted if one.factors_field})
-        return trial(placed, prompts, against=recipe.plain())
+        fields = {stage: {one.factors_field: str(file)} for stage, one in fitted if one.factors_field}
+        return trial(rung.with_(None, **fields), prompts, against=recipe.plain())
 
 
 def text(rungs: list[Rung]) -> str:

@@ -15,7 +15,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from ditstack.errors import BadPipeline
-from ditstack.maths.multistep import MEMORY, Method, Process, advance
+from ditstack.maths.multistep import Method, Process, advance
 
 FLOW = "flow_prediction"
 KINDS = (FLOW, "epsilon", "v_prediction", "sample")
@@ -128,7 +128,8 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
             self._index = self.index_for_timestep(timestep) if self._begin is None else self._begin
         here, there = self.sigmas[self._index], self.sigmas[self._index + 1]
         x, out = sample.float(), model_output.float()
-        self._derivatives = [self._derivative(out, x, here), *self._derivatives][:MEMORY]
+        newest = derivative(out, x, here, self.config["prediction_type"])
+        self._derivatives = [newest, *self._derivatives][: self._memory]
         move = (there - here) * advance(self._derivatives, self._row(self._index, len(self._derivatives)))
         if self.config["prediction_type"] == FLOW:
             after = x + move
@@ -142,18 +143,15 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
     def _row(self, index: int, known: int) -> Tensor:
         """The coefficients of a step; one that was entered part-way gives what it lacks to the oldest output it has."""
         row = self.method.coefficients[index].to(self.sigmas.device)
-        missing = min(index + 1, MEMORY) - known
+        missing = min(index + 1, self._memory) - known
         if missing <= 0:
             return row
         return torch.cat([row[: known - 1], row[known - 1 :].sum().reshape(1)])
 
-    def _derivative(self, out: Tensor, x: Tensor, s: Tensor) -> Tensor:
-        """dx / d sigma of a flow; the predicted noise, dy / ds, of a diffusion process."""
-        kind = self.config["prediction_type"]
-        if kind in (FLOW, "epsilon"):
-            return out
-        alpha, sigma = 1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt()
-        return alpha * out + sigma * x if kind == "v_prediction" else (x - alpha * out) / sigma
+    @property
+    def _memory(self) -> int:
+        """How many outputs a step reads."""
+        return self.method.coefficients.shape[1]
 
     def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor) -> Tensor:
         """The clean `sample` with as much noise as there is at `timestep`, a scalar or one for each item."""
@@ -166,6 +164,22 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
         """The same, under the name and in the order that schedulers of diffusion processes have."""
         return self.scale_noise(original_samples, timesteps, noise)
+
+
+def derivative(out: Tensor, x: Tensor, s: Tensor, kind: str) -> Tensor:
+    """dx / d sigma of a flow; the predicted noise, dy / ds, of a diffusion process, of what its model says at x."""
+    if kind in (FLOW, "epsilon"):
+        return out
+    alpha, sigma = 1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt()
+    return alpha * out + sigma * x if kind == "v_prediction" else (x - alpha * out) / sigma
+
+
+def output_of(derivative: Tensor, x: Tensor, s: Tensor, kind: str) -> Tensor:
+    """What a model says at x that has this derivative: the inverse of `derivative`."""
+    if kind in (FLOW, "epsilon"):
+        return derivative
+    alpha, sigma = 1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt()
+    return (derivative - sigma * x) / alpha if kind == "v_prediction" else (x - sigma * derivative) / alpha
 
 
 def process_of(scheduler: Any) -> tuple[Process, str]:

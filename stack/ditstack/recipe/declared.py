@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as field_
 from typing import Any
 
 
@@ -13,15 +15,23 @@ class Knob:
     Attributes:
         values: of the field, the gentlest first.
         scales: or factors of the value that the recipe or the shelf writes, else of the field's default.
+        beside: other fields while it is turned, such as those at which what must be fitted is fitted in less time.
+        of_base: other fields that are then those of the base recipe's sampler, by their names there.
     """
 
     field: str
     values: tuple[Any, ...] = ()
     scales: tuple[float, ...] = ()
+    beside: Mapping[str, Any] = field_(default_factory=dict)
+    of_base: Mapping[str, str] = field_(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.values) == bool(self.scales):
             raise ValueError(f"the knob {self.field!r} wants either values or scales")
+
+    def others(self, sampler: Mapping[str, Any]) -> dict[str, Any]:
+        """The other fields, on a base recipe with this sampler."""
+        return {**self.beside, **{key: sampler[name] for key, name in self.of_base.items() if name in sampler}}
 
     def settings(self, own: Any) -> tuple[Any, ...]:
         """What to try where the field is `own` now; whole numbers stay whole."""

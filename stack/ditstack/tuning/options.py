@@ -18,7 +18,7 @@ from ditstack.recipe.axes import NONE, is_plain, schemes
 from ditstack.recipe.axes import fields as fields_of
 from ditstack.recipe.recipe import Recipe
 
-STAGES = ("quantize", "attention", "cache")
+DISTILL, STAGES = "distill", ("quantize", "attention", "cache")
 INTERVALS = (2, 3, 4, 5, 6, 8)
 """A long schedule's controls have one step in so many."""
 TRIED = ("DPM-Solver++ 2M", "UniPC, order 2")
@@ -52,7 +52,10 @@ class Option:
             RecipeError: it cannot be read.
         """
         name = re.sub(r"[^a-z0-9]+", "-", f"{base.name} {self}".lower()).strip("-")
-        return Recipe.parse({**base.resolved(), **dict.fromkeys(STAGES), **self.changes}, name)
+        data = {**base.resolved(), **dict.fromkeys(STAGES), **self.changes}
+        if DISTILL in self.changes and SAMPLER not in self.changes:
+            data[SAMPLER] = _left_open(data)
+        return Recipe.parse(data, name)
 
 
 def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]:
@@ -67,6 +70,33 @@ def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]
     return found
 
 
+def distilled(base: Recipe, named: list[str]) -> list[Option]:
+    """Samplers of few steps that can stand here alone; none where the base recipe has one of its own.
+
+    Args:
+        named: their words. Where there are none, those that must first be fitted are left out: that takes as long as
+            many pictures.
+    """
+    if DISTILL in base.adapters:
+        return []
+    model, found = base.resolved()["model"]["method"], []
+    for word in named or _every(DISTILL):
+        fields = fields_of(DISTILL, word, model, True)
+        settings = [] if fields is None else turned(base, DISTILL, fields)
+        options = [Option({DISTILL: setting}) for setting in settings]
+        standing = [one for one in options if stands(one, base, DISTILL)]
+        found += [one for one in standing if named or not one.recipe(base).adapters[DISTILL].wants_factors]
+    return found
+
+
+def _left_open(data: dict[str, Any]) -> dict[str, Any]:
+    """The sampler without what the distill stage brings itself: its steps, and whatever else it was made for."""
+    open_ = {key: one for key, one in data.items() if key not in (SAMPLER, *STAGES)}
+    made_for = Recipe.parse(open_).adapters[DISTILL].sampler
+    dropped = {"scheduler", "settings", *samplers.TIMES} if "scheduler" in made_for or "steps" in made_for else set()
+    return {key: one for key, one in data[SAMPLER].items() if key not in dropped | made_for.keys()}
+
+
 def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A method with each setting of the knob that it declares; as it is where it declares none or cannot be read."""
     try:
@@ -77,7 +107,8 @@ def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[st
     if knob is None:
         yield fields
     else:
-        yield from ({**fields, knob.field: value} for value in knob.settings(getattr(adapter, knob.field)))
+        own, others = getattr(adapter, knob.field), knob.others(base.resolved()[SAMPLER])
+        yield from ({**fields, **others, knob.field: value} for value in knob.settings(own))
 
 
 def stands(option: Option, base: Recipe, stage: str) -> bool:

@@ -2,7 +2,8 @@
 
 Every option of every stage runs alone on two prompts. The best of each stage are then combined, and the combinations
 run on more and more prompts, the slower half and those that miss the gate leaving at each round. The sampler takes part
-as any cache does: fewer steps by several solvers, without a cache or under the best one.
+as any cache does: fewer steps by several solvers, or by what the distill stage makes of the model, without a cache or
+under the best one.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack.report import Estimate
 from ditstack.tuning.kept import RUNS, Kept, KeptRun, conditions_of
-from ditstack.tuning.options import Option, options, other_samplers
+from ditstack.tuning.options import DISTILL, Option, distilled, options, other_samplers
 
 FIRST = 2
 """Prompts of the first round; each further one has twice as many."""
 KEPT = {"quantize": 2, "attention": 1, "cache": 4}
 """How many of each stage go on from the first round, beside leaving the stage out."""
-CONTROLS = 2
+CONTROLS = DISTILLED = 2
 FINALISTS = 3
 
 
@@ -102,6 +103,7 @@ class Tuner:
         """
         check_gate(self.gate, self.base.model)
         options(self.base, self.axes)
+        distilled(self.base, self.axes.get(DISTILL, []))
         RUNS.read(self.notes)
         plain = self._baseline(FIRST).pictures.images
         self._kept = Kept(RUNS, self.notes, conditions_of(self.base, self.prompts, self.max_memory, plain), self.tell)
@@ -127,6 +129,8 @@ class Tuner:
         kept = {stage: [run.option for run in self._worth(stage, runs)] for stage, runs in alone.items()}
         caches = [Option(), *kept["cache"]]
         under = caches if words else caches[:2]  # over another sampler the best cache alone, unless that is asked for
+        found = self._round(distilled(self.base, self.axes.get(DISTILL, [])), FIRST)
+        samplers += [run.option for run in _best([run for run in found if run.speedup > 1])[:DISTILLED]]
         last = [*caches, *(cache | sampler for sampler in samplers for cache in under)]
         pairs = product([Option(), *kept["quantize"]], [Option(), *kept["attention"]], last)
         return self._round([a | b | c for a, b, c in pairs if a.changes or b.changes or c.changes], FIRST)
@@ -159,13 +163,20 @@ class Tuner:
         baseline = self._baseline(count)
         try:
             recipe = option.recipe(self.base)
-            made = trial(recipe, self.prompts[:count], against=self.base.plain(), pairs=min(PAIRS, max(FIRST, count)))
+            pairs = min(PAIRS, max(FIRST, count))
+            plain = self.base.plain()
+            made = trial(recipe, self.prompts[:count], against=plain, pairs=pairs, tell=self.tell, bar=self._fitting)
         except DitstackError:
             return None
         outcome = Pair(recipe, made, baseline).outcome(self.gate)
         if self.max_memory:
             outcome.verdicts.append(_memory(made, self.max_memory))
         return KeptRun(outcome=outcome, macs_ratio=made.pictures.macs / max(1, baseline.pictures.macs))
+
+    def _fitting(self, part: str, done: int, count: int) -> None:
+        """Tell how far what an option must fit first has come, at every quarter."""
+        if 4 * done // count > 4 * (done - 1) // count:
+            self.tell(f"  {part}: {done} of {count}")
 
     def finish(self) -> None:
         """Its outcome was written or said: what was measured on the way is kept no longer."""

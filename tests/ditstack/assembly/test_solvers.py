@@ -47,6 +47,17 @@ def test_a_multistep_solver_takes_sigmas_and_times_from_the_models_own_scheduler
     assert torch.isfinite(picture).all()
 
 
+def test_heuns_method_follows_a_flow_whose_own_times_are_whole_numbers() -> None:
+    pipe: Any = tiny.wan()
+    config = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 5.0}
+    own: Any = diffusers.UniPCMultistepScheduler(**config)  # pyright: ignore[reportPrivateImportUsage]
+    pipe.scheduler = solver(diffusers.FlowMatchHeunDiscreteScheduler, own, {})  # pyright: ignore[reportPrivateImportUsage]
+    assert torch.isfinite(tiny.call(pipe, PROMPTS, steps=3)).all()
+    own.set_timesteps(3)
+    assert not own.timesteps.is_floating_point()
+    assert pipe.scheduler.timesteps.unique().tolist() == own.timesteps.unique().tolist()
+
+
 @pytest.mark.parametrize("family", ["flux", "sd3"])
 def test_heuns_method_visits_every_sigma_twice_but_the_first_and_the_last(family: str) -> None:
     own, made, picture = with_solver(family, "FlowMatchHeunDiscreteScheduler", {})

@@ -14,7 +14,7 @@ from ditstack.assembly.build import build
 from ditstack.calibration.aims import WEIGHTS_ARE_CHANGED, wants_aims
 from ditstack.calibration.calibrate import calibrate
 from ditstack.calibration.run import CalibrationRun
-from ditstack.calibration.sampler_fit import SamplerWish
+from ditstack.calibration.sampler.fit import SamplerWish
 from ditstack.calibration.trajectories import converged, read_grid
 from ditstack.factors import Factors, fingerprint
 from ditstack.testing import tiny_pipelines as tiny

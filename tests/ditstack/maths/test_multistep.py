@@ -6,7 +6,7 @@ from ditstack.maths.multistep import Parameters, Process, adams_bashforth, advan
 
 
 def test_on_even_nodes_order_2_has_the_coefficients_of_adams_and_bashforth() -> None:
-    found = adams_bashforth(torch.linspace(1, 0, 6, dtype=torch.double), 2)
+    found = adams_bashforth(torch.linspace(1, 0, 6, dtype=torch.double), 2, 3)
     torch.testing.assert_close(found[0], torch.tensor([1.0, 0.0, 0.0], dtype=torch.double))
     torch.testing.assert_close(found[1:], torch.tensor([1.5, -0.5, 0.0], dtype=torch.double).expand(4, 3))
 
@@ -31,7 +31,7 @@ def test_free_numbers_begin_as_the_grid_and_method_that_they_were_given() -> Non
     method = Parameters(Process(), times, 0.0).method()
     torch.testing.assert_close(method.times, times.float())
     torch.testing.assert_close(method.nodes, torch.tensor([1.0, 0.9, 0.6, 0.3, 0.0]))
-    torch.testing.assert_close(method.coefficients, adams_bashforth(method.nodes, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(method.coefficients, adams_bashforth(method.nodes, 2, 4), atol=1e-6, rtol=0)
 
 
 def test_times_stay_in_order_whatever_the_free_numbers_are() -> None:

@@ -251,7 +251,7 @@ def test_a_picture_does_not_depend_on_how_much_its_prompt_is_padded() -> None:
         longer[..., there, :] = own
     seen = torch.zeros(1, 1, 1, TOKENS + more, dtype=torch.bool)
     seen[..., there] = True
-    beside: Any = kernel(*padded, call(mask=seen, text=(0, before + more)))
+    beside: Any = kernel(padded[0], padded[1], padded[2], call(mask=seen, text=(0, before + more)))
     torch.testing.assert_close(beside[..., there, :], alone, rtol=1e-5, atol=1e-5)
     dense = scaled_dot_product_attention(q, k, v, scale=0.125)
     assert (alone - dense).norm() > 0.01 * dense.norm(), "something was thinned"

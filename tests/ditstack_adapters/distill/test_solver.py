@@ -11,6 +11,7 @@ from ditstack.measure.bench import timed_sample
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
+from loras import Write
 
 P = ["a red circle", "a blue star", "a green square", "a white ring"]
 
@@ -75,7 +76,7 @@ def shifted() -> Any:
         ("quantize", tiny.flux, {"quantize": {"method": "torchao", "scheme": "int8"}}),
         ("attention", tiny.flux, {"attention": {"method": "int8qk"}}),
         ("cache", tiny.flux, {"cache": {"method": "svdcache", "interval": 2}}),
-        ("distill", tiny.flux, {"distill": {"fit_by": "probes"}}),
+        ("distill", tiny.flux, {"distill": {"fit_by": "gradient"}}),
         ("sampler.guidance", tiny.flux, {"sampler": {"guidance": 2.0}}),
         ("sampler.size", tiny.flux, {"sampler": {"size": "32x32"}}),
         ("calibration", tiny.flux, {"calibration": [*P[1:], "a red star"]}),
@@ -90,6 +91,20 @@ def test_numbers_fitted_under_another_condition_are_refused_by_its_name(
     apply(tiny.flux(), recipe(fitted, distill=never))
     with pytest.raises(StaleFactors, match=rf"fitted to another [^;]*\b{name}\b"):
         apply(pipeline(), recipe(fitted, **{**changes, "distill": distill}))
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "beside"])
+def test_numbers_fitted_on_the_base_are_refused_under_a_lora(
+    fused: bool, fitted: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DITSTACK_HOME", str(fitted))
+    pipeline = tiny.flux()
+    pipeline.load_lora_weights(write())
+    if fused:
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    with pytest.raises(StaleFactors, match=r"fitted to another [^;]*\bweights\b"):
+        apply(pipeline, recipe(fitted, distill={"calibrate": "never"}))
 
 
 def test_a_foreign_pipeline_runs_it_by_its_scheduler_alone(tmp_path: Path) -> None:

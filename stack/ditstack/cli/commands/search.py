@@ -15,7 +15,7 @@ from ditstack.marks import require_own_file, signed
 
 if TYPE_CHECKING:
     from ditstack.recipe.recipe import Recipe
-    from ditstack.tuning.evaluation import Notes
+    from ditstack.tuning.kept import Kept
     from ditstack.tuning.search import SearchResult
 
 LEAST = 6
@@ -86,7 +86,7 @@ def _found(
     timed: bool,
     size: list[float],
     tries: int,
-) -> tuple[list[SearchResult], list[Notes]]:
+) -> tuple[list[SearchResult], list[Kept[list[float]]]]:
     """What was found under each sampler, or under the recipe's own, and the notes that were taken on the way."""
     from ditstack.tuning.evaluation import ScheduleEvaluation, over
     from ditstack.tuning.search import Search

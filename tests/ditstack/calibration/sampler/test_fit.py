@@ -8,9 +8,11 @@ import torch
 
 from ditstack.assembly.build import build
 from ditstack.calibration.run import CalibrationRun, Partial
-from ditstack.calibration.sampler_fit import SamplerFit, SamplerWish, loss_of
+from ditstack.calibration.sampler.fit import WAYS, SamplerFit, SamplerWish
+from ditstack.calibration.sampler.gradient import ByGradient
+from ditstack.calibration.sampler.loss import loss_of
 from ditstack.calibration.trajectories import differentiable
-from ditstack.maths.multistep import Method
+from ditstack.maths.multistep import Method, Parameters
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 
@@ -29,26 +31,31 @@ def wish(iterations: int = 4, by: str = "gradient") -> SamplerWish:
     return SamplerWish(2, iterations, 3, by, reference_steps=6)
 
 
+def begun(fit: SamplerFit) -> Parameters:
+    """The free numbers, as Adams-Bashforth 2."""
+    return Parameters(fit.grid.process, fit.grid.spread(fit.wish.evaluations), fit.grid.end)
+
+
 def loss(fit: SamplerFit, method: Any) -> float:
     with torch.no_grad():
-        return float(loss_of(fit._run(method, [0, 1, 2]), fit.aims[:3]))
+        return float(loss_of(fit.run(method, [0, 1, 2]), fit.aims[:3]))
 
 
 @pytest.mark.parametrize("by", ["gradient", "probes"])
 def test_what_is_found_is_no_worse_on_other_prompts_than_where_it_began(by: str) -> None:
     calibration = run()
     fit = SamplerFit(calibration.pipe, calibration, wish(2, by))
-    parameters = fit._parameters(2)
+    parameters = begun(fit)
     before = fit.score(parameters.method())
-    assert sum(fit.score(fit._descend(parameters, before))) >= sum(before)
+    assert sum(fit.score(WAYS[by](fit).descend(parameters, before))) >= sum(before)
 
 
 def test_a_small_step_along_the_gradient_lowers_the_loss() -> None:
     calibration = run()
     fit = SamplerFit(calibration.pipe, calibration, wish())
-    parameters = fit._parameters(2)
+    parameters = begun(fit)
     before = loss(fit, parameters.method())
-    fit._backward(parameters, [0, 1, 2])
+    ByGradient(fit).backward(parameters, [0, 1, 2])
     with torch.no_grad():
         size = sum(float(one.grad.square().sum()) for one in parameters.parameters() if one.grad is not None)
         for one in parameters.parameters():
@@ -61,9 +68,9 @@ def test_a_small_step_along_the_gradient_lowers_the_loss() -> None:
 def test_the_gradient_through_all_evaluations_is_that_of_differences(quantize: str | None) -> None:
     calibration = run(quantize=quantize)
     fit = SamplerFit(calibration.pipe, calibration, wish())
-    parameters = fit._parameters(2)
+    parameters = begun(fit)
     with differentiable(fit.pipe):
-        loss_of(fit._run(parameters.method(), [0, 1, 2]), fit.aims[:3]).backward()
+        loss_of(fit.run(parameters.method(), [0, 1, 2]), fit.aims[:3]).backward()
     assert parameters.changes.grad is not None
     with torch.no_grad():
         values = []
@@ -77,7 +84,7 @@ def test_the_gradient_through_all_evaluations_is_that_of_differences(quantize: s
 def test_with_as_many_evaluations_as_the_reference_it_starts_as_the_reference() -> None:
     calibration = run()
     fit = SamplerFit(calibration.pipe, calibration, SamplerWish(6, 1, 3, reference_steps=6, grid_steps=6))
-    assert min(fit.score(fit._parameters(2).method())) > 90
+    assert min(fit.score(begun(fit).method())) > 90
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
@@ -85,9 +92,9 @@ def test_a_gradient_that_holds_every_evaluation_is_the_one_that_runs_them_again(
     calibration, found = run(quantize=quantize), []
     fit = SamplerFit(calibration.pipe, calibration, wish())
     for again in (True, False):
-        parameters = fit._parameters(2)
-        fit.again = again
-        fit._backward(parameters, [0, 1, 2])
+        parameters, way = begun(fit), ByGradient(fit)
+        way.again = again
+        way.backward(parameters, [0, 1, 2])
         found.append([one.grad for one in parameters.parameters()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
@@ -96,21 +103,22 @@ def test_a_gradient_that_holds_every_evaluation_is_the_one_that_runs_them_again(
 def test_what_is_held_at_once_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     calibration = run()
     fit = SamplerFit(calibration.pipe, calibration, wish())
+    way = ByGradient(fit)
     for held, again in ((2**30, False), (2**16, True)):
         monkeypatch.setattr("ditstack.calibration.trajectories.HELD", held)
-        fit._hold(fit._parameters(2))
-        assert fit.again is again
+        way.hold(begun(fit))
+        assert way.again is again
     monkeypatch.setattr("ditstack.calibration.trajectories.HELD", 2**30)
     monkeypatch.setattr("ditstack.calibration.trajectories.LARGE", 100)
-    fit._hold(fit._parameters(2))
-    assert fit.again, "a large transformer is not tried"
+    way.hold(begun(fit))
+    assert way.again, "a large transformer is not tried"
 
 
 def test_a_fit_begins_from_numbers_that_are_known_already() -> None:
     calibration = run()
     found = SamplerFit(calibration.pipe, calibration, wish(2)).tensors()
     fit = SamplerFit(calibration.pipe, calibration, SamplerWish(2, 1, 3, reference_steps=6, start=Method(**found)))
-    again = fit._parameters(2)
+    again = begun(fit)
     again.start_from(Method(**found))
     for name, one in again.method().tensors().items():
         torch.testing.assert_close(one.detach(), found[name], rtol=1e-4, atol=1e-4)

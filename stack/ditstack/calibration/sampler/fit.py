@@ -1,0 +1,129 @@
+"""Sampler fit: times and coefficients of a multistep sampler, fitted in closed loop to the model that runs.
+
+It begins as the best unfitted solver on the prompts that it is fitted to, and goes down from there (`probes`,
+`gradient`); prompts that are not fitted to choose the best iterate and decide whether it is kept (Bespoke Solvers
+2310.19075, DC-Solver 2409.03755, S4S 2502.17423).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ditstack.calibration.run import SEED
+from ditstack.calibration.sampler.gradient import ByGradient
+from ditstack.calibration.sampler.pictures import decoded, painted
+from ditstack.calibration.sampler.probes import ByProbes
+from ditstack.calibration.sampler.starts import starts
+from ditstack.calibration.trajectories import Grid, converged, read_grid
+from ditstack.errors import BadPipeline
+from ditstack.maths.fidelity import decibels, paired
+from ditstack.maths.multistep import Method, Parameters
+from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
+from ditstack.pipeline.pipe import Pipe
+from ditstack.recipe.calibration import Calibration
+
+WAYS = {"probes": ByProbes, "gradient": ByGradient}
+STARTS_ON = 16
+"""Fitted prompts that choose where it starts, at most."""
+GIVEN = "what it started from"
+
+
+@dataclass(frozen=True)
+class SamplerWish:
+    """What is to be fitted.
+
+    Attributes:
+        iterations: of the way down; None for as many as it needs.
+        batch: prompts that are run at once.
+        by: "probes" only runs the evaluations, "gradient" goes back through them.
+        reference_steps: of the run that counts as converged.
+        grid_steps: of the user's own sampler, whose first timestep the fitted one shares: a diffusion process may
+            begin elsewhere for every number of steps.
+        start: one more to begin from, such as what was fitted to the unrounded weights.
+    """
+
+    evaluations: int
+    iterations: int | None = None
+    batch: int = 12
+    by: str = "probes"
+    reference_steps: int = 100
+    grid_steps: int = 50
+    start: Method | None = None
+
+
+class SamplerFit:
+    """One fit on one pipe, towards the calibration's aims; where it has none, towards what the pipe itself tends to."""
+
+    def __init__(self, pipe: Pipe, calibration: Calibration, wish: SamplerWish) -> None:
+        self.pipe, self.calibration, self.wish = pipe, calibration, wish
+        self.grid: Grid = read_grid(pipe, calibration.sampler, wish.grid_steps, calibration.prompts[:1])
+        count = len(calibration.prompts)
+        if count < 4:
+            raise BadPipeline(f"found {count} calibration prompts; a sampler is fitted on at least 4, better 64")
+        self.kept = range(count - max(2, count // 4), count)
+        self.fitted = range(self.kept.start)
+        known = calibration.aims
+        aims = converged(pipe, self.grid, calibration, wish.reference_steps) if known is None else known
+        self.aims = torch.cat([self._decoded(aims, batch) for batch in self._batches(list(range(count)))])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The numbers of the best method found: the fitted one, or the one it started from where no gain is sure."""
+        name, start = self.start()
+        before = self.score(start)
+        parameters = Parameters(self.grid.process, start.times, self.grid.end)
+        parameters.start_from(start)
+        best = WAYS[self.wish.by](self).descend(parameters, before)
+        mean, low, high = paired(self.score(best), before)
+        said = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f}) on {len(self.kept)} prompts that it was not fitted to"
+        keep = low > 0
+        self.calibration.tell(
+            f"sampler of {len(best)} evaluations: {said}, over {name}; {'kept' if keep else 'not kept'}"
+        )
+        return {key: one.detach() for key, one in (best if keep else start).tensors().items()}
+
+    def start(self) -> tuple[str, Method]:
+        """The best unfitted method, by its title, and by the prompts that are fitted to."""
+        wish, places = self.wish, list(self.fitted)[:STARTS_ON]
+        first = self.calibration.prompts[:1]
+        found = starts(self.pipe, self.grid, self.calibration.sampler, wish.evaluations, wish.grid_steps, first)
+        found |= {GIVEN: wish.start} if wish.start is not None else {}
+        best = max(found, key=lambda title: sum(self.score(found[title], places)))
+        return best, found[best]
+
+    def score(self, method: Method, places: list[int] | None = None) -> list[float]:
+        """Decibels of the pictures, on the stack as it stands.
+
+        Args:
+            places: of which prompts; None for those that are not fitted to.
+        """
+        places = list(self.kept) if places is None else places
+        with torch.no_grad():
+            return [one for at in self._batches(places) for one in decibels(self.run(method, at), self.aims[at])]
+
+    def run(self, method: Method, places: list[int]) -> Tensor:
+        """(B, ...) pictures of some prompts, inside `differentiable` with their graph."""
+        scheduler = FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
+        return painted(self.pipe, scheduler, *self._of(places), self.calibration.sampler.changed(steps=len(method)))
+
+    def _decoded(self, aims: Tensor, places: list[int]) -> Tensor:
+        return decoded(self.pipe, self.grid, aims[places], *self._of(places), self.calibration.sampler)
+
+    def _of(self, places: list[int]) -> tuple[list[str], list[int]]:
+        """Prompts and seeds."""
+        return [self.calibration.prompts[at] for at in places], [SEED + at for at in places]
+
+    def _batches(self, places: list[int]) -> list[list[int]]:
+        return [places[at : at + self.wish.batch] for at in range(0, len(places), self.wish.batch)]
+
+    def draw(self, at: int, count: int) -> list[int]:
+        """So many of the fitted prompts, others for every iteration."""
+        draw = torch.Generator().manual_seed(at)
+        return torch.randperm(len(self.fitted), generator=draw)[:count].tolist()
+
+    def turn(self, at: int, count: int) -> list[int]:
+        """So many of the fitted prompts, the next ones for every iteration, round and round."""
+        count = min(count, len(self.fitted))
+        return [(at * count + place) % len(self.fitted) for place in range(count)]
