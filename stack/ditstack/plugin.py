@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         wrong_along,
         wrong_patterned,
     )
+    from ditstack.calibration.patterns.learning import Frame
     from ditstack.calibration.sampler.fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -68,6 +69,7 @@ _ROOMS = {
         "wrong_along",
         "wrong_patterned",
     ),
+    "calibration.patterns.learning": ("Frame",),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler.fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
@@ -111,6 +113,7 @@ __all__ = [
     "FeatureCache",
     "Fit",
     "FittedMultistepScheduler",
+    "Frame",
     "Kernel",
     "Knob",
     "LayerPolicy",
