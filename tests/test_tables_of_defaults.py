@@ -69,6 +69,8 @@ def test_a_loss_that_calibration_said_is_told_as_such(monkeypatch: pytest.Monkey
     )
     told = "| 0, 3; order 2 in sigma; says that UniPC, order 2 without a cache is ahead |"
     assert told in shown(defaults.defaults, rows, monkeypatch)
+    rows[4]["beside"] = f"{said} (not clear)"
+    assert "without a cache is ahead, not clearly |" in shown(defaults.defaults, rows, monkeypatch)
 
 
 def test_a_second_run_stands_beside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

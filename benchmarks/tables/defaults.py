@@ -238,8 +238,11 @@ def _control(rows: dict[str, Row], default: Row) -> str:
 
 def _told(fitted: Row, default: Row) -> str:
     """What was chosen, and whether calibration said that a plain solver does better."""
-    ahead = (fitted.get("beside") or "").partition("evaluations by ")[2].partition(" gain")[0]
-    return _chosen(fitted, default) + (f"; says that {ahead} without a cache is ahead" if ahead else "")
+    said = fitted.get("beside") or ""
+    ahead, how = said.partition("evaluations by ")[2].partition(" gain")[0], "ahead"
+    if "(not clear)" in said:
+        how = "ahead, not clearly"
+    return _chosen(fitted, default) + (f"; says that {ahead} without a cache is {how}" if ahead else "")
 
 
 def _chosen(fitted: Row, default: Row) -> str:

@@ -146,7 +146,10 @@ class Trials:
         return self.judge.scores(str(setting), places, make)
 
     def solver(self, fitting: Sequence[int], deciding: Sequence[int], kept: Setting) -> str | None:
-        """What to write instead, in a sentence, where a plain solver with as many evaluations is clearly ahead."""
+        """What to write instead, in a sentence, where a plain solver with as many evaluations is ahead.
+
+        It changes no picture, so that it need not be clear; it says whether it is.
+        """
         calibration, flow = self.calibration, self.calibration.flow
         if flow is None:
             return None
@@ -156,11 +159,12 @@ class Trials:
         best = max(means, key=lambda title: means[title])
         ahead = paired(self._solved(found[best], deciding), self.scores(kept, deciding))
         gain = Gain(*ahead, len(deciding), calibration.decodes)
-        if gain.low <= 0:
+        if gain.mean <= 0:
             return None
+        unclear = "" if gain.low > 0 else " (not clear)"
         lines = {key: one for key, one in found[best].items() if one and one != own.get(key)}
         return (
-            f"{SAID}without a cache, as many evaluations by {best} gain {gain.over('this')}; "
+            f"{SAID}without a cache, as many evaluations by {best} gain {gain.over('this')}{unclear}; "
             f"write sampler: {_inline(lines)} and cache: none for that"
         )
 

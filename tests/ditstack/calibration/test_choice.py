@@ -187,6 +187,22 @@ def test_a_plain_solver_that_is_ahead_of_what_was_chosen_is_said_with_the_lines_
     assert prompts.told[-1].startswith("schedule: full steps")
 
 
+def test_a_plain_solver_that_is_ahead_is_said_where_that_is_not_clear_and_where_it_is_behind_nothing_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts = Prompts()
+    prompts.rivals = {"UniPCMultistepScheduler": 0.005}
+    monkeypatch.setattr(choosing.Choice, "decided", lambda self, *_: (EVEN, (1.0, 0.5, 1.5)))
+    monkeypatch.setattr(choosing, "paired", lambda *_: (0.5, -0.1, 1.1))
+    prompts.chosen()
+    assert (
+        "gain +0.50 dB (-0.10 to +1.10) over this, in 32 pictures of prompts set aside (not clear); write"
+        in (prompts.told[-1])
+    )
+    monkeypatch.setattr(choosing, "paired", lambda *_: (-0.5, -1.1, 0.1))
+    assert "beside" not in prompts.chosen()
+
+
 def test_a_sampler_that_was_fitted_has_no_rivals() -> None:
     prompts = Prompts()
     prompts.rivals, prompts.flow = {"UniPCMultistepScheduler": 0.0}, None
