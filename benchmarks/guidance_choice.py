@@ -1,6 +1,7 @@
 """Which full steps each half of guidance has, chosen on calibration prompts: what `rows.py` writes as chosen.
 
     PYTHONPATH=benchmarks nice -n 5 python benchmarks/guidance_choice.py dit --passes 20 --moves 50
+    PYTHONPATH=benchmarks nice -n 5 python benchmarks/guidance_choice.py pixart --passes 20 --moves 40
 
 Moves of single steps from the best of a few graded schedules; one is kept where the mean PSNR of sixteen pictures
 grows. Both halves together take as many full passes as they began with. First with the same steps for both, which

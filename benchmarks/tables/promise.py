@@ -15,6 +15,8 @@ SOLVERS = {"euler": "fewer Euler steps", "dpm": "DPM-Solver++ 2M", "unipc": "Uni
 TWIN_SOLVERS = {"euler": "fewer steps by its own DPM-Solver++", "deis": "DEIS, order 2"}
 INT8 = "int8+cache"
 
+CHOSEN = ", chosen schedule"
+
 
 def promise_cost() -> str:
     """The cheapest setting that is proved, by what is promised: of the cache, of plain solvers, and of all of them."""
@@ -125,15 +127,25 @@ def promise_guidance() -> str:
     """What the guidance cache gains with a schedule that was chosen, and how much of that is the schedule's."""
     rows = {(row["model"], row["name"]): row for row in latest("rows")["rows"]}
     lines = head(
-        ["", "MACs", "mean", "5th percentile", "over one default schedule", "over the chosen schedule of both halves"]
+        [
+            "",
+            "MACs",
+            "mean",
+            "5th percentile",
+            "over the default, 10 full steps",
+            "over the chosen schedule of both halves",
+        ]
     )
     for model, name in rows:
-        if not name.endswith(", chosen schedule"):
+        if not name.endswith(CHOSEN):
             continue
         row = rows[model, name]
-        others = [rows[model, other] for other in ("svdcache, 10 full steps", "both halves, chosen schedule")]
+        others = [rows[model, other] for other in ("svdcache, 10 full steps", f"both halves{CHOSEN}")]
         gains = [signed(fidelity.paired(row["psnr_each"], one["psnr_each"], fidelity.mean)) for one in others]
-        lines.append(line([f"{model}: {name.partition(',')[0]}", *_policy(row, None)[1:4], *gains]))
+        own = row is others[1]
+        lines.append(
+            line([f"{model}: {name.removesuffix(CHOSEN)}", *_policy(row, None)[1:4], gains[0], "" if own else gains[1]])
+        )
     return "\n".join(lines)
 
 
@@ -233,6 +245,8 @@ def _share(found: dict[str, Any] | None) -> str:
 def _guard(best: dict[str, Any] | None) -> str:
     if best is None:
         return ""
+    if best["macs_ratio"] == float("inf"):
+        return "none"
     again = f"{best['share']:.0%} made again" if best["share"] else "nothing made again"
     return f"{best['macs_ratio']:.2f} ({again})"
 

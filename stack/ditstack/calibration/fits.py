@@ -117,7 +117,7 @@ class Fit:
         if by in ("ca", "cd"):
             channels = Channels()
             see = channels if by == "ca" else Since(self.pipe, channels, None)
-            self._run("activity of channels", see, channels.rows)
+            self._run("activity of channels", see, channels.rows, channels.settle)
             return lambda name: self._scaled(name, channels)
         return self._regression()
 
