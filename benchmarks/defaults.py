@@ -20,8 +20,9 @@ import torch
 
 from ditstack.assembly.build import build
 from ditstack.assembly.solvers import is_flow
-from ditstack.calibration.choice import Setting, choose_setting
-from ditstack.calibration.run import CalibrationRun
+from ditstack.caching.setting import Setting, read
+from ditstack.calibration.choice import choose_setting
+from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.compat import hush, hush_loading
 from ditstack.factors import fingerprint
 from ditstack.maths import fidelity
@@ -32,7 +33,7 @@ from ditstack.stack import Stack, load
 from ditstack_adapters.cache.svdcache import SvdCache
 from ditstack_adapters.model.embedded import shapes
 from results import add_row, place_of
-from sampled import kept, sampled
+from sampled import KEPT, kept, sampled
 from twinning.twin import find
 
 SETTINGS = ((50, 12), (50, 9), (50, 7), (28, 7), (20, 5))
@@ -42,6 +43,8 @@ TRIALS, FITTED_ON = 8, 16
 FEWER = 16
 """Prompts that constants run on: the first of the others'."""
 SEED, OTHER_SEED = 1000, 5000
+AGAIN = 20_000
+"""How far the seeds of a second run lie from those of the first."""
 SPREADS = {"graded": {}, "graded, earlier": {"start": 0.67}, "graded, later": {"start": 1.0, "grade": 1.0}}
 PREDICTORS = {
     "order 1 in steps": {},
@@ -49,23 +52,33 @@ PREDICTORS = {
     "order 1 in sigma": {"coordinate": "sigma"},
 }
 Case = tuple[str, str, Recipe]
-"""A name, its kind ("default", "even", "control", "fitted" or "constant"), and what is run."""
+"""A name, its kind ("default", "even", "control", "fitted", "constant" or "over"), and what is run."""
 
 
 class Model:
-    """One model with its guidance, and prompts: to measure on, to choose controls on, to calibrate on."""
+    """One model with its guidance, and prompts: to measure on, to choose controls on, to calibrate on.
 
-    def __init__(self, word: str, count: int) -> None:
-        self.word = word
+    Args:
+        again: other prompts and other noise, for everything.
+    """
+
+    def __init__(self, word: str, count: int, again: int = 0) -> None:
+        self.word, self.again = word, again
         name, _, guidance = word.partition("@")
         self.changes = [f"sampler.guidance={guidance}"] if guidance else []
         if name == "tiny":
-            self.recipe, self.prompts = name, shapes.unseen_prompts(count, 7)
-            seen = shapes.seen_prompts(TRIALS + FITTED_ON, 3)
+            self.recipe, self.prompts = name, shapes.unseen_prompts(count, 7 + again)
+            seen = shapes.seen_prompts(TRIALS + FITTED_ON, 3 + again)
         else:
-            self.recipe, given = f"benchmarks/twins/{name}.yaml", find(name).prompts(count + TRIALS + FITTED_ON, 7)
+            self.recipe = f"benchmarks/twins/{name}.yaml"
+            given = find(name).prompts(count + TRIALS + FITTED_ON, 7 + again)
             self.prompts, seen = given[:count], given[count:]
         self.trials, self.calibration = seen[:TRIALS], seen[TRIALS:]
+
+    @property
+    def case(self) -> str:
+        """Where its rows are kept."""
+        return "defaults_again" if self.again else "defaults"
 
     def plain(self, steps: int) -> Recipe:
         return Recipe.read(self.recipe, [f"sampler.steps={steps}", *self.changes])
@@ -76,12 +89,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny", "dit", "dit@1.5", "flux2"])
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--settings", nargs="+", default=[f"{full}/{steps}" for steps, full in SETTINGS])
+    parser.add_argument("--again", type=int, default=0, help="other prompts and other noise: a table of its own")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose kind holds one of these words")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
-        model = Model(word, wanted.prompts)
+        model = Model(word, wanted.prompts, wanted.again)
         for setting in wanted.settings:
             count, steps = map(int, setting.split("/"))
             measure(model, steps, count, wanted.only)
@@ -95,39 +109,36 @@ def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
     missing = [
         (name, kind, recipe)
         for name, kind, recipe in cases(plain, count, flow)
-        if any(word in kind for word in only) and (model.word, steps, count, name) not in there()
+        if any(word in kind for word in only) and (model.word, steps, count, name) not in there(model.case)
     ]
     if not missing:
         return
-    aims = {seed: pictures(plain, prompts, seed, weights) for prompts, seed in asked(model)}
+    shift = AGAIN * model.again
+    (prompts, seed), (others, other_seed) = (model.prompts, SEED + shift), (model.trials, OTHER_SEED + shift)
+    aims, other_aims = pictures(plain, prompts, seed, weights), pictures(plain, others, other_seed, weights)
     for name, kind, recipe in missing:
         row: dict[str, Any] = {"model": model.word, "steps": steps, "full": count, "name": name, "kind": kind}
         row |= {"weights": weights, "guidance": plain.sampler.guidance}
         if kind == "fitted":
-            row |= calibrated(plain, count, model)
+            row |= calibrated(plain, count, model, weights)
             recipe = cached(plain, row["chosen"].pop("schedule"), **row["chosen"])
             row["chosen"] = {key: recipe.resolved()["cache"][key] for key in ("schedule", "order", "coordinate")}
-        stack, prompts = load(recipe), model.prompts[: FEWER if kind == "constant" else None]
-        row["psnr_each"] = fidelity.psnr(sampled(stack, prompts, SEED)[0], aims[SEED][: len(prompts)])
-        row |= {"prompts": len(prompts), "ran": stack.pipe.passes.steps}
+        stack, part = load(recipe), prompts[: FEWER if kind in ("constant", "over") else None]
+        row["psnr_each"] = fidelity.psnr(sampled(stack, part, seed)[0], aims[: len(part)])
+        row |= {"prompts": len(part), "ran": stack.pipe.passes.steps}
         if kind == "control":
-            row["psnr_on_others"] = fidelity.psnr(sampled(stack, model.trials, OTHER_SEED)[0], aims[OTHER_SEED])
-        add_row("defaults", {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))
+            row["psnr_on_others"] = fidelity.psnr(sampled(stack, others, other_seed)[0], other_aims)
+        add_row(model.case, {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))
         print(
             f"{model.word} {count} of {steps} {name}: {sum(row['psnr_each']) / len(row['psnr_each']):.2f} dB",
             flush=True,
         )
 
 
-def there() -> set[tuple[str, int, int, str]]:
-    file = place_of("defaults")
+def there(case: str) -> set[tuple[str, int, int, str]]:
+    file = place_of(case)
     rows = json.loads(file.read_text())["rows"] if file.is_file() else []
     return {(row["model"], row["steps"], row["full"], row["name"]) for row in rows}
-
-
-def asked(model: Model) -> Iterator[tuple[list[str], int]]:
-    yield model.prompts, SEED
-    yield model.trials, OTHER_SEED
 
 
 def cases(plain: Recipe, count: int, flow: bool) -> Iterator[Case]:
@@ -146,6 +157,18 @@ def cases(plain: Recipe, count: int, flow: bool) -> Iterator[Case]:
     for predictor, fields in PREDICTORS.items():
         if fields:
             yield f"even: {predictor}", "constant", cached(plain, even(steps, count), **fields)
+    for title, recipe in over(plain, count):
+        yield f"over UniPC, order 2: {title}", "over", recipe
+
+
+def over(plain: Recipe, count: int) -> Iterator[tuple[str, Recipe]]:
+    """The cache over another solver in all of its steps."""
+    data = plain.resolved()
+    solver = {"scheduler": "UniPCMultistepScheduler", "settings": {"solver_order": 2}}
+    solved = Recipe.parse({**data, "sampler": {**data["sampler"], **solver}}, "over UniPC")
+    for title, spread in (("graded", graded), ("even", even)):
+        for predictor, fields in PREDICTORS.items():
+            yield f"{title}: {predictor}", cached(solved, spread(plain.sampler.steps, count), **fields)
 
 
 def cached(plain: Recipe, schedule: Any, **fields: Any) -> Recipe:
@@ -153,10 +176,17 @@ def cached(plain: Recipe, schedule: Any, **fields: Any) -> Recipe:
     return plain.with_(cache={"method": "svdcache", "schedule": spelt, **fields})
 
 
-def calibrated(plain: Recipe, count: int, model: Model) -> dict[str, Any]:
-    """What `schedule: fitted` chooses for a model at any number of full steps, and in how many seconds."""
+def calibrated(plain: Recipe, count: int, model: Model, weights: str) -> dict[str, Any]:
+    """What `schedule: fitted` chooses for a model at any number of full steps, and in how many seconds.
+
+    What a killed one had tried is not tried again.
+    """
     pipe, said = build(cached(plain, "fitted")), []
-    run, steps = CalibrationRun(pipe, model.calibration, plain.sampler, said.append), plain.sampler.steps
+    steps, told = plain.sampler.steps, {"weights": weights, "prompts": " ".join(model.calibration)}
+    KEPT.mkdir(exist_ok=True)
+    partial = Partial(KEPT / f"choice-{model.word}-{count}-{steps}-{model.again}.safetensors", told)
+    before = float(partial.of("spent").get("cpu", torch.zeros(())))
+    run = CalibrationRun(pipe, model.calibration, plain.sampler, said.append, partial=partial)
     cache, began = SvdCache(schedule="fitted"), time.process_time()
     tensors = choose_setting(
         run,
@@ -164,10 +194,13 @@ def calibrated(plain: Recipe, count: int, model: Model) -> dict[str, Any]:
         Setting(steps, graded(steps, count)),
         [(order, coordinate) for order in (1, 2) for coordinate in ("step", "sigma")],
     )
+    spent = before + time.process_time() - began
+    partial.keep("spent", {"cpu": torch.tensor(spent)}, at_once=True)
     setting = Setting.of(tensors)
     assert setting is not None
     chosen = {"schedule": list(setting.full), "order": setting.order, "coordinate": setting.coordinate}
-    return {"said": said, "cpu_seconds": time.process_time() - began, "chosen": chosen}
+    beside = read(tensors["beside"]) if "beside" in tensors else None
+    return {"said": said, "beside": beside, "cpu_seconds": spent, "chosen": chosen}
 
 
 def pictures(plain: Recipe, prompts: list[str], seed: int, weights: str) -> torch.Tensor:

@@ -44,6 +44,9 @@ PARTS = {"calibration": (0, 10_000_000), "fresh": (400, 1000), "order": (1408, 3
 """Where the captions of a part begin, and its seeds."""
 CACHES = ("cache-2", "cache-3", "cache-4", "cache-5", "cache-6", "cache-8")
 """svdcache by its interval, the safest first."""
+FULL = ("full-22", "full-19")
+"""By full steps, between two intervals."""
+ORDERED_ON = 32
 COUNTS = (45, 40, 35, 30, 25, 17, 13, 10)
 SOLVERS = tuple(f"{kind}-{count}" for kind in ("unipc", "dpm", "deis", "euler") for count in COUNTS)
 """By their steps on the model's own sigmas, the safest first; `euler` is the model's own solver."""
@@ -90,9 +93,10 @@ def main() -> None:
     if wanted.what == "make":
         make(study, wanted.part, wanted.count, wanted.settings)
         return
-    names = (*CACHES, *SOLVERS, *BOTH)
+    names = (*CACHES, *FULL, *SOLVERS, *BOTH)
+    enough = {"calibration": ENOUGH, "order": ORDERED_ON}
     rows = [row for part in PARTS for name in names if (row := figures(study, part, name)) is not None]
-    rows = [row for row in rows if row["part"] != "calibration" or len(row["psnr_each"]) >= ENOUGH]
+    rows = [row for row in rows if len(row["psnr_each"]) >= enough.get(row["part"], 0)]
     more = {"guards": [guard(study, psnr) for psnr in PROMISES], "others": [other(study, word) for word in OTHERS]}
     write(study.case, {"steps": study.steps, "share": SHARE, "confidence": CONFIDENCE, "rows": rows, **more})
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from ditstack.maths.schedule import even
 from ditstack.stack import Stack
-from replicating.bench import Bench, Case, Row, Setting
+from replicating.bench import KEPT, Bench, Case, Row, Setting
 
 INTERVAL, RANK = 2, 1 / 6
 LABEL = "N=2"
@@ -40,11 +42,29 @@ def rows(bench: Bench) -> Iterator[Case]:
         yield Case(LABEL, period, functools.partial(_icc, bench, fields), LIKE if period != LIKE else None)
         make = functools.partial(_icc, bench, {**fields, "pattern": "learned"})
         yield Case(LABEL, f"{LABEL}: {name}, learned pattern", make, period, _learned)
+    yield from _reuse_for_the_same_work(bench)
     yield from bench.as_costly(LABEL, LIKE, LABEL)
     row = bench.row(LABEL, LIKE)
     if row is not None:
         yield Case(LABEL, f"{LABEL}: firstblock, a threshold", lambda: _threshold(bench, row["macs_ratio"]), LIKE)
         yield Case(LABEL, f"{LABEL}: mixed", lambda: _mixture(bench, row["macs_ratio"]), LIKE)
+
+
+def _reuse_for_the_same_work(bench: Bench) -> Iterator[Case]:
+    """What stands in for a linear costs nothing here, so that more layers can run in full."""
+    corrected, reused = (bench.row(LABEL, one) for one in (LIKE, f"{LABEL}: reuse, fixed period"))
+    if corrected is None or reused is None:
+        return
+    anew = 2 * reused["macs_ratio"] - 1  # of a full step, in one that reuses; half of all are full
+    share = (corrected["macs_ratio"] - anew) / (1 - anew)
+    count = math.floor(share * bench.steps)
+    file = KEPT / f"even-{count}-of-{bench.steps}.yaml"
+    file.write_text(f'"*": {"".join("CF"[step in even(bench.steps, count)] for step in range(bench.steps))}\n')
+    fixed = f"{LABEL}: reuse for the same work, fixed, {count} full"
+    fields = {"method": "icc", "rank": 0}
+    yield Case(LABEL, fixed, lambda: bench.stack(cache={**fields, "pattern": str(file)}), LIKE)
+    learned = {**fields, "pattern": "learned", "full_share": round(share, 3)}
+    yield Case(LABEL, f"{LABEL}: reuse for the same work, learned", lambda: bench.stack(cache=learned), fixed, _learned)
 
 
 def _icc(bench: Bench, fields: dict[str, Any]) -> Stack:

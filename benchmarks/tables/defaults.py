@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,7 @@ MODELS = {
     "dit": "twin-dit, DDIM, guidance 4",
     "dit@1.5": "twin-dit, DDIM, guidance 1.5",
     "pixart": "twin-pixart, DPM-Solver++, guidance 4.5",
+    "hunyuanvideo": "twin-hunyuanvideo",
     "flux2": "twin-flux2, guidance 3",
 }
 NOT_YET = "Not measured yet; `python benchmarks/defaults.py` writes these figures."
@@ -34,9 +36,8 @@ def defaults() -> str:
         default, fitted = rows["default"], rows.get("fitted")
         cells = [MODELS.get(model, model), f"{full} of {steps}", f"{fmean(default['psnr_each']):.1f}"]
         cells += [_over(rows.get("even"), default), _control(rows, default), _over(fitted, default)]
-        lines.append(line([*cells, _chosen(fitted, default) if fitted else ""]))
-    prompts = max(row["prompts"] for row in data["rows"])
-    where = f"{prompts} unseen prompts, {data['machine']}"
+        lines.append(line([*cells, _told(fitted, default) if fitted else ""]))
+    where = f"{_prompts(data)}, {data['machine']}"
     note = f"PSNR in dB to the uncached pictures, and paired gains over the default with 95 % intervals ({where})."
     return "\n".join([*lines, "", f"{note} Settings were chosen on {data['fitted_on']} other prompts."])
 
@@ -54,9 +55,60 @@ def defaults_verdict() -> str:
             gains = {key: _gain(rows.get(name), _other(rows, other)) for key, rows in settings.items()}
             known = {key: one[0] for key, one in gains.items() if one is not None}
             behind = [key for key, one in known.items() if one < -LOSS]
-            cells.append("" if name == other else f"{len(behind)} of {len(known)}")
+            said = sum(bool(settings[key]["fitted"].get("beside")) for key in behind)
+            says = f"; of these it says so in {said}" if name == "fitted" and other == "control" and behind else ""
+            cells.append("" if name == other else f"{len(behind)} of {len(known)}{says}")
         lines.append(line([f"`schedule: {name}`" if name == "fitted" else name, str(len(settings)), *cells]))
     return "\n".join([*lines, "", f"*Behind* is more than {LOSS} dB of the mean. {_worst(settings)}"])
+
+
+def defaults_again() -> str:
+    """The choice with other prompts and other noise, beside the first one."""
+    first, again = newest("defaults"), newest("defaults_again")
+    if first is None or again is None:
+        return NOT_YET
+    lines = head(["", "full steps", "over", "the first time", "again", "chosen again"])
+    once = _settings(first)
+    for key, rows in _settings(again).items():
+        if "fitted" not in rows:
+            continue
+        for other, word in (("default", "the default"), ("even", "even"), ("control", "the best control")):
+            gains = [_gain(one["fitted"], _other(one, other)) for one in (once[key], rows)]
+            cells = [MODELS[key[0]], f"{key[2]} of {key[1]}"] if other == "default" else ["", ""]
+            told = _told(rows["fitted"], rows["default"]) if other == "default" else ""
+            lines.append(line([*cells, word, *("" if one is None else signed(one) for one in gains), told]))
+    note = f"Paired gains of `schedule: fitted` in dB, with 95 % intervals ({_prompts(again)}; other noise, and other"
+    return "\n".join([*lines, "", f"{note} calibration prompts)."])
+
+
+def defaults_judges() -> str:
+    """What foretells the constants' gains on unseen prompts: calibration's pictures, or its final latents."""
+    data, found = newest("judges"), newest("defaults")
+    if data is None or found is None:
+        return NOT_YET
+    judges = ("latents", "pictures")
+    lines = head(["", *(f"{what} by {by}" for what in ("off", "pairs in order") for by in judges)])
+    for (model, steps, full), rows in _settings(found).items():
+        judged = {row["name"]: row for row in data["rows"] if row["model"] == model and row["name"] in rows}
+        if (steps, full) == (data["steps"], data["full"]) and judged:
+            seen = {name: _short(rows, name) for name in judged}
+            told = [
+                {name: fmean(row[by]) - fmean(judged["default"][by]) for name, row in judged.items()} for by in judges
+            ]
+            cells = [f"{fmean(abs(one[name] - seen[name]) for name in seen if name != 'default'):.2f}" for one in told]
+            cells += [f"{_in_order(one, seen):.0%}" for one in told]
+            lines.append(line([MODELS[model], *cells]))
+    count = len({row["name"] for row in data["rows"]})
+    note = f"{count} constants at {data['full']} full steps of {data['steps']}: by how many dB their gain on 16"
+    return "\n".join(
+        [*lines, "", f"{note} calibration prompts is off that on others, and how many pairs it puts in order."]
+    )
+
+
+def _in_order(told: dict[str, float], seen: dict[str, float]) -> float:
+    """The share of pairs that stand as they are seen to; those that are equal there tell nothing."""
+    pairs = [(a, b) for a, b in itertools.combinations(seen, 2) if abs(seen[a] - seen[b]) > 1e-6]
+    return fmean((told[a] - told[b]) * (seen[a] - seen[b]) > 0 for a, b in pairs)
 
 
 def _worst(settings: dict[Any, dict[str, Row]]) -> str:
@@ -136,6 +188,17 @@ def _constant(row: Row) -> bool:
     return row["kind"] in ("constant", "default", "even")
 
 
+def _prompts(data: dict[str, Any]) -> str:
+    """How many prompts were measured on; of models that had fewer, by name."""
+    counts = {
+        model: max(row["prompts"] for row in data["rows"] if row["model"] == model)
+        for model in {row["model"] for row in data["rows"]}
+    }
+    most = max(counts.values())
+    fewer = [f"{count} of {MODELS[model].partition(',')[0]}" for model, count in counts.items() if count < most]
+    return ", ".join([f"{most} unseen prompts", *sorted(fewer)])
+
+
 def _short(rows: dict[str, Row], name: str) -> float:
     """Mean gain over the default, on the prompts that both were measured on."""
     gain = _gain(rows[name], rows["default"])
@@ -165,7 +228,21 @@ def _other(rows: dict[str, Row], name: str) -> Row | None:
 
 def _control(rows: dict[str, Row], default: Row) -> str:
     best = _other(rows, "control")
-    return "" if best is None else f"{best['name'].removeprefix('control: ')}: {_over(best, default)}"
+    if best is None:
+        return ""
+    title = best["name"].removeprefix("control: ")
+    if title == "DDIM" and not best["model"].startswith("dit"):
+        title = "its own solver"  # a diffusion process without a scheduler in its recipe is called by DDIM's name
+    return f"{title}: {_over(best, default)}"
+
+
+def _told(fitted: Row, default: Row) -> str:
+    """What was chosen, and whether calibration said that a plain solver does better."""
+    said = fitted.get("beside") or ""
+    ahead, how = said.partition("evaluations by ")[2].partition(" gain")[0], "ahead"
+    if "(not clear)" in said:
+        how = "ahead, not clearly"
+    return _chosen(fitted, default) + (f"; says that {ahead} without a cache is {how}" if ahead else "")
 
 
 def _chosen(fitted: Row, default: Row) -> str:

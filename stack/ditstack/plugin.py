@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ditstack.caching.features import FeatureCache, cache_attentions, cache_branches, cache_trunks
     from ditstack.caching.linears import LowRankLinears, wrong_corrections
     from ditstack.caching.patterns import LayerPolicy, Pattern, PatternFile, find_layers
+    from ditstack.caching.setting import Setting, follow_setting, wrong_setting
     from ditstack.calibration import compensation
-    from ditstack.calibration.choice import Setting, choose_setting, follow_setting, wrong_setting
+    from ditstack.calibration.choice import choose_setting
     from ditstack.calibration.fits import Fit, Wish, fit_anchored, take_anchored, wrong_anchored
     from ditstack.calibration.gains import plain_gains, principal_bases, tune_gains
     from ditstack.calibration.patterns.fitting import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         wrong_along,
         wrong_patterned,
     )
+    from ditstack.calibration.patterns.learning import Frame
     from ditstack.calibration.sampler.fit import SamplerFit, SamplerWish
     from ditstack.compat import compile_apart
     from ditstack.errors import BadFile, BadPipeline
@@ -56,7 +58,8 @@ _ROOMS = {
     "caching.features": ("FeatureCache", "cache_attentions", "cache_branches", "cache_trunks"),
     "caching.linears": ("LowRankLinears", "wrong_corrections"),
     "caching.patterns": ("LayerPolicy", "Pattern", "PatternFile", "find_layers"),
-    "calibration.choice": ("Setting", "choose_setting", "follow_setting", "wrong_setting"),
+    "caching.setting": ("Setting", "follow_setting", "wrong_setting"),
+    "calibration.choice": ("choose_setting",),
     "calibration.fits": ("Fit", "Wish", "fit_anchored", "take_anchored", "wrong_anchored"),
     "calibration.gains": ("plain_gains", "principal_bases", "tune_gains"),
     "calibration.patterns.fitting": (
@@ -66,6 +69,7 @@ _ROOMS = {
         "wrong_along",
         "wrong_patterned",
     ),
+    "calibration.patterns.learning": ("Frame",),
     "recipe.calibration": ("Calibration",),
     "calibration.sampler.fit": ("SamplerFit", "SamplerWish"),
     "compat": ("compile_apart",),
@@ -109,6 +113,7 @@ __all__ = [
     "FeatureCache",
     "Fit",
     "FittedMultistepScheduler",
+    "Frame",
     "Kernel",
     "Knob",
     "LayerPolicy",

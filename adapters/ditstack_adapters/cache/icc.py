@@ -17,11 +17,11 @@ from ditstack.maths import schedule
 from ditstack.plugin import Cache, Capability, Knob, Trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from ditstack.plugin import Calibration, Pattern, Pipe
+    from ditstack.plugin import Calibration, Frame, Pattern, Pipe
 
 PERIOD, LEARNED = "period", "learned"
 
@@ -45,6 +45,8 @@ class Icc(Cache):
     pattern: Annotated[str, AfterValidator(_pattern)] = PERIOD
     """Which layers (a block's attention, its MLP) are full on which steps: all on those of `interval`; `learned` on
     calibration prompts, for the same work; or a YAML file with lines such as `"*.ff": F (CCF)...`, C calibrated."""
+    full_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of a learned pattern: the share of its layers' work that runs in full; None takes one part in `interval`."""
     last_full: Annotated[int, Field(ge=0)] = 0
     """How many last steps are full besides."""
     rank: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] = 0.125
@@ -75,13 +77,15 @@ class Icc(Cache):
             raise ValueError("anchor: fitted needs a rank; without factors write anchor: last or line")
         if self.pattern != PERIOD and (self.macs is not None or self.attention != "recompute"):
             raise ValueError(f"pattern: {self.pattern} needs a rank instead of macs, and attention: recompute")
+        if self.full_share is not None and self.pattern != LEARNED:
+            raise ValueError(f"full_share is of pattern: {LEARNED}; found pattern: {self.pattern}")
         if self.pattern != PERIOD and self.anchor == "fitted":
             raise ValueError(f"pattern: {self.pattern} needs anchor: last or line")
         return self
 
     @property
     def knob(self) -> Knob | None:
-        return None if self._from_file else Knob("interval", values=(2, 3, 4, 5, 6, 8))
+        return None if self._from_file or self.full_share is not None else Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def _from_file(self) -> bool:
@@ -176,13 +180,23 @@ class Icc(Cache):
 
         wish = Wish(self.factors_by, self.rank, self.macs, self.weighting == "sensitivity", self.moments_gb)
         if self.pattern == LEARNED:
-            return fit_patterned(pipe, LowRankLinears.on(pipe), calibration, wish, self.interval, self.last_full)
+            frame = self._frame(calibration.sampler.steps)
+            return fit_patterned(pipe, LowRankLinears.on(pipe), calibration, wish, frame)
         if self._from_file:
             given = self._file(pipe)(calibration.sampler.steps)
             return fit_along(pipe, LowRankLinears.on(pipe), calibration, wish, given)
         if self.anchor == "fitted":
             return fit_anchored(pipe, LowRankLinears.on(pipe), calibration, wish)
         return Fit(pipe, LowRankLinears.on(pipe), calibration, wish).tensors()
+
+    def _frame(self, steps: int) -> Callable[[Mapping[str, float]], Frame]:
+        """What a learned pattern may cost."""
+        from ditstack.plugin import Frame
+
+        if self.full_share is None:
+            return lambda saved: Frame(steps, self.interval, saved, self.last_full)
+        share = max(self.full_share, 1 / steps)
+        return lambda saved: Frame.of_share(steps, share, saved, self.last_full)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
         from ditstack.plugin import LowRankLinears, take_anchored, take_patterned

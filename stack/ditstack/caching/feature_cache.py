@@ -25,6 +25,8 @@ class FeatureCache(CacheMemory[Predictor]):
         listeners: told of every feature that is kept: its site and the feature. What they compute is not counted.
         watched: whether it is noted how far each forecast was off when the next full step came.
         beside: of rows that are remembered as their difference to another row: the other's memory, by their own.
+        told: what another row that has just run tells of a row that has not, at a time, by its memory; it is remembered
+            as if the row had run. None where nothing is told.
         late: those notes, of the last full step, by memory: |forecast - feature| / |feature|, (B,).
         on_late: told of each as it is noted.
     """
@@ -35,6 +37,7 @@ class FeatureCache(CacheMemory[Predictor]):
         self.listeners: list[Callable[[str, Tensor], None]] = []
         self.watched = False
         self.beside: Callable[[Hashable], Hashable] = lambda key: None
+        self.told: Callable[[Any, float], Tensor | None] = lambda key, time: None
         self.late: dict[Hashable, Tensor] = {}
         self.on_late: list[Callable[[Any, Tensor], None]] = []
         self._kept_at: dict[Hashable, float] = {}
@@ -102,6 +105,9 @@ class FeatureCache(CacheMemory[Predictor]):
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def _at(self, key: Hashable, time: float) -> Tensor:
+        if time != self._kept_at[key] and (told := self.told(key, time)) is not None:
+            self.memories[key].keep(told, time)
+            self._kept_at[key] = time
         feature, other = self.memories[key].at(time), self.memories.get(self.beside(key))
         return feature if other is None else feature + other.at(time)
 

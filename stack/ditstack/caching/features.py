@@ -172,7 +172,10 @@ class _InTrunk(ModelHook):
 
 
 class _ConditioningModule(ModelHook):
-    """A module whose output only blocks read: it rests while they are skipped, and gives what it last gave."""
+    """A module whose output only blocks read: it rests while they are skipped, and gives what it last gave.
+
+    Where rows of a batch may run differently, that is kept of each row, if what it gives has rows.
+    """
 
     def __init__(self, pipe: Pipe) -> None:
         super().__init__()
@@ -182,12 +185,20 @@ class _ConditioningModule(ModelHook):
         pipe.policy.on_forget.append(self.gave.clear)
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        branch, kind = self.pipe.clock.branch, self.pipe.passes.kind
-        if kind not in (OFF, FULL, CALIBRATED, UNDECIDED) and not self.pipe.passes.by_row:
+        branch, passes = self.pipe.clock.branch, self.pipe.passes
+        rests = passes.kind not in (OFF, FULL, CALIBRATED, UNDECIDED)
+        keys = [(branch, place) for place in passes.places(passes.rows)]
+        if rests and not passes.by_row:
             return self.gave[branch]
+        if rests and all(key in self.gave for key in keys):
+            return torch.cat([self.gave[key] for key in keys])
         out = run_original(self, args, kwargs)
-        if kind in (FULL, UNDECIDED):
+        if passes.kind not in (FULL, UNDECIDED):
+            return out
+        if not passes.by_row:
             self.gave[branch] = out
+        elif isinstance(out, Tensor) and len(out) == passes.rows:
+            self.gave.update(zip(keys, out.split(1), strict=True))
         return out
 
 

@@ -2,7 +2,8 @@
 
 No constants are good on every model. So a few schedules and predictors run on some of the calibration prompts, moves of
 the best one after them, and what is best there is kept where prompts that it was not chosen on gain clearly: with a
-95 % interval above zero. All take as many full steps as the default.
+95 % interval above zero. All take as many full steps as the default. Pictures are what is judged: final latents may
+be nearer where pictures are not.
 """
 
 from __future__ import annotations
@@ -10,98 +11,38 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ditstack.caching.feature_cache import FeatureCache
+from ditstack.caching.setting import SAID, Gain, Setting, told, written
+from ditstack.calibration.run import TOGETHER, Judge
 from ditstack.errors import BadPipeline
-from ditstack.maths.fidelity import decibels, paired
-from ditstack.maths.schedule import even, nearby, spell, spreads
+from ditstack.maths.fidelity import paired
+from ditstack.maths.schedule import even, nearby, spreads
+from ditstack.pipeline.samplers import fewer
+from ditstack.recipe.recipe import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ditstack.pipeline.pipe import Pipe
     from ditstack.recipe.calibration import Calibration
 
 TRIES = 40
 """Moves that are tried from the best schedule."""
-TOGETHER = 4
-"""Prompts of one run; a setting that loses on the first ones runs on no others."""
+RACE = (TOGETHER, 2 * TOGETHER, 4 * TOGETHER)
+"""Pictures after which a setting that is behind the best one runs on no others."""
 FEWEST = 8
 """Calibration prompts, half of which decide: with fewer an interval says nothing."""
 CHOOSING, DECIDING = 8, 32
 """Pictures of each half, at least; prompts run again from other noise where they are fewer."""
-COORDINATES = ("step", "sigma")
-FAILED = -180.0
-"""Decibels of a run that ended in NaN."""
+SOLVERS_ON = 8
+"""Pictures on which the best plain solver is chosen."""
 PART = "schedules"
-SAID = "schedule: "
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a forecast cache runs: its full steps of how many, the order of its forecast, and what that counts in."""
-
-    steps: int
-    full: tuple[int, ...]
-    order: int = 1
-    coordinate: str = "step"
-
-    def __str__(self) -> str:
-        counted = "in steps" if self.coordinate == "step" else "in sigma"
-        return f"full steps {', '.join(map(str, self.full))} of {self.steps}; order {self.order} {counted}"
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As factors hold it."""
-        full = torch.zeros(self.steps, dtype=torch.bool)
-        full[list(self.full)] = True
-        return {"full": full, "forecast": torch.tensor([self.order, COORDINATES.index(self.coordinate)])}
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Setting | None:
-        """What factors hold; None where nothing was chosen."""
-        if "full" not in tensors:
-            return None
-        full, (order, coordinate) = tensors["full"], tensors["forecast"].tolist()
-        return cls(len(full), tuple(full.nonzero().flatten().tolist()), order, COORDINATES[coordinate])
-
-
-def wrong_setting(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Why `Setting.of` cannot read these."""
-    if not {"full", "forecast"} <= tensors.keys():
-        return ["full, forecast: missing; no schedule was chosen"]
-    full, forecast, wrong = tensors["full"], tensors["forecast"], []
-    if full.ndim != 1 or full.dtype != torch.bool or not len(full) or not full[0]:
-        wrong.append("full: wanted true or false for every step, the first of them true")
-    if forecast.tolist() not in [[order, place] for order in (1, 2, 3) for place in range(len(COORDINATES))]:
-        wrong.append("forecast: wanted an order of 1 to 3, and 0 or 1 for what it counts in")
-    return wrong
-
-
-def follow_setting(pipe: Pipe, tensors: Mapping[str, Tensor], otherwise: Callable[[int], Sequence[str]]) -> None:
-    """Let a pipe's steps run as factors say, where they say anything, and note what that gained.
-
-    Args:
-        otherwise: how generations of another number of steps run.
-    """
-    setting = Setting.of(tensors)
-    if setting is None or pipe.policy is None:
-        return
-    kinds = spell(setting.full, setting.steps, "forecast")
-    pipe.policy.follow(lambda steps: kinds if steps == setting.steps else otherwise(steps))
-    FeatureCache.on(pipe).coordinate = setting.coordinate
-    pipe.notes = [note for note in pipe.notes if not note.startswith(SAID)]
-    if "gain" in tensors:
-        pipe.notes.append(told(setting, tensors["gain"].tolist()))
-
 
 Scores = Callable[[Setting, Sequence[int]], list[float]]
-"""Of each of some pictures, decibels of the final latent under a setting; more is better."""
+"""Of each of some pictures, decibels under a setting; more is better."""
 
 
 class Choice:
@@ -123,21 +64,22 @@ class Choice:
     ) -> None:
         self.scores, self.start, self.last_full = scores, start, last_full
         self.predictors, self.tries = predictors, tries
+        self.plain = replace(start, full=even(start.steps, len(start.full)))
         self.rng = random.Random(0)
 
     def stages(self, fitting: Sequence[int]) -> Iterator[Setting]:
         """The best setting so far on these pictures: of predictors, of spreads, of moves, and of predictors again."""
-        first = fitting[:TOGETHER]
         best = self.start
 
         def better(trial: Setting) -> Setting:
-            promising = self._mean(trial, first) > self._mean(best, first)
-            return trial if promising and self._mean(trial, fitting) > self._mean(best, fitting) else best
+            races = (self._mean(trial, fitting[:count]) > self._mean(best, fitting[:count]) for count in RACE)
+            return trial if trial != best and all(races) else best
 
         steps, count = self.start.steps, len(self.start.full)
-        for full in filter(self._allows, (self.start.full, even(steps, count))):
+        for full in filter(self._allows, (self.start.full, self.plain.full)):
             for predictor in self.predictors:
                 best = better(Setting(steps, full, *predictor))
+        yield best
         for full in filter(self._allows, spreads(steps, count)):
             best = better(replace(best, full=full))
         yield best
@@ -156,21 +98,19 @@ class Choice:
     def decided(self, fitting: Sequence[int], deciding: Sequence[int]) -> tuple[Setting, tuple[float, float, float]]:
         """The setting that the deciding pictures agree to, the start where they agree to none, and what it gains there.
 
-        The gain is in dB of the final latent, with its 95 % interval over the deciding pictures.
+        The more a setting was chosen, the later it stands: each must gain clearly over the one that is kept so far.
+        Even steps are chosen by nobody, so that both halves may speak for them.
         """
-        before = self.scores(self.start, deciding)
-        found, gain = self.start, (0.0, 0.0, 0.0)
-        for setting in dict.fromkeys(reversed([*self.stages(fitting)])):
-            trial = paired(self.scores(setting, deciding), before)
-            if trial[1] > 0:
-                found, gain = setting, trial
-                break
-        plain = replace(self.start, full=even(self.start.steps, len(self.start.full)))
-        if self._allows(plain.full):  # fits nothing, so that it may do better on others than what was chosen
-            trial = paired(self.scores(plain, deciding), before)
-            if trial[1] > 0 and trial[0] > gain[0]:
-                return plain, trial
-        return found, gain
+        kept = self.start
+        if self._allows(self.plain.full) and self._gain(self.plain, kept, [*fitting, *deciding])[1] > 0:
+            kept = self.plain
+        for setting in dict.fromkeys(self.stages(fitting)):
+            if setting != kept and self._gain(setting, kept, deciding)[1] > 0:
+                kept = setting
+        return kept, self._gain(kept, self.start, deciding)
+
+    def _gain(self, setting: Setting, over: Setting, places: Sequence[int]) -> tuple[float, float, float]:
+        return paired(self.scores(setting, places), self.scores(over, places))
 
     def _allows(self, full: tuple[int, ...]) -> bool:
         ending = range(max(0, self.start.steps - self.last_full), self.start.steps)
@@ -189,41 +129,62 @@ class Trials:
 
     def __init__(self, calibration: Calibration, take: Callable[[Setting], None], start: Setting) -> None:
         self.calibration, self.take, self.start = calibration, take, start
-        self.known = calibration.partial.of(PART)
-        self.ran = 0
+        self.judge = Judge(calibration, PART)
 
     def scores(self, setting: Setting, places: Sequence[int]) -> list[float]:
-        """Of each picture, decibels of the final latent to the uncached one."""
-        parts = [places[at : at + TOGETHER] for at in range(0, len(places), TOGETHER)]
-        return [one for part in parts for one in self._scores(setting, part)]
+        """Of each picture, decibels to the uncached one."""
 
-    def _scores(self, setting: Setting, part: Sequence[int]) -> list[float]:
-        key = f"{setting} {' '.join(map(str, part))}"
-        if key not in self.known:
-            aim = self._aim(part)
+        def make(part: Sequence[int]) -> Tensor | None:
             self.take(setting)
-            self.known[key] = torch.tensor(self._run(setting, part, aim), dtype=torch.float64)
-            self._note(len(part))
-        return self.known[key].tolist()
+            try:
+                return self.calibration.pictures(part)
+            except BadPipeline:
+                if setting == self.start:
+                    raise
+                return None  # a bold forecast may overflow where the default does not
 
-    def _run(self, setting: Setting, part: Sequence[int], aim: Tensor) -> list[float]:
-        try:
-            return decibels(self.calibration.latents(part), aim)
-        except BadPipeline:
-            if setting == self.start:
-                raise
-            return [FAILED] * len(part)  # a bold forecast may overflow where the default does not
+        return self.judge.scores(str(setting), places, make)
 
-    def _aim(self, part: Sequence[int]) -> Tensor:
-        key = f"uncached {' '.join(map(str, part))}"
-        if key not in self.known:
-            self.known[key] = self.calibration.uncached_latents(part)
-            self._note(0)
-        return self.known[key]
+    def solver(self, fitting: Sequence[int], deciding: Sequence[int], kept: Setting) -> str | None:
+        """What to write instead, in a sentence, where a plain solver with as many evaluations is ahead.
 
-    def _note(self, ran: int) -> None:
-        self.ran += ran
-        self.calibration.partial.keep(PART, self.known)
+        It changes no picture, so that it need not be clear; it says whether it is.
+        """
+        calibration, flow = self.calibration, self.calibration.flow
+        if flow is None:
+            return None
+        own = calibration.sampler.model_dump(exclude_none=True, exclude_defaults=True) | {"steps": kept.steps}
+        found = fewer(own, len(kept.full), flow, "the sampler as it is")
+        means = {title: fmean(self._solved(one, fitting[:SOLVERS_ON])) for title, one in found.items()}
+        best = max(means, key=lambda title: means[title])
+        ahead = paired(self._solved(found[best], deciding), self.scores(kept, deciding))
+        gain = Gain(*ahead, len(deciding), calibration.decodes)
+        if gain.mean <= 0:
+            return None
+        unclear = "" if gain.low > 0 else " (not clear)"
+        lines = {key: one for key, one in found[best].items() if one and one != own.get(key)}
+        return (
+            f"{SAID}without a cache, as many evaluations by {best} gain {gain.over('this')}{unclear}; "
+            f"write sampler: {_inline(lines)} and cache: none for that"
+        )
+
+    def _solved(self, sampler: dict[str, Any], places: Sequence[int]) -> list[float]:
+        """Of each uncached picture by another sampler, decibels to that by the recipe's own."""
+
+        def make(part: Sequence[int]) -> Tensor | None:
+            try:
+                with self.calibration.solved_by(Sampler.model_validate(sampler)):
+                    return self.calibration.uncached_pictures(part)
+            except BadPipeline:
+                return None  # pipelines that give their scheduler times of their own take few others
+
+        return self.judge.scores(f"solver {_inline(sampler)}", places, make)
+
+
+def _inline(data: dict[str, Any]) -> str:
+    """As one line of a recipe."""
+    told = (f"{key}: {_inline(one) if isinstance(one, dict) else one}" for key, one in data.items())
+    return f"{{{', '.join(told)}}}"
 
 
 def choose_setting(
@@ -238,19 +199,36 @@ def choose_setting(
     Raises:
         BadPipeline: there are too few prompts.
     """
-    fitting, deciding = halves(calibration)
-    count = len(calibration.prompts)
+    fitting, deciding = halves(calibration, choosing=RACE[-1])
     trials = Trials(calibration, take, start)
     choice = Choice(trials.scores, start, predictors, last_full)
     setting, gain = choice.decided(fitting, deciding)
-    calibration.tell(f"schedule: {trials.ran / count:.0f} cached generations of each prompt were tried")
-    decided = [*gain, len(deciding)]
+    decided = Gain(*gain, len(deciding), calibration.decodes)
+    calibration.tell(_cost(calibration, trials.judge.made))
     calibration.tell(told(setting, decided))
-    return {**setting.tensors(), "gain": torch.tensor(decided, dtype=torch.float64)}
+    found = {**setting.tensors(), "gain": torch.tensor(decided, dtype=torch.float64)}
+    beside = trials.solver(fitting, deciding, setting)
+    if beside is None:
+        return found
+    calibration.tell(beside)
+    return {**found, "beside": written(beside)}
 
 
-def halves(calibration: Calibration) -> tuple[list[int], list[int]]:
+def _cost(calibration: Calibration, made: int) -> str:
+    """What was tried, how it was judged, and in what time."""
+    ran = f"{SAID}{made / len(calibration.prompts):.0f} cached generations of each prompt were tried"
+    seconds = calibration.spent
+    took = f"in {sum(seconds.values()):.0f} s"
+    if calibration.decodes:
+        return f"{ran} and judged by their pictures, {took}, of which decoding took {seconds['decode']:.1f} s"
+    return f"{ran}, {took}, and judged by their final latents, since this pipeline decodes none"
+
+
+def halves(calibration: Calibration, choosing: int = CHOOSING) -> tuple[list[int], list[int]]:
     """Places of the pictures that choose, and of those that decide, of other prompts.
+
+    Args:
+        choosing: how many choose, at least.
 
     Raises:
         BadPipeline: there are too few prompts.
@@ -258,27 +236,9 @@ def halves(calibration: Calibration) -> tuple[list[int], list[int]]:
     count = len(calibration.prompts)
     if count < FEWEST:
         raise BadPipeline(f"found {count} calibration prompts; a choice takes at least {FEWEST}, better 32")
-    return _pictures(range(count // 2), count, CHOOSING), _pictures(range(count // 2, count), count, DECIDING)
+    return _pictures(range(count // 2), count, choosing), _pictures(range(count // 2, count), count, DECIDING)
 
 
 def _pictures(half: range, count: int, least: int) -> list[int]:
     """Places of so many pictures, at least, of one half of the prompts."""
     return [place + count * turn for turn in range(math.ceil(least / len(half))) for place in half]
-
-
-def told(setting: Setting, decided: Sequence[float]) -> str:
-    """What was chosen, in a sentence.
-
-    Args:
-        decided: what it gains with its interval, and on how many pictures.
-    """
-    *gain, count = decided
-    if not any(gain):
-        return f"{SAID}the default is kept ({setting}): no clear gain on {count:.0f} pictures of prompts set aside"
-    return f"{SAID}{setting}: {gained(decided)}"
-
-
-def gained(decided: Sequence[float], over: str = "the default") -> str:
-    """A gain with its interval, and on how many pictures."""
-    said = "{:+.2f} dB ({:+.2f} to {:+.2f})".format(*decided)
-    return f"{said} over {over}, in final latents of {decided[-1]:.0f} pictures of prompts set aside"

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears, wrong_corrections
-from ditstack.calibration.choice import gained, halves
+from ditstack.caching.setting import GAINS, Gain
+from ditstack.calibration.choice import halves
 from ditstack.calibration.compensation import running_weight
 from ditstack.calibration.moments import ROOM_GB, Moments
+from ditstack.calibration.run import Judge
 from ditstack.calibration.statistics import Channels, Grams, LinearSurvey, Replay, See, Since, seeing
 from ditstack.errors import BadFile, BadPipeline
-from ditstack.maths.fidelity import decibels, paired
+from ditstack.maths.fidelity import paired
 from ditstack.maths.lowrank import (
     LowRank,
     allocate,
@@ -36,8 +38,6 @@ ANCHORS = ("last", "line")
 BESIDE = ("counted_from", "gain")
 """What stands beside the corrections where calibration chose what increments count from."""
 SAID = "anchor: "
-TOGETHER = 4
-"""Pictures of one run."""
 SENSED = 2
 """How many prompts are run beforehand, and again with gradients."""
 
@@ -117,7 +117,7 @@ class Fit:
         if by in ("ca", "cd"):
             channels = Channels()
             see = channels if by == "ca" else Since(self.pipe, channels, None)
-            self._run("activity of channels", see, channels.rows)
+            self._run("activity of channels", see, channels.rows, channels.settle)
             return lambda name: self._scaled(name, channels)
         return self._regression()
 
@@ -229,21 +229,17 @@ def fit_anchored(pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration,
         BadPipeline: there are too few prompts.
     """
     _, deciding = halves(calibration)
-    parts = [deciding[at : at + TOGETHER] for at in range(0, len(deciding), TOGETHER)]
-    aims = [calibration.uncached_latents(part) for part in parts]
-    fitted, scored = [], []
+    judge, fitted, scored = Judge(calibration, "anchors"), [], []
     for order, word in enumerate(ANCHORS):
         low_rank.order = order
         half = calibration.first(len(calibration.prompts) // 2, word)
         fitted.append(Fit(pipe, low_rank, half, wish).tensors())
         low_rank.take(fitted[-1])
-        made = [calibration.latents(part) for part in parts]
-        scored.append([one for pair in zip(made, aims, strict=True) for one in decibels(*pair)])
-    gain = paired(scored[1], scored[0])
-    order = int(gain[1] > 0)
-    decided = torch.tensor([*gain, len(deciding)], dtype=torch.float64)
-    calibration.tell(told(order, decided))
-    return {**fitted[order], "counted_from": torch.tensor(order), "gain": decided}
+        scored.append(judge.scores(word, deciding, calibration.pictures))
+    gain = Gain(*paired(scored[1], scored[0]), len(deciding), calibration.decodes)
+    order = int(gain.low > 0)
+    calibration.tell(told(order, gain))
+    return {**fitted[order], "counted_from": torch.tensor(order), "gain": torch.tensor(gain, dtype=torch.float64)}
 
 
 def take_anchored(pipe: Pipe, low_rank: LowRankLinears, tensors: Mapping[str, Tensor]) -> None:
@@ -251,7 +247,7 @@ def take_anchored(pipe: Pipe, low_rank: LowRankLinears, tensors: Mapping[str, Te
     if "counted_from" in tensors:
         low_rank.order = int(tensors["counted_from"])
         pipe.notes = [note for note in pipe.notes if not note.startswith(SAID)]
-        pipe.notes.append(told(low_rank.order, tensors["gain"]))
+        pipe.notes.append(told(low_rank.order, Gain(*tensors["gain"].tolist())))
     low_rank.take(_corrections(tensors))
 
 
@@ -269,11 +265,10 @@ def wrong_anchor(tensors: Mapping[str, Tensor]) -> list[str]:
     anchor, gain = (tensors.get(name) for name in BESIDE)
     if anchor is None or gain is None:
         return ["counted_from, gain: missing; no anchor was chosen"]
-    right = anchor.shape == () and anchor.item() in range(len(ANCHORS)) and gain.shape == (4,)
-    return [] if right else ["counted_from, gain: wanted 0 or 1, and four figures"]
+    right = anchor.shape == () and anchor.item() in range(len(ANCHORS)) and gain.shape in GAINS
+    return [] if right else ["counted_from, gain: wanted 0 or 1, and five figures"]
 
 
-def told(order: int, decided: Tensor) -> str:
+def told(order: int, gain: Gain) -> str:
     """What was chosen, in a sentence."""
-    said = gained(decided.tolist(), over="increments from the last full step")
-    return f"{SAID}{ANCHORS[order]}; a line gains {said}"
+    return f"{SAID}{ANCHORS[order]}; a line gains {gain.over('increments from the last full step')}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -12,13 +14,17 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ditstack.assembly.sample import sample
+from ditstack.assembly.sample import Pictures, sample
+from ditstack.assembly.scheduler import chosen_scheduler
+from ditstack.assembly.solvers import is_flow
 from ditstack.errors import BadFile
 from ditstack.factors import Factors
 from ditstack.files import free_folder, is_there
-from ditstack.maths.fidelity import relative_l2
+from ditstack.maths.fidelity import decibels, psnr, relative_l2
+from ditstack.maths.schedule import even
+from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
-from ditstack.recipe.calibration import Resumable
+from ditstack.recipe.calibration import Calibration, Resumable
 from ditstack.recipe.recipe import Sampler
 
 Tell = Callable[[str], None]
@@ -29,6 +35,13 @@ SEED = 10_000_000
 """Calibration seeds start here, far from those that pictures are made with."""
 CHANGED = 2
 """How many prompts tell what a refit changed."""
+FRAMES = 8
+"""Frames of a video that are looked at."""
+TOGETHER = 4
+"""Pictures that are made at once where they are judged."""
+UNCACHED = "uncached"
+EQUAL = 180.0
+"""Decibels of a picture that is equal to its uncached one; what ended in NaN has as many below zero."""
 PAUSE = 20
 """Writing what was gathered waits so many times as long as it took the last time."""
 
@@ -130,12 +143,65 @@ class CalibrationRun:
     bar: Bar = lambda part, done, count: None
     partial: Resumable = field(default_factory=Partial)
     aims: Tensor | None = None
+    spent: Counter[str] = field(default_factory=Counter)
 
     def latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The final latents of some of the prompts, with the cache as it stands now."""
-        chosen, count = places or range(len(self.prompts)), len(self.prompts)
-        prompts, seeds = [self.prompts[place % count] for place in chosen], [SEED + place for place in chosen]
-        return sample(self.pipe, prompts, seeds, self.sampler).latents
+        return self._made(places or range(len(self.prompts))).latents
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the pipe makes pictures of its final latents; some leave that to others."""
+        return self.pipe.call.get("output_type") != "latent" and getattr(self.pipe.pipeline, "vae", self) is not None
+
+    def pictures(self, places: Sequence[int]) -> Tensor:
+        """The pictures of some of the prompts, with the cache as it stands now: of a video, FRAMES of its frames.
+
+        Half precision, since many are kept; the final latents where the pipe decodes none.
+        """
+        made = self._made(places)
+        if not self.decodes:
+            return made.latents
+        images = made.images
+        if images.ndim == 5:
+            images = images[:, list(even(images.shape[1], FRAMES))]
+        return images.half()
+
+    def uncached_pictures(self, places: Sequence[int]) -> Tensor:
+        """The same without the cache."""
+        with self.pipe.without_cache():
+            return self.pictures(places)
+
+    @property
+    def flow(self) -> bool | None:
+        """Whether the model integrates a flow; None where its sampler was fitted, so that no other can replace it."""
+        own = self.pipe.own_scheduler
+        fitted = isinstance(self.pipe.pipeline.scheduler, FittedMultistepScheduler)
+        return None if fitted else is_flow(getattr(own, "own", own))
+
+    @contextmanager
+    def solved_by(self, sampler: Sampler) -> Iterator[None]:
+        """Inside, whatever is made is made by this sampler, in its number of steps.
+
+        Raises:
+            BadPipeline: it cannot stand for the pipe's own.
+        """
+        pipeline, before, own = self.pipe.pipeline, self.pipe.pipeline.scheduler, self.sampler
+        try:
+            pipeline.scheduler = self.pipe.own_scheduler
+            pipeline.scheduler = chosen_scheduler(pipeline, sampler)
+            self.sampler = sampler
+            yield
+        finally:
+            pipeline.scheduler, self.sampler = before, own
+
+    def _made(self, places: Sequence[int]) -> Pictures:
+        count = len(self.prompts)
+        prompts, seeds = [self.prompts[place % count] for place in places], [SEED + place for place in places]
+        undecoded = {} if self.decodes else {"output_type": "latent"}
+        made = sample(self.pipe, prompts, seeds, self.sampler, extra=undecoded)
+        self.spent.update(made.seconds)
+        return made
 
     def uncached_latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The same without the cache: what its forecasts aim at."""
@@ -169,3 +235,53 @@ class CalibrationRun:
         places = range(min(CHANGED, len(self.prompts)))
         aim = self.uncached_latents(places)
         return fmean(relative_l2(self.latents(places), aim))
+
+
+Make = Callable[[Sequence[int]], "Tensor | None"]
+
+
+class Judge:
+    """How near a pipe comes to its uncached pictures, on calibration prompts; what a killed calibration has is kept.
+
+    Args:
+        part: of what is kept.
+    """
+
+    def __init__(self, calibration: Calibration, part: str) -> None:
+        self.calibration, self.part = calibration, part
+        self.known = calibration.partial.of(part)
+
+    @property
+    def made(self) -> int:
+        """How many pictures were made to be judged, before a kill or since."""
+        return sum(len(one) for key, one in self.known.items() if not key.startswith(UNCACHED))
+
+    def scores(self, name: str, places: Sequence[int], make: Make) -> list[float]:
+        """Of each of some pictures, decibels to the uncached one; of final latents where the pipe decodes none.
+
+        Args:
+            name: of what is judged; it is made once.
+            make: makes some of them; None is one that ended in NaN.
+        """
+        parts = [places[at : at + TOGETHER] for at in range(0, len(places), TOGETHER)]
+        return [one for part in parts for one in self._scores(name, part, make)]
+
+    def _scores(self, name: str, part: Sequence[int], make: Make) -> list[float]:
+        key = f"{name} {' '.join(map(str, part))}"
+        if key not in self.known:
+            aim = self._aim(part)
+            nearness = psnr if self.calibration.decodes else decibels
+            made = make(part)
+            found = [-EQUAL] * len(part) if made is None else [min(one, EQUAL) for one in nearness(made, aim)]
+            self._keep(key, torch.tensor(found, dtype=torch.float64))
+        return self.known[key].tolist()
+
+    def _aim(self, part: Sequence[int]) -> Tensor:
+        key = f"{UNCACHED} {' '.join(map(str, part))}"
+        if key not in self.known:
+            self._keep(key, self.calibration.uncached_pictures(part))
+        return self.known[key]
+
+    def _keep(self, key: str, one: Tensor) -> None:
+        self.known[key] = one
+        self.calibration.partial.keep(self.part, self.known)

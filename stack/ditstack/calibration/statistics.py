@@ -124,15 +124,25 @@ class Since:
 
 
 class Channels:
-    """The mean of |z| over tokens, per sample and channel, of inputs (`<linear>/x`) and outputs (`<linear>/y`)."""
+    """The mean of |z| over tokens, per sample and channel, of inputs (`<linear>/x`) and outputs (`<linear>/y`).
+
+    `rows` holds what was seen up to the last `settle`: joined at each call, they would be copied ever again.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[str, Tensor] = {}
+        self._new: dict[str, list[Tensor]] = {}
 
     def __call__(self, name: str, x_BTI: Tensor, y_BTO: Tensor) -> None:
         for key, z in ((f"{name}/x", x_BTI), (f"{name}/y", y_BTO)):
-            row = z.float().abs().flatten(1, -2).mean(1)
-            self.rows[key] = torch.cat([self.rows[key].to(row), row]) if key in self.rows else row
+            self._new.setdefault(key, []).append(z.float().abs().flatten(1, -2).mean(1))
+
+    def settle(self) -> None:
+        """Join what was seen to `rows`."""
+        for key, new in self._new.items():
+            before = [self.rows[key].to(new[0])] if key in self.rows else []
+            self.rows[key] = torch.cat([*before, *new])
+        self._new.clear()
 
 
 class Grams:

@@ -17,11 +17,10 @@ from pydantic import BaseModel
 from ditstack.maths import fidelity
 from ditstack.measure.bench import Trial, trial
 from ditstack.measure.metrics import estimate
-from ditstack.pipeline.samplers import OF_THE_PIPELINE, SOLVERS, Solver, replaced
+from ditstack.pipeline.samplers import fewer
 from ditstack.recipe.recipe import Recipe
 from ditstack.report import FILED, Estimate
 
-EULER = "FlowMatchEulerDiscreteScheduler"
 SLACK = 0.01
 """Of all multiply-accumulates: what a skipped step may cost and still count as skipped."""
 OTHER_SEEDS = 10_000
@@ -48,28 +47,17 @@ def controls(recipe: Recipe, evaluations: int, flow: bool, own: str = "") -> lis
             steps then take from the grid of the recipe's own steps.
         own: the class of the scheduler that the model came with, as far as it is known.
     """
-    sampler = recipe.sampler
-    kind = sampler.scheduler or own or (EULER if flow else "its own sampler")
-    title = "Euler" if kind == EULER else kind.removesuffix("Scheduler")
-    found = [Control(title, _with(recipe, Solver("own", title, sampler.scheduler), evaluations, flow))]
-    if set(sampler.settings) <= set(OF_THE_PIPELINE) or sampler.scheduler is not None:
-        others = [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != sampler.scheduler]
-        found += [Control(one.title, _with(recipe, one, evaluations, flow)) for one in others]
-    return found
+    plain = recipe.plain().resolved()
+    found = fewer(plain["sampler"], evaluations, flow, own)
+    return [
+        Control(title, Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {title}"))
+        for title, sampler in found.items()
+    ]
 
 
 def evaluations_of(macs_ratio: float, steps: int) -> int:
     """The fewest passes of the network that cost at least so much of `steps` full ones; SLACK is forgiven."""
     return max(1, min(steps, math.ceil((macs_ratio - SLACK) * steps)))
-
-
-def _with(recipe: Recipe, solver: Solver, evaluations: int, flow: bool) -> Recipe:
-    """The plain recipe with another solver, or with fewer steps of its own."""
-    plain = recipe.plain().resolved()
-    sampler = replaced(plain["sampler"], solver, solver.steps(evaluations))
-    if not flow:
-        sampler["grid"] = sampler.get("grid", recipe.sampler.steps)
-    return Recipe.parse({**plain, "sampler": sampler}, f"{evaluations} x {solver.title}")
 
 
 @dataclass

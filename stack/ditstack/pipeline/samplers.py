@@ -10,6 +10,7 @@ from ditstack.errors import RecipeError
 
 SAMPLER = "sampler"
 MOST_STEPS = 1_000
+EULER = "FlowMatchEulerDiscreteScheduler"
 TIMES = ("sigmas", "timesteps")
 """Fields in which a sampler names the times of its steps."""
 OF_THE_PIPELINE = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
@@ -58,6 +59,27 @@ def replaced(sampler: Mapping[str, Any], solver: Solver, steps: int) -> dict[str
         settings = {key: value for key, value in settings.items() if key in OF_THE_PIPELINE}
     found |= {"steps": steps, "settings": {**settings, **dict(solver.settings)}}
     return found | ({"scheduler": solver.scheduler} if solver.scheduler else {})
+
+
+def fewer(sampler: Mapping[str, Any], evaluations: int, flow: bool, own: str = "") -> dict[str, dict[str, Any]]:
+    """Samplers of at most so many passes of the network for each branch of guidance, by title.
+
+    A recipe's own with fewer steps, and every solver that can replace it; where its scheduler has settings that others
+    do not take, its own alone.
+
+    Args:
+        flow: whether the model's scheduler integrates a flow. A diffusion process has integer timesteps, which fewer
+            steps then take from the grid of the recipe's own steps.
+        own: the class of the scheduler that the model came with, as far as it is known.
+    """
+    scheduler = sampler.get("scheduler")
+    kind = scheduler or own or (EULER if flow else "its own sampler")
+    title = "Euler" if kind == EULER else kind.removesuffix("Scheduler")
+    solvers = [Solver("own", title, scheduler)]
+    if set(sampler.get("settings", {})) <= set(OF_THE_PIPELINE) or scheduler is not None:
+        solvers += [one for one in SOLVERS if (flow or not one.flow_only) and one.scheduler != scheduler]
+    grid = {} if flow else {"grid": sampler.get("grid", sampler["steps"])}
+    return {one.title: {**replaced(sampler, one, one.steps(evaluations)), **grid} for one in solvers}
 
 
 def named(sampler: Mapping[str, Any], word: str) -> dict[str, Any]:

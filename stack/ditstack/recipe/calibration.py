@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
@@ -66,6 +67,40 @@ class Calibration(Protocol):
 
     def uncached_latents(self, places: Sequence[int] | None = None) -> Tensor:
         """The same without the cache: what its forecasts aim at."""
+        ...
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """Seconds that runs took so far: encode, denoise and decode."""
+        ...
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the pipe makes pictures of its final latents; some leave that to others."""
+        ...
+
+    def pictures(self, places: Sequence[int]) -> Tensor:
+        """The pictures of some of the prompts, with the cache as it stands now: of a video, some of its frames.
+
+        Half precision; the final latents where the pipe decodes none.
+        """
+        ...
+
+    def uncached_pictures(self, places: Sequence[int]) -> Tensor:
+        """The same without the cache."""
+        ...
+
+    def solved_by(self, sampler: Sampler) -> AbstractContextManager[None]:
+        """Inside, whatever is made is made by this sampler, in its number of steps.
+
+        Raises:
+            BadPipeline: it cannot stand for the pipe's own.
+        """
+        ...
+
+    @property
+    def flow(self) -> bool | None:
+        """Whether the model integrates a flow; None where its sampler was fitted, so that no other can replace it."""
         ...
 
     def first(self, count: int, name: str) -> Self:

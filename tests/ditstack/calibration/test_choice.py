@@ -1,6 +1,8 @@
 """A schedule is chosen on the model that runs, kept where prompts set aside gain clearly, and stored with factors."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,12 @@ import pytest
 import torch
 
 import ditstack.calibration.choice as choosing
-from ditstack import Recipe, StaleFactors, apply
-from ditstack.assembly.sample import sample
-from ditstack.calibration.calibrate import calibrate
-from ditstack.calibration.choice import Choice, Setting, choose_setting, wrong_setting
-from ditstack.calibration.run import SEED, CalibrationRun, Partial
+from ditstack.caching.setting import Setting, written, wrong_setting
+from ditstack.calibration.choice import Choice, choose_setting
+from ditstack.calibration.run import Partial
 from ditstack.errors import BadPipeline
-from ditstack.factors import Factors
 from ditstack.maths.schedule import even, graded
-from ditstack.stack import Stack
-from ditstack.testing import tiny_pipelines as tiny
-from families import MODELS, PROMPTS
+from ditstack.recipe.recipe import Sampler
 
 STEPS, COUNT = 20, 5
 START = Setting(STEPS, graded(STEPS, COUNT))
@@ -28,13 +25,12 @@ FIRST, OTHERS = range(8), range(8, 16)
 
 def scored(best: Setting, agree: bool = True) -> Any:
     """A cached run that is known beforehand: the nearer to `best`, the better; the other prompts agree or do not."""
-    asked: list[tuple[Setting, range]] = []
+    asked: list[tuple[Setting, Sequence[int]]] = []
 
-    def scores(setting: Setting, places: range) -> list[float]:
+    def scores(setting: Setting, places: Sequence[int]) -> list[float]:
         asked.append((setting, places))
         far = sum(abs(a - b) for a, b in zip(setting.full, best.full, strict=True)) + 5 * (setting.order != best.order)
-        sign = 1 if agree or places.start < OTHERS.start else -1
-        return [30.0 - sign * far + 0.01 * place for place in places]
+        return [30.0 - (1 if agree or place in FIRST else -1) * far + 0.01 * place for place in places]
 
     scores.asked = asked  # pyright: ignore[reportFunctionMemberAccess]
     return scores
@@ -54,14 +50,37 @@ def test_what_other_prompts_do_not_gain_by_is_not_kept() -> None:
     assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (START, (0.0, 0.0, 0.0))
 
 
-def test_even_steps_are_taken_where_other_prompts_gain_more_by_them_than_by_what_was_chosen() -> None:
-    plain = Setting(STEPS, even(STEPS, COUNT))
+def chosen_of(known: dict[Setting, tuple[Sequence[float], Sequence[float]]], others: float) -> Setting:
+    """What is chosen where the gains of some settings over the default are known, on either half of the pictures."""
 
     def scores(setting: Setting, places: Sequence[int]) -> list[float]:
-        known = {START: (30.0, 30.0), plain: (29.0, 34.0)}.get(setting, (31.0, 32.0))
-        return [known[place in OTHERS] for place in places]
+        first, second = known.get(setting, ([others] * 8, [others] * 8))
+        return [30.0 + [*first, *second][place] for place in places]
 
-    assert Choice(scores, START, BOTH).decided(FIRST, OTHERS) == (plain, (4.0, 4.0, 4.0))
+    return Choice(scores, START, BOTH).decided(FIRST, OTHERS)[0]
+
+
+EVEN, MOVED = Setting(STEPS, even(STEPS, COUNT)), Setting(STEPS, (0, 4, 8, 12, 15))
+SURE, UNSURE = [1.0, 1.2] * 4, [1.0, -0.9] * 4
+DEFAULT = {START: ([0.0] * 8, [0.0] * 8)}
+
+
+def test_even_steps_need_not_be_best_on_the_prompts_that_choose_and_both_halves_speak_for_them() -> None:
+
+    behind = [-0.5] * 8
+    assert chosen_of({**DEFAULT, EVEN: (behind, [3.0] * 8)}, -9.0) == EVEN
+    nearly = [2.0, 2.0, 2.0, 2.0, -2.0, -2.0, 2.0, -2.0]
+    assert choosing.paired(nearly, [0.0] * 8)[1] < 0
+    assert chosen_of({**DEFAULT, EVEN: (nearly, nearly)}, -9.0) == START
+    assert chosen_of({**DEFAULT, EVEN: ([2.0] * 8, nearly)}, -9.0) == EVEN
+
+
+def test_what_was_fitted_must_gain_clearly_over_even_steps_where_those_gain_over_the_default() -> None:
+    assert MOVED.full in choosing.nearby(EVEN.full, STEPS)
+    ahead = [one + 0.2 for one in SURE]
+    assert chosen_of({**DEFAULT, EVEN: (SURE, SURE), MOVED: (ahead, ahead)}, -9.0) == MOVED
+    unclear = [a + b for a, b in zip(SURE, UNSURE, strict=True)]
+    assert chosen_of({**DEFAULT, EVEN: (SURE, SURE), MOVED: (ahead, unclear)}, -9.0) == EVEN
 
 
 def test_every_setting_takes_as_many_full_steps_and_keeps_the_last_ones() -> None:
@@ -77,28 +96,47 @@ def test_a_setting_that_loses_on_the_first_prompts_runs_on_no_others() -> None:
     scores = scored(START)
     Choice(scores, START, BOTH).decided(FIRST, OTHERS)
     plain = Setting(STEPS, even(STEPS, COUNT))
-    assert {setting for setting, places in scores.asked if len(places) > choosing.TOGETHER} == {START, plain}
-    assert all(places == OTHERS for _, places in scores.asked if len(places) > choosing.TOGETHER)
+    longer = {(setting, tuple(places)) for setting, places in scores.asked if len(places) > choosing.RACE[0]}
+    assert {setting for setting, _ in longer} == {START, plain}
+    assert {places for setting, places in longer if setting == plain} == {(*FIRST, *OTHERS)}
 
 
 class Prompts:
-    """Prompts whose runs are told: by the setting that was taken, and by which prompt."""
+    """Prompts whose pictures are told: by the setting that was taken, and by which prompt.
 
-    sampler = type("Sampler", (), {"steps": STEPS})
+    Attributes:
+        decodes: whether there are pictures; else they are final latents.
+        rivals: how far pictures of plain solvers are from the uncached ones, by the name of their scheduler.
+    """
+
+    sampler = Sampler(steps=STEPS)
 
     def __init__(self, count: int = 16, partial: Any = None, die_after: int = 0) -> None:
         self.prompts, self.partial = ["a"] * count, partial or Partial()
         self.told: list[str] = []
         self.tell, self.taken = self.told.append, START
         self.ran, self.die_after = 0, die_after
+        self.spent, self.decodes = {"denoise": 7.0, "decode": 1.0}, True
+        self.flow: bool | None = True
+        self.rivals: Mapping[Any, float] = {}
+        self.solved: Sampler | None = None
 
     def take(self, setting: Setting) -> None:
         self.taken = setting
 
-    def uncached_latents(self, places: range) -> torch.Tensor:
-        return torch.ones(len(places), 4)
+    @contextmanager
+    def solved_by(self, sampler: Sampler) -> Iterator[None]:
+        if sampler.scheduler == "DEISMultistepScheduler":
+            raise BadPipeline("it takes no sigmas")
+        self.solved = sampler
+        yield
+        self.solved = None
 
-    def latents(self, places: range) -> torch.Tensor:
+    def uncached_pictures(self, places: range) -> torch.Tensor:
+        off = 0.0 if self.solved is None else self.rivals.get(self.solved.scheduler, 0.9)
+        return torch.ones(len(places), 4) * (1 - off)
+
+    def pictures(self, places: range) -> torch.Tensor:
         self.ran += 1
         if self.ran == self.die_after:
             raise KeyboardInterrupt
@@ -116,12 +154,64 @@ def test_a_forecast_that_overflows_loses_and_stops_nothing() -> None:
     prompts = Prompts()
     assert Setting.of(prompts.chosen()) == Setting(STEPS, even(STEPS, COUNT))
     assert prompts.told[-1].startswith("schedule: full steps 0, 4, 8, 12, 16 of 20; order 1 in steps: +")
-    assert prompts.told[-1].endswith("over the default, in final latents of 32 pictures of prompts set aside")
+    assert prompts.told[-1].endswith("over the default, in 32 pictures of prompts set aside")
+    assert prompts.told[-2].endswith("judged by their pictures, in 8 s, of which decoding took 1.0 s")
+
+
+def test_a_pipe_that_decodes_nothing_is_judged_by_its_final_latents_and_says_so() -> None:
+    prompts = Prompts()
+    prompts.decodes = False
+    found = prompts.chosen()
+    assert Setting.of(found) == EVEN
+    assert prompts.told[-2].endswith("judged by their final latents, since this pipeline decodes none")
+    assert prompts.told[-1].endswith("over the default, in 32 final latents of prompts set aside")
+    relative = 20 * math.log10(6)  # 0.06 from the uncached ones, and 0.01
+    assert found["gain"].tolist() == pytest.approx([relative, relative, relative, 32, 0], rel=1e-4)
+
+
+def test_a_plain_solver_that_is_ahead_of_what_was_chosen_is_said_with_the_lines_to_write() -> None:
+    prompts = Prompts()
+    prompts.rivals = {"UniPCMultistepScheduler": 0.005, None: 0.009}
+    found = prompts.chosen()
+    assert Setting.of(found) == EVEN
+    said = (
+        "schedule: without a cache, as many evaluations by UniPC, order 2 gain +6.02 dB (+6.02 to +6.02) over this, in "
+        "32 pictures of prompts set aside; write sampler: {steps: 5, settings: {solver_order: 2}, scheduler: "
+        "UniPCMultistepScheduler} and cache: none for that"
+    )
+    assert prompts.told[-1] == said
+    assert found["beside"].tolist() == written(said).tolist()
+    prompts = Prompts()
+    prompts.rivals = {"UniPCMultistepScheduler": 0.02}
+    assert "beside" not in prompts.chosen()
+    assert prompts.told[-1].startswith("schedule: full steps")
+
+
+def test_a_plain_solver_that_is_ahead_is_said_where_that_is_not_clear_and_where_it_is_behind_nothing_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts = Prompts()
+    prompts.rivals = {"UniPCMultistepScheduler": 0.005}
+    monkeypatch.setattr(choosing.Choice, "decided", lambda self, *_: (EVEN, (1.0, 0.5, 1.5)))
+    monkeypatch.setattr(choosing, "paired", lambda *_: (0.5, -0.1, 1.1))
+    prompts.chosen()
+    assert (
+        "gain +0.50 dB (-0.10 to +1.10) over this, in 32 pictures of prompts set aside (not clear); write"
+        in (prompts.told[-1])
+    )
+    monkeypatch.setattr(choosing, "paired", lambda *_: (-0.5, -1.1, 0.1))
+    assert "beside" not in prompts.chosen()
+
+
+def test_a_sampler_that_was_fitted_has_no_rivals() -> None:
+    prompts = Prompts()
+    prompts.rivals, prompts.flow = {"UniPCMultistepScheduler": 0.0}, None
+    assert "beside" not in prompts.chosen()
 
 
 def test_a_default_that_fails_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = Prompts()
-    monkeypatch.setattr(prompts, "latents", lambda places: (_ for _ in ()).throw(BadPipeline("NaN")))
+    monkeypatch.setattr(prompts, "pictures", lambda places: (_ for _ in ()).throw(BadPipeline("NaN")))
     with pytest.raises(BadPipeline, match="NaN"):
         prompts.chosen()
 
@@ -152,15 +242,6 @@ def test_pictures_that_decide_are_of_other_prompts_and_many_however_few_prompts_
     assert len(set(deciding)) == len(deciding) >= choosing.DECIDING
 
 
-def test_places_beyond_the_last_prompt_are_the_prompts_again_from_other_noise(tmp_path: Path) -> None:
-    stack = apply(tiny.flux(), recipe(tmp_path / "f", schedule="graded", factors=None))
-    run = CalibrationRun(stack.pipe, PROMPTS, stack.recipe.sampler, lambda text: None)
-    first, again = run.latents([0]), run.latents([2])
-    assert not torch.equal(first, again)
-    plain = sample(stack.pipe, PROMPTS[:1], [SEED + 2], stack.recipe.sampler).latents
-    assert torch.equal(again, plain)
-
-
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
@@ -169,116 +250,11 @@ def test_places_beyond_the_last_prompt_are_the_prompts_again_from_other_noise(tm
         ({**START.tensors(), "full": torch.arange(STEPS)}, "true or false"),
         ({**START.tensors(), "forecast": torch.tensor([4, 0])}, "an order of 1 to 3"),
         ({**START.tensors(), "forecast": torch.tensor([1])}, "an order of 1 to 3"),
+        ({**START.tensors(), "beside": written("schedule: a\nb")}, "wanted a sentence"),
+        ({**START.tensors(), "beside": written("schedule: " + 1_000 * "a")}, "wanted a sentence"),
     ],
 )
 def test_factors_that_name_no_setting_are_refused(tensors: dict[str, torch.Tensor], said: str) -> None:
     assert said in " ".join(wrong_setting(tensors))
     assert wrong_setting(START.tensors()) == []
     assert Setting.of(START.tensors()) == START
-
-
-def planted(monkeypatch: pytest.MonkeyPatch, full: Sequence[int] = (0, 1, 3), order: int = 2) -> None:
-    """The choice is short, and falls on one setting."""
-
-    def decided(self: Choice, fitting: range, deciding: range) -> Any:
-        self.scores(self.start, range(2))
-        return Setting(self.start.steps, tuple(full), order, "sigma"), (1.0, 0.5, 1.5)
-
-    monkeypatch.setattr(Choice, "decided", decided)
-
-
-def recipe(file: Path, steps: int = 6, **cache: Any) -> Recipe:
-    fields = {"method": "svdcache", "interval": 2, "schedule": "fitted", "factors": str(file), **cache}
-    data = {
-        "model": {"method": "flux", "device": "cpu"},
-        "cache": fields,
-        "sampler": {"steps": steps, "size": "16x16"},
-        "calibration": [f"a {colour} star" for colour in "abcdefgh"],
-    }
-    return Recipe.parse(data, "mine")
-
-
-def kinds(stack: Stack) -> list[int]:
-    stack.sample(PROMPTS)
-    return full_steps(stack)
-
-
-def full_steps(stack: Stack) -> list[int]:
-    return [step for step, kind in stack.pipe.passes.by_step.items() if kind == "full"]
-
-
-def test_what_was_chosen_runs_is_said_and_is_refused_or_chosen_anew_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planted(monkeypatch)
-    file = tmp_path / "f.safetensors"
-    stack = apply(tiny.flux(), recipe(file, calibrate="auto"))
-    written = file.read_bytes()
-    assert kinds(stack) == [0, 1, 3]
-    said = "schedule: full steps 0, 1, 3 of 6; order 2 in sigma: +1.00 dB (+0.50 to +1.50) over the default"
-    assert stack.report().notes == [f"{said}, in final latents of 32 pictures of prompts set aside"]
-    by_hand = Recipe.parse(
-        {
-            **recipe(file).resolved(),
-            "cache": {"method": "svdcache", "schedule": [0, 1, 3], "order": 2, "coordinate": "sigma"},
-        }
-    )
-    loaded = apply(tiny.flux(), recipe(file))
-    pictures = [one.sample(PROMPTS).images for one in (stack, loaded, apply(tiny.flux(), by_hand))]
-    assert torch.equal(pictures[0], pictures[1])
-    assert torch.equal(pictures[0], pictures[2])
-    with pytest.raises(StaleFactors, match=r"sampler\.steps"):
-        apply(tiny.flux(), recipe(file, steps=7))
-    assert file.read_bytes() == written
-    planted(monkeypatch, (0, 1, 3, 6))
-    assert kinds(apply(tiny.flux(), recipe(file, steps=7, calibrate="auto"))) == [0, 1, 3, 6]
-
-
-def test_where_nothing_gains_the_pictures_are_those_of_the_default(tmp_path: Path) -> None:
-    file = tmp_path / "f.safetensors"
-    monkey = {"TRIES": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in monkey.items():
-            patch.setattr(choosing, name, value)
-        patch.setattr(choosing, "paired", lambda after, before: (5.0, 0.0, 9.0))
-        fitted = apply(tiny.flux(), recipe(file, calibrate="auto"))
-    default = apply(tiny.flux(), recipe(file, schedule="graded", factors=None))
-    assert not default.recipe.adapters["cache"].wants_factors
-    assert torch.equal(fitted.sample(PROMPTS).images, default.sample(PROMPTS).images)
-    assert "the default is kept" in fitted.notes[0]
-
-
-def test_a_recipe_without_anything_to_fit_is_told_what_could_be(tmp_path: Path) -> None:
-    with pytest.raises(BadPipeline, match=r"nothing to fit.*write cache.schedule: fitted to have that fitted"):
-        calibrate(recipe(tmp_path / "f", schedule="graded"), ["a", "b"], None, lambda text: None)
-
-
-def test_gains_are_fitted_on_the_chosen_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planted(monkeypatch, order=1)
-    monkeypatch.setattr("ditstack.calibration.gains.ROUNDS", 1)
-    stack = apply(tiny.flux(), recipe(tmp_path / "f", predictor="fitted", rank=4, calibrate="auto"))
-    held = Factors.load(tmp_path / "f").of("cache")
-    assert held.keys() == {"full", "forecast", "gain", "gains", *(name for name in held if name.endswith(".basis"))}
-    assert len(held["gains"]) == 3
-    assert kinds(stack) == [0, 1, 3]
-
-
-@pytest.mark.parametrize(
-    ("family", "sampler", "more"),
-    [
-        ("dit", {}, {"quantize": {"method": "torchao", "scheme": "int8"}}),
-        ("pixart", {"size": "16x16"}, {}),
-        ("wan", {"size": "32x32", "frames": 5}, {}),
-    ],
-)
-def test_other_families_and_stacks_choose_with_their_own_samplers(
-    family: str, sampler: dict[str, Any], more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planted(monkeypatch)
-    fields = {"method": "svdcache", "schedule": "fitted", "calibrate": "auto", "factors": str(tmp_path / "f")}
-    prompts = [str(one) for one in range(8)] if family == "dit" else PROMPTS * 4
-    model = {"method": MODELS[family], "device": "cpu"}
-    data = {"model": model, **more, "cache": fields, "sampler": {"steps": 6, **sampler}, "calibration": prompts}
-    stack = apply(tiny.FAMILIES[family](), Recipe.parse(data, family))
-    stack.sample(prompts[:1])
-    assert full_steps(stack) == [0, 1, 3]

@@ -35,7 +35,7 @@ def test_the_anchor_is_the_line_where_prompts_set_aside_gain_clearly_by_it(
     fitted = stand(tmp_path / "f")
     assert LowRankLinears.on(fitted.pipe).order == ("last", "line").index(anchor)
     said = f"anchor: {anchor}; a line gains +2.00 dB ({gain[1]:+.2f} to +3.00) over increments from the last full step"
-    assert fitted.notes == [f"{said}, in final latents of 4 pictures of prompts set aside"]
+    assert fitted.notes == [f"{said}, in 4 pictures of prompts set aside"]
     loaded = stand(tmp_path / "f")
     monkeypatch.setattr("ditstack.calibration.fits.fit_anchored", None)  # what is there is read
     assert torch.equal(fitted.sample(P).images, loaded.sample(P).images)
@@ -58,8 +58,9 @@ def test_what_is_gathered_for_one_anchor_is_not_taken_for_the_others(tmp_path: P
 
 
 def test_factors_that_name_no_anchor_are_refused() -> None:
-    right = {"counted_from": torch.tensor(1), "gain": torch.zeros(4)}
+    right = {"counted_from": torch.tensor(1), "gain": torch.zeros(5)}
     assert wrong_anchor(right) == []
+    assert wrong_anchor({**right, "gain": torch.zeros(4)}) == []  # as older files have it
     assert "no anchor was chosen" in wrong_anchor({})[0]
     for bad in ({"counted_from": torch.tensor(2)}, {"counted_from": torch.ones(2)}, {"gain": torch.zeros(3)}):
-        assert "wanted 0 or 1, and four figures" in wrong_anchor(right | bad)[0]
+        assert "wanted 0 or 1, and five figures" in wrong_anchor(right | bad)[0]

@@ -118,6 +118,8 @@ def test_what_cannot_be_a_pattern_is_refused_in_a_sentence(tmp_path: Path) -> No
         stand("learnt")
     with pytest.raises(RecipeError, match="needs a rank instead of macs"):
         stand("learned", macs=0.5)
+    with pytest.raises(RecipeError, match="full_share is of pattern: learned; found pattern: period"):
+        stand("period", full_share=0.5)
     with pytest.raises(RecipeError, match="needs anchor: last or line"):
         stand("learned", anchor="fitted")
 
@@ -155,7 +157,7 @@ def test_a_learned_pattern_is_kept_with_its_factors_and_followed(tmp_path: Path,
     assert all(column[2] == (".ff" in layer) for layer, column in columns.items())
     assert fitted.notes == [
         "pattern: learned, layers run in full on 3 to 3 of 6 steps: "
-        "+2.00 dB (+1.00 to +3.00) over the period, in final latents of 32 pictures of prompts set aside"
+        "+2.00 dB (+1.00 to +3.00) over a fixed pattern, in 32 final latents of prompts set aside"
     ]
     monkeypatch.setattr(fitting, "fit_patterned", None)  # what is there is read
     loaded = stand("learned", **fields, calibrate="never")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ditstack.caching.linears import LowRankLinears, wrong_corrections
 from ditstack.caching.patterns import FILLED, Columns, LayerPolicy, Pattern, wrong_pattern
-from ditstack.calibration.choice import gained, halves
+from ditstack.caching.setting import Gain
+from ditstack.calibration.choice import halves
 from ditstack.calibration.fits import Fit, Wish
 from ditstack.calibration.patterns.learning import Frame, Learning, PatternRuns
 from ditstack.calibration.statistics import LinearSurvey, seeing
@@ -20,20 +21,27 @@ GAIN, SAID = "gain", "pattern: "
 
 
 def fit_patterned(
-    pipe: Pipe, low_rank: LowRankLinears, calibration: Calibration, wish: Wish, interval: int, last_full: int
+    pipe: Pipe,
+    low_rank: LowRankLinears,
+    calibration: Calibration,
+    wish: Wish,
+    fixed: Callable[[Mapping[str, float]], Frame],
 ) -> dict[str, Tensor]:
-    """The pattern that costs no more than a period and gains most, and corrections fitted along it.
+    """The pattern that costs no more than a fixed one and gains most, and corrections fitted along it.
 
-    One half of the prompts chooses, the other decides; without a clear gain the period is kept.
+    One half of the prompts chooses, the other decides; without a clear gain the fixed one is kept.
+
+    Args:
+        fixed: the frame, by what each layer saves.
 
     Raises:
         BadPipeline: there are too few prompts.
     """
     fitting, deciding = halves(calibration)
-    policy, steps, count = _policy(pipe), calibration.sampler.steps, len(calibration.prompts)
+    policy, count = _policy(pipe), len(calibration.prompts)
     if wish.rank:
         low_rank.take(Fit(pipe, low_rank, calibration.first(count // 2, "period"), wish).tensors())
-    frame = Frame(steps, interval, _saved(pipe, low_rank, calibration), last_full)
+    frame = fixed(_saved(pipe, low_rank, calibration))
     runs = PatternRuns(calibration, lambda pattern: policy.follow_columns(lambda steps: pattern.columns))
     pattern, gain = Learning(frame, runs.scores).decided(fitting, deciding)
     calibration.tell(f"pattern: {runs.ran / count:.0f} cached generations of each prompt were tried")
@@ -42,7 +50,7 @@ def fit_patterned(
     found = {**pattern.tensors(), GAIN: decided}
     policy.follow_columns(lambda steps: pattern.columns)
     if wish.rank:
-        found |= Fit(pipe, low_rank, calibration.first(count, "pattern"), wish).tensors()
+        found |= Fit(pipe, low_rank, calibration.first(count, "learned pattern"), wish).tensors()
     return found
 
 
@@ -103,12 +111,11 @@ def wrong_along(pipe: Pipe, tensors: Mapping[str, Tensor], pattern: Callable[[in
 
 def told(pattern: Pattern, decided: Tensor) -> str:
     """What was learned, in a sentence."""
-    count = decided[-1].item()
-    if not decided[:3].any():
-        return f"{SAID}the period is kept: no clear gain by another on {count:.0f} pictures of prompts set aside"
+    gain = Gain(*decided.tolist()).over("a fixed pattern")
+    if decided[1] <= 0:
+        return f"{SAID}the fixed one is kept, the best one found is not clearly better: {gain}"
     full = [sum(column) for column in pattern.columns.values()]
-    said = f"learned, layers run in full on {min(full)} to {max(full)} of {pattern.steps} steps"
-    return f"{SAID}{said}: {gained(decided.tolist(), over='the period')}"
+    return f"{SAID}learned, layers run in full on {min(full)} to {max(full)} of {pattern.steps} steps: {gain}"
 
 
 def _policy(pipe: Pipe) -> LayerPolicy:

@@ -8,6 +8,7 @@ from there are tried on the same prompts, and prompts set aside decide between w
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ditstack.caching.patterns import Pattern
-from ditstack.calibration.choice import TOGETHER
+from ditstack.calibration.run import TOGETHER
 from ditstack.maths.fidelity import decibels, paired
+from ditstack.maths.schedule import ending, even
 from ditstack.recipe.calibration import Calibration
 
 LADDER = (1, 2, 3, 4, 6, 8, 12)
@@ -47,12 +49,27 @@ class Frame:
     Attributes:
         saved: by layer, the multiply-accumulates that one step saves on which it does not run in full.
         last_full: how many last steps are full in all layers besides.
+        full: the share of steps that the fixed pattern runs in full, spread evenly; None for one in `interval`.
     """
 
     steps: int
     interval: int
     saved: Mapping[str, float]
     last_full: int = 0
+    full: float | None = None
+
+    @classmethod
+    def of_share(cls, steps: int, full: float, saved: Mapping[str, float], last_full: int = 0) -> Frame:
+        """A frame for such a share; intervals begin at the one that costs no more."""
+        return cls(steps, math.ceil(steps / math.floor(steps * full)), saved, last_full, full)
+
+    def fixed(self) -> Pattern:
+        """All layers alike: what a learned pattern may cost, and is set beside."""
+        if self.full is None:
+            return self.pattern(self.period())
+        spread = even(self.steps, math.floor(self.steps * self.full))
+        chosen = ending(spread, self.steps, self.last_full)
+        return Pattern(dict.fromkeys(self.saved, tuple(step in chosen for step in range(self.steps))))
 
     @property
     def stretches(self) -> range:
@@ -96,15 +113,18 @@ class Learning:
 
     def __init__(self, frame: Frame, scores: Scores, tries: int = TRIES) -> None:
         self.frame, self.scores, self.tries = frame, scores, tries
-        self.start = frame.pattern(frame.period())
+        self.start = frame.fixed()
         self.budget = frame.cost(self.start)
         self.rng = random.Random(0)
 
     def decided(self, fitting: Sequence[int], deciding: Sequence[int]) -> tuple[Pattern, tuple[float, float, float]]:
-        """The pattern that the deciding pictures agree to, the period where they do not, and what it gains there."""
+        """The pattern that the deciding pictures agree to, else the fixed one; and what the one found gains there.
+
+        It is kept where its gain is clear: with a 95 % interval above zero.
+        """
         found = self.found(fitting)
         gain = paired(self.scores(found, deciding), self.scores(self.start, deciding))
-        return (found, gain) if gain[1] > 0 else (self.start, (0.0, 0.0, 0.0))
+        return found if gain[1] > 0 else self.start, gain
 
     def found(self, fitting: Sequence[int]) -> Pattern:
         """The best pattern on these pictures."""
@@ -141,7 +161,8 @@ class Learning:
     def _effect(self, fitting: Sequence[int], rung: int, layer: str = "", stretch: int = -1) -> float:
         """What it gains, in dB, that a layer, or all of them during a stretch, run at another interval."""
         moved = {key: rung if layer == key[0] or stretch == key[1] else old for key, old in self.frame.period().items()}
-        before, after = self.scores(self.start, fitting), self.scores(self.frame.pattern(moved), fitting)
+        period = self.frame.pattern(self.frame.period())
+        before, after = self.scores(period, fitting), self.scores(self.frame.pattern(moved), fitting)
         return fmean(b - a for a, b in zip(before, after, strict=True))
 
     def _spent(self, gains: Mapping[tuple[str, int, int], float]) -> Grid:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ditstack.caching.patterns import Pattern
+from ditstack.calibration.patterns.fitting import told
 from ditstack.calibration.patterns.learning import STRETCHES, Frame, Learning, PatternRuns
 from ditstack.calibration.run import CalibrationRun, Partial
 
@@ -48,11 +49,22 @@ def test_prompts_set_aside_decide_between_it_and_the_period() -> None:
     kept, nothing = Learning(FRAME, fooled, tries=0).decided(range(8), range(8, 16))
     assert kept.columns == FRAME.pattern(FRAME.period()).columns
     assert nothing == (0.0, 0.0, 0.0)
+    assert "the fixed one is kept, the best one found is not clearly better: +0.00 dB" in told(kept, torch.zeros(4))
 
 
 @pytest.mark.parametrize(("interval", "rungs"), [(2, (1, 2, 3, 4)), (5, (3, 4, 5, 6, 8)), (1, (1, 2, 3))])
 def test_intervals_near_the_periods_are_measured(interval: int, rungs: tuple[int, ...]) -> None:
     assert Frame(16, interval, {}).rungs == rungs
+
+
+def test_a_share_of_the_work_is_kept_beside_an_even_pattern() -> None:
+    frame = Frame.of_share(16, 0.7, FRAME.saved)
+    assert frame.interval == 2
+    learning = Learning(frame, scores, tries=0)
+    assert [sum(column) for column in learning.start.columns.values()] == [11, 11, 11]
+    found = learning.found(range(8))
+    assert 0.9 * learning.budget < frame.cost(found) <= learning.budget
+    assert scores(found, [0])[0] > scores(learning.start, [0])[0]
 
 
 def test_a_frame_spells_a_grid_with_its_last_steps_full() -> None:
