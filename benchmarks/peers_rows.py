@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from ditstack.maths import fidelity
@@ -40,7 +41,12 @@ def gain(one: Row, other: Row, to: str, name: str) -> tuple[float, float, float]
     """By how much one row is above another, prompts drawn together, with its 95 % interval."""
     if to not in one or to not in other:
         return None
-    return paired(one[to], other[to], STATISTICS[name])
+    return _paired(tuple(one[to]), tuple(other[to]), name)
+
+
+@cache  # several tables ask for the same
+def _paired(values: tuple[float, ...], others: tuple[float, ...], name: str) -> tuple[float, float, float]:
+    return paired(values, others, STATISTICS[name])
 
 
 def ours(rows: Iterable[Row], count: int) -> Row:

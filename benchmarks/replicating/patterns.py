@@ -63,7 +63,7 @@ def _reuse_for_the_same_work(bench: Bench) -> Iterator[Case]:
     fixed = f"{LABEL}: reuse for the same work, fixed, {count} full"
     fields = {"method": "icc", "rank": 0}
     yield Case(LABEL, fixed, lambda: bench.stack(cache={**fields, "pattern": str(file)}), LIKE)
-    learned = {**fields, "pattern": "learned", "full": round(share, 3)}
+    learned = {**fields, "pattern": "learned", "full_share": round(share, 3)}
     yield Case(LABEL, f"{LABEL}: reuse for the same work, learned", lambda: bench.stack(cache=learned), fixed, _learned)
 
 

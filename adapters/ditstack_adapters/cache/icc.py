@@ -45,7 +45,7 @@ class Icc(Cache):
     pattern: Annotated[str, AfterValidator(_pattern)] = PERIOD
     """Which layers (a block's attention, its MLP) are full on which steps: all on those of `interval`; `learned` on
     calibration prompts, for the same work; or a YAML file with lines such as `"*.ff": F (CCF)...`, C calibrated."""
-    full: Annotated[float, Field(gt=0, lt=1)] | None = None
+    full_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of a learned pattern: the share of its layers' work that runs in full; None takes one part in `interval`."""
     last_full: Annotated[int, Field(ge=0)] = 0
     """How many last steps are full besides."""
@@ -77,15 +77,15 @@ class Icc(Cache):
             raise ValueError("anchor: fitted needs a rank; without factors write anchor: last or line")
         if self.pattern != PERIOD and (self.macs is not None or self.attention != "recompute"):
             raise ValueError(f"pattern: {self.pattern} needs a rank instead of macs, and attention: recompute")
-        if self.full is not None and self.pattern != LEARNED:
-            raise ValueError(f"full is of pattern: {LEARNED}; found pattern: {self.pattern}")
+        if self.full_share is not None and self.pattern != LEARNED:
+            raise ValueError(f"full_share is of pattern: {LEARNED}; found pattern: {self.pattern}")
         if self.pattern != PERIOD and self.anchor == "fitted":
             raise ValueError(f"pattern: {self.pattern} needs anchor: last or line")
         return self
 
     @property
     def knob(self) -> Knob | None:
-        return None if self._from_file or self.full is not None else Knob("interval", values=(2, 3, 4, 5, 6, 8))
+        return None if self._from_file or self.full_share is not None else Knob("interval", values=(2, 3, 4, 5, 6, 8))
 
     @property
     def _from_file(self) -> bool:
@@ -193,9 +193,9 @@ class Icc(Cache):
         """What a learned pattern may cost."""
         from ditstack.plugin import Frame
 
-        if self.full is None:
+        if self.full_share is None:
             return lambda saved: Frame(steps, self.interval, saved, self.last_full)
-        share = max(self.full, 1 / steps)
+        share = max(self.full_share, 1 / steps)
         return lambda saved: Frame.of_share(steps, share, saved, self.last_full)
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:

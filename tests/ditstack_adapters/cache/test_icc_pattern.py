@@ -118,8 +118,8 @@ def test_what_cannot_be_a_pattern_is_refused_in_a_sentence(tmp_path: Path) -> No
         stand("learnt")
     with pytest.raises(RecipeError, match="needs a rank instead of macs"):
         stand("learned", macs=0.5)
-    with pytest.raises(RecipeError, match="full is of pattern: learned; found pattern: period"):
-        stand("period", full=0.5)
+    with pytest.raises(RecipeError, match="full_share is of pattern: learned; found pattern: period"):
+        stand("period", full_share=0.5)
     with pytest.raises(RecipeError, match="needs anchor: last or line"):
         stand("learned", anchor="fitted")
 

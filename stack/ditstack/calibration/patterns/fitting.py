@@ -50,7 +50,7 @@ def fit_patterned(
     found = {**pattern.tensors(), GAIN: decided}
     policy.follow_columns(lambda steps: pattern.columns)
     if wish.rank:
-        found |= Fit(pipe, low_rank, calibration.first(count, "pattern"), wish).tensors()
+        found |= Fit(pipe, low_rank, calibration.first(count, "learned pattern"), wish).tensors()
     return found
 
 
