@@ -19,6 +19,7 @@ DURATIONS = ROOT / "benchmarks" / "durations.json"
 PAPERS = (1, 2, 3, 4, 6)
 """Tables of the papers' claims, each with a results file of its own."""
 SCRIPTS = {
+    "defaults_again": "defaults",
     "step_costs": "step_cost",
     "svdcache_read": "svdcache",
     "svdcache_solvers": "svdcache",
@@ -26,6 +27,7 @@ SCRIPTS = {
 }
 """The script of a case that has another name."""
 OPTIONS = {
+    "defaults_again": " --again 1",
     "svdcache_read": " --read",
     "svdcache_solvers": " --solvers",
     **{f"replication_{table}": f" --table {table}" for table in PAPERS},
