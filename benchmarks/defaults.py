@@ -52,7 +52,7 @@ PREDICTORS = {
     "order 1 in sigma": {"coordinate": "sigma"},
 }
 Case = tuple[str, str, Recipe]
-"""A name, its kind ("default", "even", "control", "fitted" or "constant"), and what is run."""
+"""A name, its kind ("default", "even", "control", "fitted", "constant" or "over"), and what is run."""
 
 
 class Model:
@@ -123,7 +123,7 @@ def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
             row |= calibrated(plain, count, model, weights)
             recipe = cached(plain, row["chosen"].pop("schedule"), **row["chosen"])
             row["chosen"] = {key: recipe.resolved()["cache"][key] for key in ("schedule", "order", "coordinate")}
-        stack, part = load(recipe), prompts[: FEWER if kind == "constant" else None]
+        stack, part = load(recipe), prompts[: FEWER if kind in ("constant", "over") else None]
         row["psnr_each"] = fidelity.psnr(sampled(stack, part, seed)[0], aims[: len(part)])
         row |= {"prompts": len(part), "ran": stack.pipe.passes.steps}
         if kind == "control":
@@ -157,6 +157,18 @@ def cases(plain: Recipe, count: int, flow: bool) -> Iterator[Case]:
     for predictor, fields in PREDICTORS.items():
         if fields:
             yield f"even: {predictor}", "constant", cached(plain, even(steps, count), **fields)
+    for title, recipe in over(plain, count):
+        yield f"over UniPC, order 2: {title}", "over", recipe
+
+
+def over(plain: Recipe, count: int) -> Iterator[tuple[str, Recipe]]:
+    """The cache over another solver in all of its steps."""
+    data = plain.resolved()
+    solver = {"scheduler": "UniPCMultistepScheduler", "settings": {"solver_order": 2}}
+    solved = Recipe.parse({**data, "sampler": {**data["sampler"], **solver}}, "over UniPC")
+    for title, spread in (("graded", graded), ("even", even)):
+        for predictor, fields in PREDICTORS.items():
+            yield f"{title}: {predictor}", cached(solved, spread(plain.sampler.steps, count), **fields)
 
 
 def cached(plain: Recipe, schedule: Any, **fields: Any) -> Recipe:

@@ -1,6 +1,6 @@
 """Fits the sampler of few evaluations to a model, and keeps its numbers: `solver.py` measures them.
 
-    nice python benchmarks/fit_solver.py --model tiny --evaluations 9 7 --out .cache/solver
+    nice python benchmarks/fit_solver.py --model tiny --prompts 128 --evaluations 9 7 --out .cache/solver
 
 A killed fit goes on where it was. The prompts are of the training distribution; those of `solver.py` are not.
 """

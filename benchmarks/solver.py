@@ -122,15 +122,17 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
     yield "unfitted: Adams-Bashforth 2", start
     there = {(row["name"], row["full"]): row for row in latest("svdcache")["rows"]} if model == "tiny" else {}
     plan = [("svdcache (default)", "graded: order 1 in steps (default)", cached(base, count))]
-    flow = process_of(load(base).pipeline.scheduler)[1] == FLOW
-    plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in controls(base, count, flow)]
-    if model == "pixart":  # its own solver is DPM-Solver++ 2M, which stands among the others
-        plan = [one for one in plan if one[0] != "control: DDIM"]
+    own = load(base).pipeline.scheduler
+    found = controls(base, count, process_of(own)[1] == FLOW, type(own).__name__)
+    found = (
+        found[1:] if model == "pixart" else found
+    )  # its own, DPM-Solver++ 2M, stands among the others
+    plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in found]
     for name, there_called, recipe in plan:
-        found = there.get((there_called, count))
+        measured = there.get((there_called, count))
 
-        def make(found: Row | None = found, recipe: Recipe = recipe) -> Row:
-            figures = found or references.figures(painted(recipe, references).images)
+        def make(measured: Row | None = measured, recipe: Recipe = recipe) -> Row:
+            figures = measured or references.figures(painted(recipe, references).images)
             return {key: one for key, one in figures.items() if key.endswith("_each")}
 
         yield name, make

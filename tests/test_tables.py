@@ -61,6 +61,15 @@ def test_a_fitted_sampler_stands_first_and_says_what_it_gains(monkeypatch: pytes
     assert "| 40 dB | 9 | - | - | - | - |" in gates
 
 
+def test_what_tune_chose_for_a_gate_is_told_or_that_nothing_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"gate": 35, "chosen": "reuse", "macs": 0.1, "speedup": 9.9, "psnr": 39.0, "psnr_p5": 32.0}
+    rows = [kept, {"gate": 60, "chosen": None, "nearest": "reuse"}]
+    monkeypatch.setattr(solver, "latest", lambda case: {"rows": rows, "prompts": 3, "steps": 50, "machine": "here"})
+    text = solver.solver_tuned()
+    assert "| 35 dB | reuse | 0.10 | 9.9 | 39.0 / 32.0 |" in text
+    assert "| 60 dB | out of reach |  |  |  |" in text
+
+
 def test_what_a_refit_wins_is_told_beside_what_was_carried(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row("fitted elsewhere", 9, 34.0), row("fitted here", 9, 35.0), row("fitted elsewhere", 9, 50.0)]
     for one, where in zip(rows, ("int4", "int4", "guidance 2"), strict=True):

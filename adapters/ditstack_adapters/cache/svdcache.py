@@ -160,7 +160,7 @@ class SvdCache(Cache):
         return wrong + (wrong_setting(tensors) if self.schedule == "fitted" else [])
 
     def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
-        """The basis of every site; the schedule; the gains of every full step. The latter two on the final latent."""
+        """The basis of every site; the schedule, by pictures; the gains of every full step, by the final latent."""
         from ditstack.plugin import FeatureCache, principal_bases, tune_gains
 
         store, steps = FeatureCache.on(pipe), calibration.sampler.steps

@@ -61,7 +61,7 @@ def chosen_of(known: dict[Setting, tuple[Sequence[float], Sequence[float]]], oth
 
 
 EVEN, MOVED = Setting(STEPS, even(STEPS, COUNT)), Setting(STEPS, (0, 4, 8, 12, 15))
-SURE, UNSURE = [1.0, 1.2] * 4, [4.0, -2.5] * 4
+SURE, UNSURE = [1.0, 1.2] * 4, [1.0, -0.9] * 4
 DEFAULT = {START: ([0.0] * 8, [0.0] * 8)}
 
 

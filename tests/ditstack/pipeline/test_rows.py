@@ -190,6 +190,16 @@ def test_the_halves_difference_serves_where_the_unconditional_rows_come_first() 
     assert errors[0] < errors[1], "the difference to the conditional half is smoother than the half itself"
 
 
+@pytest.mark.parametrize("family", ["sd3", "pixart", "ltx"])
+def test_what_only_blocks_read_rests_with_them_by_row_too(family: str) -> None:
+    caches = [{"method": "halves", "interval": 3, "every": 1}, {"method": "svdcache", "interval": 3}]
+    by_row, whole = (families.stand(family, cache=cache) for cache in caches)
+    for stack in (by_row, whole):
+        made(stack, family, range(2))
+    assert by_row.pipe.passes.by_row
+    assert by_row.pipe.passes.macs == whole.pipe.passes.macs
+
+
 def test_without_guidance_at_any_step_but_the_first_it_is_the_conditional_model() -> None:
     stack = _guided("tiny", {"method": "halves", "interval": 1, "every": 1, "guided_to": 0.0})
     off = stack.sample(_prompts("tiny")[:2])
