@@ -19,6 +19,8 @@ DURATIONS = ROOT / "benchmarks" / "durations.json"
 PAPERS = (1, 2, 3, 4, 5, 6, 7)
 """Tables of the papers' claims, each with a results file of its own."""
 SCRIPTS = {
+    "defaults_again": "defaults",
+    "promise_pixart": "promise",
     "step_costs": "step_cost",
     "svdcache_read": "svdcache",
     "svdcache_solvers": "svdcache",
@@ -26,6 +28,7 @@ SCRIPTS = {
 }
 """The script of a case that has another name."""
 OPTIONS = {
+    "defaults_again": " --again 1",
     "promise_pixart": " --model pixart",
     "svdcache_read": " --read",
     "svdcache_solvers": " --solvers",
