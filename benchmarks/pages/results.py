@@ -16,10 +16,11 @@ from results import RESULTS, matrix_file
 ROOT = Path(__file__).parents[2]
 DURATIONS = ROOT / "benchmarks" / "durations.json"
 """Seconds that each command took, where that was noted; of a busy machine, so at most."""
-PAPERS = (1, 2, 3, 4, 6)
+PAPERS = (1, 2, 3, 4, 5, 6, 7)
 """Tables of the papers' claims, each with a results file of its own."""
 SCRIPTS = {
     "defaults_again": "defaults",
+    "promise_pixart": "promise",
     "step_costs": "step_cost",
     "svdcache_read": "svdcache",
     "svdcache_solvers": "svdcache",
@@ -28,6 +29,7 @@ SCRIPTS = {
 """The script of a case that has another name."""
 OPTIONS = {
     "defaults_again": " --again 1",
+    "promise_pixart": " --model pixart",
     "svdcache_read": " --read",
     "svdcache_solvers": " --solvers",
     **{f"replication_{table}": f" --table {table}" for table in PAPERS},
@@ -69,12 +71,20 @@ def command(case: str) -> str:
     """What makes a case: the first command in its script's text, without what may be left out."""
     if case == "matrix":
         return MATRIX
-    script = SCRIPTS.get(case, case)
+    script = _script(case)
     text = ast.get_docstring(ast.parse((ROOT / "benchmarks" / f"{script}.py").read_text(encoding="utf-8"))) or ""
     for shown in text.splitlines():
         if re.match(rf"\s+.*python benchmarks/{script}\.py", shown):
             return re.sub(r"\s*\[[^]]*\]", "", shown.strip()) + OPTIONS.get(case, "")
     return f"python benchmarks/{script}.py{OPTIONS.get(case, '')}"
+
+
+def _script(case: str) -> str:
+    """Its name: a case `promise_pixart` without a script of its own is one of `promise`."""
+    script = SCRIPTS.get(case, case)
+    while not (ROOT / "benchmarks" / f"{script}.py").is_file() and "_" in script:
+        script = script.rpartition("_")[0]
+    return script
 
 
 def duration(case: str) -> str:

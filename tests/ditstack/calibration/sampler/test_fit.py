@@ -139,18 +139,19 @@ def test_after_a_fit_the_pipe_is_as_it_was() -> None:
     assert torch.equal(calibration.latents(), before)
 
 
-def test_a_killed_fit_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    whole = SamplerFit(run().pipe, run(), wish(4)).tensors()
+@pytest.mark.parametrize("by", ["gradient", "probes"])
+def test_a_killed_fit_goes_on_to_the_same_numbers(by: str, tmp_path: Path) -> None:
+    whole = SamplerFit(run().pipe, run(), wish(4, by)).tensors()
 
     def stop(part: str, done: int, count: int) -> None:
-        if (part, done) == ("sampler", 2):
+        if part == "sampler" and done >= (2 if by == "gradient" else 5):  # of 4 iterations, or of 4 times 2 prompts
             raise KeyboardInterrupt
 
     killed = run(tmp_path)
     killed.bar = stop
     killed.partial.keep = lambda part, tensors, at_once=False, keep=killed.partial.keep: keep(part, tensors, True)
     with pytest.raises(KeyboardInterrupt):
-        SamplerFit(killed.pipe, killed, wish(4)).tensors()
-    again = SamplerFit(run(tmp_path).pipe, run(tmp_path), wish(4)).tensors()
+        SamplerFit(killed.pipe, killed, wish(4, by)).tensors()
+    again = SamplerFit(run(tmp_path).pipe, run(tmp_path), wish(4, by)).tensors()
     for name, one in whole.items():
         torch.testing.assert_close(again[name], one, rtol=1e-5, atol=1e-5)
