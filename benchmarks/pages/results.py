@@ -71,12 +71,20 @@ def command(case: str) -> str:
     """What makes a case: the first command in its script's text, without what may be left out."""
     if case == "matrix":
         return MATRIX
-    script = SCRIPTS.get(case, case)
+    script = _script(case)
     text = ast.get_docstring(ast.parse((ROOT / "benchmarks" / f"{script}.py").read_text(encoding="utf-8"))) or ""
     for shown in text.splitlines():
         if re.match(rf"\s+.*python benchmarks/{script}\.py", shown):
             return re.sub(r"\s*\[[^]]*\]", "", shown.strip()) + OPTIONS.get(case, "")
     return f"python benchmarks/{script}.py{OPTIONS.get(case, '')}"
+
+
+def _script(case: str) -> str:
+    """Its name: a case `promise_pixart` without a script of its own is one of `promise`."""
+    script = SCRIPTS.get(case, case)
+    while not (ROOT / "benchmarks" / f"{script}.py").is_file() and "_" in script:
+        script = script.rpartition("_")[0]
+    return script
 
 
 def duration(case: str) -> str:
