@@ -60,24 +60,27 @@ class Model:
 
     Args:
         again: other prompts and other noise, for everything.
+        fitted_on: how many prompts the choice has.
     """
 
-    def __init__(self, word: str, count: int, again: int = 0) -> None:
-        self.word, self.again = word, again
+    def __init__(self, word: str, count: int, again: int = 0, fitted_on: int = FITTED_ON) -> None:
+        self.word, self.again, self.fitted_on = word, again, fitted_on
         name, _, guidance = word.partition("@")
         self.changes = [f"sampler.guidance={guidance}"] if guidance else []
         if name == "tiny":
             self.recipe, self.prompts = name, shapes.unseen_prompts(count, 7 + again)
-            seen = shapes.seen_prompts(TRIALS + FITTED_ON, 3 + again)
+            seen = shapes.seen_prompts(TRIALS + fitted_on, 3 + again)
         else:
             self.recipe = f"benchmarks/twins/{name}.yaml"
-            given = find(name).prompts(count + TRIALS + FITTED_ON, 7 + again)
+            given = find(name).prompts(count + TRIALS + fitted_on, 7 + again)
             self.prompts, seen = given[:count], given[count:]
         self.trials, self.calibration = seen[:TRIALS], seen[TRIALS:]
 
     @property
     def case(self) -> str:
         """Where its rows are kept."""
+        if self.fitted_on != FITTED_ON:
+            return "defaults_more"
         return "defaults_again" if self.again else "defaults"
 
     def plain(self, steps: int) -> Recipe:
@@ -90,12 +93,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--settings", nargs="+", default=[f"{full}/{steps}" for steps, full in SETTINGS])
     parser.add_argument("--again", type=int, default=0, help="other prompts and other noise: a table of its own")
+    parser.add_argument("--fitted-on", type=int, default=FITTED_ON, help="prompts of a choice, a row of its own")
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose kind holds one of these words")
     wanted = parser.parse_args()
     hush()
     hush_loading()
     for word in wanted.models:
-        model = Model(word, wanted.prompts, wanted.again)
+        model = Model(word, wanted.prompts, wanted.again, wanted.fitted_on)
         for setting in wanted.settings:
             count, steps = map(int, setting.split("/"))
             measure(model, steps, count, wanted.only)
@@ -128,7 +132,7 @@ def measure(model: Model, steps: int, count: int, only: list[str]) -> None:
         row |= {"prompts": len(part), "ran": stack.pipe.passes.steps}
         if kind == "control":
             row["psnr_on_others"] = fidelity.psnr(sampled(stack, others, other_seed)[0], other_aims)
-        add_row(model.case, {"fitted_on": FITTED_ON}, row, ("model", "steps", "full", "name"))
+        add_row(model.case, {"fitted_on": model.fitted_on}, row, ("model", "steps", "full", "name"))
         print(
             f"{model.word} {count} of {steps} {name}: {sum(row['psnr_each']) / len(row['psnr_each']):.2f} dB",
             flush=True,
@@ -184,7 +188,8 @@ def calibrated(plain: Recipe, count: int, model: Model, weights: str) -> dict[st
     pipe, said = build(cached(plain, "fitted")), []
     steps, told = plain.sampler.steps, {"weights": weights, "prompts": " ".join(model.calibration)}
     KEPT.mkdir(exist_ok=True)
-    partial = Partial(KEPT / f"choice-{model.word}-{count}-{steps}-{model.again}.safetensors", told)
+    more = "" if model.fitted_on == FITTED_ON else f"-{model.fitted_on}"
+    partial = Partial(KEPT / f"choice-{model.word}-{count}-{steps}-{model.again}{more}.safetensors", told)
     before = float(partial.of("spent").get("cpu", torch.zeros(())))
     run = CalibrationRun(pipe, model.calibration, plain.sampler, said.append, partial=partial)
     cache, began = SvdCache(schedule="fitted"), time.process_time()

@@ -168,6 +168,7 @@ def standing_in(counted: Counted) -> Iterator[None]:
             "ditstack.assembly.build.sketch": lambda *_: object(),
             "ditstack.attention.rivals.Fastest._choose": lambda *_: "native",
             "ditstack.attention.sparse.attend": one,
+            "ditstack.attention.sparse.leading_text": lambda *_: 0,  # FLUX's 512 + 4096 tokens fill whole blocks
             "ditstack_adapters.attention.sage._sage": lambda: one,
             "ditstack_adapters.attention.sage._installed": _sage_1,
             "torchao.quantization.quant_api._check_hardware_support": lambda *_: None,

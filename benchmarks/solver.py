@@ -124,9 +124,7 @@ def others(model: str, base: Recipe, count: int, references: References) -> Iter
     plan = [("svdcache (default)", "graded: order 1 in steps (default)", cached(base, count))]
     own = load(base).pipeline.scheduler
     found = controls(base, count, process_of(own)[1] == FLOW, type(own).__name__)
-    found = (
-        found[1:] if model == "pixart" else found
-    )  # its own, DPM-Solver++ 2M, stands among the others
+    found = found[1:] if model == "pixart" else found  # its own, DPM-Solver++ 2M, stands among the others
     plan += [(f"control: {one.title}", f"control: {one.title}", one.recipe) for one in found]
     for name, there_called, recipe in plan:
         measured = there.get((there_called, count))

@@ -20,6 +20,7 @@ PAPERS = (1, 2, 3, 4, 5, 6, 7)
 """Tables of the papers' claims, each with a results file of its own."""
 SCRIPTS = {
     "defaults_again": "defaults",
+    "defaults_more": "defaults",
     "promise_pixart": "promise",
     "step_costs": "step_cost",
     "svdcache_read": "svdcache",
@@ -29,6 +30,7 @@ SCRIPTS = {
 """The script of a case that has another name."""
 OPTIONS = {
     "defaults_again": " --again 1",
+    "defaults_more": " --fitted-on 32",
     "promise_pixart": " --model pixart",
     "svdcache_read": " --read",
     "svdcache_solvers": " --solvers",

@@ -64,21 +64,34 @@ def defaults_verdict() -> str:
 
 def defaults_again() -> str:
     """The choice with other prompts and other noise, beside the first one."""
-    first, again = newest("defaults"), newest("defaults_again")
-    if first is None or again is None:
+    again = newest("defaults_again")
+    return NOT_YET if again is None else _once_more(again, "again", "other noise, and other calibration prompts")
+
+
+def defaults_more() -> str:
+    """The choice on more calibration prompts, beside the first one."""
+    more = newest("defaults_more")
+    if more is None:
         return NOT_YET
-    lines = head(["", "full steps", "over", "the first time", "again", "chosen again"])
+    return _once_more(more, f"on {more['fitted_on']} prompts", "the same prompts and noise, more calibration prompts")
+
+
+def _once_more(data: dict[str, Any], how: str, what: str) -> str:
+    first = newest("defaults")
+    if first is None:
+        return NOT_YET
+    lines = head(["", "full steps", "over", "the first time", how, f"chosen {how}"])
     once = _settings(first)
-    for key, rows in _settings(again).items():
+    for key, rows in _settings(data).items():
         if "fitted" not in rows:
             continue
         for other, word in (("default", "the default"), ("even", "even"), ("control", "the best control")):
-            gains = [_gain(one["fitted"], _other(one, other)) for one in (once[key], rows)]
+            gains = [_gain(one.get("fitted"), _other(one, other)) for one in (once[key], rows)]
             cells = [MODELS[key[0]], f"{key[2]} of {key[1]}"] if other == "default" else ["", ""]
             told = _told(rows["fitted"], rows["default"]) if other == "default" else ""
             lines.append(line([*cells, word, *("" if one is None else signed(one) for one in gains), told]))
-    note = f"Paired gains of `schedule: fitted` in dB, with 95 % intervals ({_prompts(again)}; other noise, and other"
-    return "\n".join([*lines, "", f"{note} calibration prompts)."])
+    note = f"Paired gains of `schedule: fitted` in dB, with 95 % intervals ({_prompts(data)}; {what})."
+    return "\n".join([*lines, "", note])
 
 
 def defaults_judges() -> str:
@@ -131,8 +144,16 @@ def _worst(settings: dict[Any, dict[str, Row]]) -> str:
 def defaults_left_out() -> str:
     """The constants that are best on all models but one, on the one that was left out."""
     data = newest("defaults")
-    if data is None:
-        return NOT_YET
+    return NOT_YET if data is None else _left_out(data)
+
+
+def defaults_left_out_again() -> str:
+    """The same with other prompts and other noise."""
+    data = newest("defaults_again")
+    return NOT_YET if data is None else _left_out(data)
+
+
+def _left_out(data: dict[str, Any]) -> str:
     found: dict[str, dict[tuple[int, int], dict[str, Row]]] = defaultdict(dict)
     for (model, steps, full), rows in _settings(data).items():
         if any(row["kind"] == "constant" for row in rows.values()):

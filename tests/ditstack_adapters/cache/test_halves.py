@@ -84,7 +84,7 @@ def test_what_is_fitted_brings_guidance_back_where_it_was_off() -> None:
     stack = tiny(**own)
     prompts = list(stack.recipe.prompts[:2])
     off = stack.sample(prompts).latents
-    halves: Any = find("cache", "halves")(**own, regressed=True)
+    halves: Any = find("cache", "halves").model_validate({**own, "regressed": True})
     base = apply(stack.recipe.model.load(), stack.recipe.with_(cache=None))
     halves.apply(base.pipe)
     run = CalibrationRun(base.pipe, ["a red circle", "a blue star"], base.recipe.sampler, print)
