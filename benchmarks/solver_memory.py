@@ -104,13 +104,10 @@ def arguments_of_a_pass(pipe: Pipe) -> dict[str, Any]:
 
 def sampled(pipe: Pipe, scheduler: Any, count: int) -> Tensor:
     """Final latents of one prompt, with their graph where one is wanted."""
-    pipeline, own = pipe.pipeline, pipe.pipeline.scheduler
-    pipeline.scheduler = scheduler
+    pipeline = pipe.pipeline
     given = embeddings(pipeline, TEXT_TOKENS) | {"height": PIXELS, "width": PIXELS, "num_inference_steps": count}
-    try:
+    with pipe.sampled_by(scheduler):
         return inspect.unwrap(type(pipeline).__call__)(pipeline, **given, return_dict=False)[0]
-    finally:
-        pipeline.scheduler = own
 
 
 if __name__ == "__main__":

@@ -186,14 +186,14 @@ class CalibrationRun:
         Raises:
             BadPipeline: it cannot stand for the pipe's own.
         """
-        pipeline, before, own = self.pipe.pipeline, self.pipe.pipeline.scheduler, self.sampler
+        with self.pipe.sampled_by(self.pipe.own_scheduler):
+            scheduler = chosen_scheduler(self.pipe.pipeline, sampler)
+        own, self.sampler = self.sampler, sampler
         try:
-            pipeline.scheduler = self.pipe.own_scheduler
-            pipeline.scheduler = chosen_scheduler(pipeline, sampler)
-            self.sampler = sampler
-            yield
+            with self.pipe.sampled_by(scheduler):
+                yield
         finally:
-            pipeline.scheduler, self.sampler = before, own
+            self.sampler = own
 
     def _made(self, places: Sequence[int]) -> Pictures:
         count = len(self.prompts)

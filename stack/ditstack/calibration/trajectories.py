@@ -72,20 +72,15 @@ def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) 
 
 def begin(pipe: Pipe, scheduler: Any, sampler: Sampler, prompts: Sequence[str]) -> None:
     """Let the pipeline set a scheduler's timesteps as it would for a picture: it is called up to its first pass."""
-    pipeline, own = pipe.pipeline, pipe.pipeline.scheduler
 
     def stop(*_: Any) -> None:
         raise _Seen
 
     handles = [one.register_forward_pre_hook(stop) for one in pipe.transformers.values()]
-    pipeline.scheduler = scheduler
     try:
-        with torch.no_grad():
+        with suppress(_Seen), torch.no_grad(), pipe.sampled_by(scheduler):
             call(pipe, prompts, [SEED], sampler)
-    except _Seen:
-        pass
     finally:
-        pipeline.scheduler = own
         for handle in handles:
             handle.remove()
 
@@ -113,16 +108,9 @@ def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> T
 
 def final_latents(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
     """(B, ...) fp32: what `scheduler` leaves after its last step; inside `differentiable` with its graph."""
-    pipeline, own = pipe.pipeline, pipe.pipeline.scheduler
     last, grad = _Last(scheduler), torch.is_grad_enabled()
-    pipeline.scheduler = scheduler
-    try:
-        with last.listening():
-            call(pipe, prompts, seeds, sampler, unwrapped=grad)
-    except _Seen:
-        pass
-    finally:
-        pipeline.scheduler = own
+    with suppress(_Seen), pipe.sampled_by(scheduler), last.listening():
+        call(pipe, prompts, seeds, sampler, unwrapped=grad)
     latents = last.latents[: len(prompts)].float()  # some schedulers step both halves of guidance
     return latents if grad else latents.cpu()
 

@@ -164,6 +164,15 @@ class Pipe:
             self.passes.cache_on = before
 
     @contextmanager
+    def sampled_by(self, scheduler: Any) -> Iterator[None]:
+        """Inside, the pipeline samples with this scheduler."""
+        before, self.pipeline.scheduler = self.pipeline.scheduler, scheduler
+        try:
+            yield
+        finally:
+            self.pipeline.scheduler = before
+
+    @contextmanager
     def uncompiled(self) -> Iterator[None]:
         """Inside, what is compiled runs as it was written, so that one can listen to its parts."""
         before, self._as_written = self._as_written, True

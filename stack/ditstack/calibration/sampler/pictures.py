@@ -21,12 +21,9 @@ from ditstack.recipe.recipe import Sampler
 
 def painted(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
     """(B, ...) fp32 pictures under a scheduler; with their graph where gradients are wanted."""
-    pipeline, own, grad = pipe.pipeline, pipe.pipeline.scheduler, torch.is_grad_enabled()
-    pipeline.scheduler = scheduler
-    try:
+    grad = torch.is_grad_enabled()
+    with pipe.sampled_by(scheduler):
         out = call(pipe, prompts, seeds, sampler, unwrapped=grad)
-    finally:
-        pipeline.scheduler = own
     images = torch.as_tensor(next(one for one in out.values() if one is not None)).float()
     return images if grad else images.cpu()
 
