@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import Cache, Capability, Knob, Trunk
+from ditstack.plugin import Trunk
+
+from ._diffusers import Thresholded
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
 
 
-class FirstBlockCache(Cache):
+class FirstBlockCache(Thresholded):
     """What is skipped depends on the pictures, and on all of the batch."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"threshold": 0.0}
@@ -24,14 +26,6 @@ class FirstBlockCache(Cache):
 
     threshold: Annotated[float, Field(ge=0)] = 0.05
     """Relative change of the first block's residual below which the other blocks are skipped."""
-
-    @property
-    def needs(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREE_TRUNK, Capability.CACHE_HOOKS})  # diffusers finds the blocks by itself
-
-    @property
-    def knob(self) -> Knob:
-        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def kept(self, trunk: Trunk) -> float:
         return 2 * trunk.feature  # of the first block, and of those after it

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob, Trunk
+
+from ._rows import RowForecasts
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -37,7 +38,7 @@ RIDGE = 1e-6
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Halves(Cache):
+class Halves(RowForecasts):
     """One full step in `interval` for the conditional half; one in `every` of those for the unconditional one."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1, "every": 1}
@@ -71,17 +72,6 @@ class Halves(Cache):
         return self
 
     @property
-    def needs(self) -> frozenset[Capability]:
-        return super().needs | {Capability.ROWS}
-
-    @property
-    def knob(self) -> Knob:
-        return Knob("interval", values=(2, 4, 6))
-
-    def kept(self, trunk: Trunk) -> float:
-        return 2 * trunk.feature  # the line through the last two full steps
-
-    @property
     def wants_factors(self) -> bool:
         return self.regressed
 
@@ -91,11 +81,10 @@ class Halves(Cache):
         return frozenset({"steps"}) if self.regressed else frozenset()
 
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.maths.predictors import Taylor
-        from ditstack.plugin import FeatureCache, cache_trunks
+        from ditstack.plugin import cache_trunks
 
         pipe.policy = policy_of(self, pipe)
-        store = FeatureCache(pipe, lambda site: Taylor(1), "step")
+        store = self.forecasts(pipe)
         partner = partner_of(pipe.policy)
         if self.regressed:
             store.told = lambda key, time: self._told(pipe, store, key, partner(key), time)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ditstack.plugin import BadPipeline, Cache, Capability, Knob
+from ditstack.plugin import BadPipeline
+
+from ._diffusers import Thresholded
 
 if TYPE_CHECKING:
     from ditstack.plugin import Pipe
 
 
-class MagCache(Cache):
+class MagCache(Thresholded):
     """The ratios belong to a checkpoint; diffusers knows those of FLUX.1."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"max_skip": 0}
@@ -28,14 +30,6 @@ class MagCache(Cache):
     """The share of first steps that are full."""
     ratios: Annotated[tuple[float, ...], Field(strict=False, min_length=2)] | None = None
     """One for each step of some generation; stretched to others."""
-
-    @property
-    def needs(self) -> frozenset[Capability]:
-        return frozenset({Capability.FREE_TRUNK, Capability.CACHE_HOOKS})  # diffusers finds the blocks by itself
-
-    @property
-    def knob(self) -> Knob:
-        return Knob("threshold", scales=(0.5, 1.0, 2.0, 4.0))
 
     def apply(self, pipe: Pipe) -> None:
         import torch

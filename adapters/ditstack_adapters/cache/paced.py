@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from ditstack.maths import schedule
-from ditstack.plugin import Cache, Capability, Knob, Trunk
+
+from ._rows import RowForecasts
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -25,7 +26,7 @@ ALIKE = 3
 """So many first full steps are those of the schedule: a forecast needs two, and its error a third."""
 
 
-class Paced(Cache):
+class Paced(RowForecasts):
     """The whole space is forecast to first order in the step's index, as svdcache does by default."""
 
     neutral: ClassVar[dict[str, Any] | None] = {"interval": 1}
@@ -37,20 +38,8 @@ class Paced(Cache):
     budget: Annotated[float, Field(ge=1)] = 1.5
     """A picture takes at most so many times the schedule's full steps."""
 
-    @property
-    def needs(self) -> frozenset[Capability]:
-        return super().needs | {Capability.ROWS}
-
-    @property
-    def knob(self) -> Knob:
-        return Knob("interval", values=(2, 4, 6))
-
-    def kept(self, trunk: Trunk) -> float:
-        return 2 * trunk.feature  # the line through the last two full steps
-
     def apply(self, pipe: Pipe) -> None:
-        from ditstack.maths.predictors import Taylor
-        from ditstack.plugin import FULL, FeatureCache, RowPolicy, cache_trunks
+        from ditstack.plugin import FULL, RowPolicy, cache_trunks
 
         paced = self
 
@@ -75,7 +64,7 @@ class Paced(Cache):
                 self.ran.clear()
 
         policy = pipe.policy = Policy()
-        store = FeatureCache(pipe, lambda site: Taylor(1), "step")
+        store = self.forecasts(pipe)
         store.watched = True
         store.on_late.append(lambda key, error: policy.errors.setdefault(key[1:], {}).update({key[0]: error}))
         cache_trunks(pipe, store)

@@ -245,10 +245,13 @@ class Judge:
 
     Args:
         part: of what is kept.
+        latents: whether final latents are judged instead; they are in any case where the pipe decodes none.
     """
 
-    def __init__(self, calibration: Calibration, part: str) -> None:
+    def __init__(self, calibration: Calibration, part: str, latents: bool = False) -> None:
         self.calibration, self.part = calibration, part
+        self.nearness = decibels if latents or not calibration.decodes else psnr
+        self.uncached = calibration.uncached_latents if latents else calibration.uncached_pictures
         self.known = calibration.partial.of(part)
 
     @property
@@ -257,7 +260,7 @@ class Judge:
         return sum(len(one) for key, one in self.known.items() if not key.startswith(UNCACHED))
 
     def scores(self, name: str, places: Sequence[int], make: Make) -> list[float]:
-        """Of each of some pictures, decibels to the uncached one; of final latents where the pipe decodes none.
+        """Of each of some pictures, decibels to the uncached one, of the picture or the final latents.
 
         Args:
             name: of what is judged; it is made once.
@@ -270,16 +273,15 @@ class Judge:
         key = f"{name} {' '.join(map(str, part))}"
         if key not in self.known:
             aim = self._aim(part)
-            nearness = psnr if self.calibration.decodes else decibels
             made = make(part)
-            found = [-EQUAL] * len(part) if made is None else [min(one, EQUAL) for one in nearness(made, aim)]
+            found = [-EQUAL] * len(part) if made is None else [min(one, EQUAL) for one in self.nearness(made, aim)]
             self._keep(key, torch.tensor(found, dtype=torch.float64))
         return self.known[key].tolist()
 
     def _aim(self, part: Sequence[int]) -> Tensor:
         key = f"{UNCACHED} {' '.join(map(str, part))}"
         if key not in self.known:
-            self._keep(key, self.calibration.uncached_pictures(part))
+            self._keep(key, self.uncached(part))
         return self.known[key]
 
     def _keep(self, key: str, one: Tensor) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from ditstack.measure.controls import Controls, beside, to_choose_on
 from ditstack.measure.metrics import estimate
 from ditstack.recipe.recipe import PLAIN_STAGES, Gate, Recipe
 from ditstack.report import Estimate
-from ditstack.stack import load
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,10 @@ def ladder(recipe: Recipe, prompts: list[str], tell: Callable[[str], None]) -> l
         DitstackError: a rung cannot stand.
     """
     check_ready(recipe)
-    if wanting(recipe):
-        load(recipe, tell)  # what may be fitted on first use is fitted for all rungs
-    tell("plain baseline")
-    baseline = trial(recipe.plain(), prompts)
-    below, error, rungs = 1.0, [0.0] * len(prompts), []
-    for title, rung in _rungs(recipe):
-        tell(title)
-        made = baseline if not rungs else _made(rung, recipe, prompts)
+    plan = _rungs(recipe)
+    trials = _trials(plan, recipe, prompts, tell)
+    baseline, below, error, rungs = trials[0], 1.0, [0.0] * len(prompts), []
+    for (title, rung), made in zip(plan, trials, strict=True):
         now = relative_l2(made.pictures.latents, baseline.pictures.latents)
         added = estimate([a - b for a, b in zip(now, error, strict=True)])
         outcome = Pair(rung, made, baseline).outcome(Gate())
@@ -79,19 +75,43 @@ def _rungs(recipe: Recipe) -> list[tuple[str, Recipe]]:
     return found
 
 
-def _made(rung: Recipe, recipe: Recipe, prompts: list[str]) -> Trial:
-    """What a rung makes with the recipe's own factors, as far as they are for its stages."""
+def _trials(
+    plan: list[tuple[str, Recipe]], recipe: Recipe, prompts: list[str], tell: Callable[[str], None]
+) -> list[Trial]:
+    """What each rung makes; all but the baseline are raced against it.
+
+    Where stages are fitted the whole recipe is made before the others: what may be fitted on first use is then fitted
+    for all of them, and stale factors are refused before anything else is sampled.
+    """
+    (bottom, baseline), top, whole = plan[0], plan[-1][0], Factors({}, {})
+    made: dict[str, Trial] = {}
+    if wanting(recipe):
+        tell(top)
+        made[top] = trial(recipe, prompts, against=baseline, tell=tell)
+        whole = Factors.load(factors_file(recipe))
+    for title, rung in plan:
+        if title not in made:
+            tell(title)
+            with _served(rung, recipe, whole) as serving:
+                made[title] = trial(serving, prompts, against=None if title == bottom else baseline)
+    return [made[title] for title, _ in plan]
+
+
+@contextmanager
+def _served(rung: Recipe, recipe: Recipe, whole: Factors) -> Iterator[Recipe]:
+    """Inside, a rung that has the whole recipe's factors, as far as they are for its stages."""
     fitted = wanting(rung)
     if not fitted:
-        return trial(rung, prompts, against=recipe.plain())
-    whole, gone = Factors.load(factors_file(recipe)), recipe.adapters.keys() - rung.adapters.keys()
+        yield rung
+        return
+    gone = recipe.adapters.keys() - rung.adapters.keys()
     tensors = {prefix(stage) + name: one for stage, _ in fitted for name, one in whole.of(stage).items()}
     stated = {name: one for name, one in whole.conditions.items() if name not in {*gone, TENSORS}}
     with tempfile.TemporaryDirectory() as folder, at_home_in(Path(folder)):
         file = default_file(rung)
         Factors(tensors, stated).save(file)
         fields = {stage: {one.factors_field: str(file)} for stage, one in fitted if one.factors_field}
-        return trial(rung.with_(None, **fields), prompts, against=recipe.plain())
+        yield rung.with_(None, **fields)
 
 
 def text(rungs: list[Rung]) -> str:

@@ -80,6 +80,12 @@ def test_pictures_are_judged_as_pictures_and_latents_as_latents(decodes: bool) -
     assert Judge(run, "part").scores("failed", [0], lambda part: None) == [-EQUAL]
 
 
+def test_latents_are_judged_where_they_are_asked_for_though_there_are_pictures() -> None:
+    run = run_of(tiny.flux())
+    found = Judge(run, "part", latents=True).scores("cached", [0, 1], run.latents)
+    assert found == decibels(run.latents([0, 1]), run.uncached_latents([0, 1]))
+
+
 def test_what_was_judged_is_not_made_again_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ditstack.calibration.run.PAUSE", 0)
     run = run_of(tiny.flux(), Partial(tmp_path / "p"))

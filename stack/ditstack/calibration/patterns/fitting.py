@@ -44,7 +44,7 @@ def fit_patterned(
     frame = fixed(_saved(pipe, low_rank, calibration))
     runs = PatternRuns(calibration, lambda pattern: policy.follow_columns(lambda steps: pattern.columns))
     pattern, gain = Learning(frame, runs.scores).decided(fitting, deciding)
-    calibration.tell(f"pattern: {runs.ran / count:.0f} cached generations of each prompt were tried")
+    calibration.tell(f"pattern: {runs.judge.made / count:.0f} cached generations of each prompt were tried")
     decided = torch.tensor([*gain, len(deciding)], dtype=torch.float64)
     calibration.tell(told(pattern, decided))
     found = {**pattern.tensors(), GAIN: decided}

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from ditstack.caching.patterns import Pattern
-from ditstack.calibration.run import TOGETHER
-from ditstack.maths.fidelity import decibels, paired
+from ditstack.calibration.run import TOGETHER, Judge
+from ditstack.maths.fidelity import paired
 from ditstack.maths.schedule import ending, even
 from ditstack.recipe.calibration import Calibration
 
@@ -226,32 +225,16 @@ class PatternRuns:
 
     def __init__(self, calibration: Calibration, follow: Callable[[Pattern], None]) -> None:
         self.calibration, self.follow = calibration, follow
-        self.known = calibration.partial.of(PART)
-        self.ran = 0
+        self.judge = Judge(calibration, PART, latents=True)
 
     def scores(self, pattern: Pattern, places: Sequence[int]) -> list[float]:
         """Of each picture, decibels of the final latent to the uncached one."""
-        parts = [places[at : at + TOGETHER] for at in range(0, len(places), TOGETHER)]
-        return [one for part in parts for one in self._scores(pattern, part)]
 
-    def _scores(self, pattern: Pattern, part: Sequence[int]) -> list[float]:
-        key = f"{pattern} {' '.join(map(str, part))}"
-        if key not in self.known:
-            aim = self._aim(part)
+        def make(part: Sequence[int]) -> Tensor:
             self.follow(pattern)
-            made = decibels(self.calibration.latents(part), aim)
-            self.known[key] = torch.tensor(made, dtype=torch.float64)
-            self.ran += len(part)
-            self._note()
-        return self.known[key].tolist()
+            made = self.calibration.latents(part)
+            ran = self.judge.made + len(part)
+            self.calibration.bar("patterns: pictures run", ran, ran)
+            return made
 
-    def _aim(self, part: Sequence[int]) -> Tensor:
-        key = f"uncached {' '.join(map(str, part))}"
-        if key not in self.known:
-            self.known[key] = self.calibration.uncached_latents(part)
-            self._note()
-        return self.known[key]
-
-    def _note(self) -> None:
-        self.calibration.partial.keep(PART, self.known)
-        self.calibration.bar("patterns: pictures run", self.ran, self.ran)
+        return self.judge.scores(str(pattern), places, make)

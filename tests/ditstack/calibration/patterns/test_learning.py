@@ -88,5 +88,16 @@ def test_what_a_killed_calibration_had_run_is_not_run_again(tmp_path: Path, monk
     pattern = FRAME.pattern(FRAME.period())
     first = runs().scores(pattern, range(6))
     assert len(ran) == 2
-    assert runs().scores(pattern, range(6)) == first
+    again = runs()
+    assert again.scores(pattern, range(6)) == first
     assert len(ran) == 2
+    assert again.judge.made == 6
+
+
+def test_runs_are_kept_under_the_names_that_older_calibrations_gave_them(tmp_path: Path) -> None:
+    none: Any = None
+    pattern = FRAME.pattern(FRAME.period())
+    kept = {"uncached 0 1": torch.ones(2, 3), f"{pattern} 0 1": torch.tensor([20.0, 30.0], dtype=torch.float64)}
+    Partial(tmp_path / "p").keep("patterns", kept, at_once=True)
+    calibration = CalibrationRun(none, ["a"] * 2, none, print, partial=Partial(tmp_path / "p"))
+    assert PatternRuns(calibration, lambda pattern: pytest.fail("run again")).scores(pattern, [0, 1]) == [20.0, 30.0]
