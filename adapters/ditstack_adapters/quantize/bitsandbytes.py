@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditstack.plugin import Capability, Quantizer
+from ditstack.plugin import Capability
+
+from ._compensated import Compensated
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-    from ditstack.plugin import Calibration, Pipe
+    from ditstack.plugin import Pipe
 
 
-class BitsAndBytes(Quantizer):
+class BitsAndBytes(Compensated):
     """Weights can be read back from every scheme."""
 
     axis_field: ClassVar[str] = "scheme"
@@ -43,10 +44,6 @@ class BitsAndBytes(Quantizer):
         return self
 
     @property
-    def wants_factors(self) -> bool:
-        return self.compensate is not None
-
-    @property
     def needs(self) -> frozenset[Capability]:
         # its scales lie beside the weights' tensors and would stay behind
         return super().needs | {Capability.MOVED_WHOLE}
@@ -58,23 +55,6 @@ class BitsAndBytes(Quantizer):
         with compensation.noting_errors(pipe, self.wants_factors):
             for block in pipe.arriving():
                 self._swap_linears(block.module)
-
-    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.plugin import wrong_corrections
-
-        return wrong_corrections(pipe, tensors)
-
-    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
-        """What takes each linear's rounding error back, where activations are."""
-        from ditstack.plugin import compensation
-
-        assert self.compensate is not None
-        return compensation.fit_compensation(pipe, calibration, self.compensate)
-
-    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.plugin import compensation
-
-        compensation.install(pipe, tensors)
 
     def _swap_linears(self, block: torch.nn.Module) -> None:
         places = [
@@ -99,9 +79,7 @@ class BitsAndBytes(Quantizer):
 
     def stored(self, rows: int, columns: int, item: int) -> float:
         # int8: a scale of 4 bytes a row; four bits: one of 4 bytes for 64 weights, or of 1 and a share of a second
-        rank = self.compensate or 0
-        rank = rank if isinstance(rank, int) else round(rank * min(rows, columns))
-        beside = rank * (rows + columns) * item
+        beside = self.beside(rows, columns, item)
         if self.scheme == "int8":
             return rows * columns + rows * 4 + beside
         scale = 1 + 4 / 256 if self.double_quant else 4

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditstack.plugin import Capability, Quantizer
+from ditstack.plugin import Capability
+
+from ._compensated import Compensated
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-    from ditstack.plugin import Calibration, Pipe
+    from ditstack.plugin import Pipe
 
 Scheme = Literal["int8", "int8dq", "int4", "int3", "fp8", "fp8dq", "fp8dq_tensor", "mxfp8", "nvfp4"]
 DYNAMIC = ("int8dq", "fp8dq", "fp8dq_tensor", "mxfp8", "nvfp4")
@@ -25,7 +26,7 @@ MULTIPLES = {"fp8dq": 16, "fp8dq_tensor": 16, "mxfp8": 32, "nvfp4": 16}
 """Of what both widths of a linear must be multiples, for the products of a GPU."""
 
 
-class TorchAo(Quantizer):
+class TorchAo(Compensated):
     """Rounds weights, and with `dq`, `mxfp8` and `nvfp4` activations too."""
 
     axis_field: ClassVar[str] = "scheme"
@@ -41,10 +42,6 @@ class TorchAo(Quantizer):
 
     compensate: Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=1)] | None = None
     """Rank of what takes rounding errors back beside each linear, or its share of the width; see `calibrate`."""
-
-    @property
-    def wants_factors(self) -> bool:
-        return self.compensate is not None
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -78,23 +75,6 @@ class TorchAo(Quantizer):
         found = Counter(name for name, one in linears if not self.takes(one, name))
         return [f"{name} ({count})" for name, count in found.items()]
 
-    def unfit(self, pipe: Pipe, tensors: dict[str, Tensor]) -> list[str]:
-        from ditstack.plugin import wrong_corrections
-
-        return wrong_corrections(pipe, tensors)
-
-    def fit(self, pipe: Pipe, calibration: Calibration) -> dict[str, Tensor]:
-        """What takes each linear's rounding error back, where activations are."""
-        from ditstack.plugin import compensation
-
-        assert self.compensate is not None
-        return compensation.fit_compensation(pipe, calibration, self.compensate)
-
-    def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:
-        from ditstack.plugin import compensation
-
-        compensation.install(pipe, tensors)
-
     def takes(self, module: torch.nn.Module, name: str) -> bool:
         """Whether this linear is rounded."""
         from torch.nn import Linear
@@ -112,16 +92,12 @@ class TorchAo(Quantizer):
 
     def stored(self, rows: int, columns: int, item: int) -> float:
         if self.scheme == "nvfp4":
-            return rows * columns * (1 / 2 + 1 / 16) + self._beside(rows, columns, item)
+            return rows * columns * (1 / 2 + 1 / 16) + self.beside(rows, columns, item)
         # torchao keeps a byte for each weight of four or three bits too, a scale of 4 bytes a row, a zero point of 1
         scales = {"fp8": rows * 4, "fp8dq": rows * 4, "int8": rows * 5, "int8dq": rows * 5}
         scales |= {"fp8dq_tensor": 4, "mxfp8": rows * columns / 32}
         each = rows * columns / self.group_size * (item + 1)
-        return rows * columns + scales.get(self.scheme, each) + self._beside(rows, columns, item)
-
-    def _beside(self, rows: int, columns: int, item: int) -> float:
-        rank = self.compensate or 0
-        return (rank if isinstance(rank, int) else round(rank * min(rows, columns))) * (rows + columns) * item
+        return rows * columns + scales.get(self.scheme, each) + self.beside(rows, columns, item)
 
     def _config(self) -> Any:
         import torch
