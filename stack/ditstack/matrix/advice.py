@@ -68,7 +68,7 @@ def keeps_gate(matrix: Matrix, cell: Cell) -> bool:
     for gate, wanted in matrix.gate.items():
         measure = gate.removesuffix("_min").removesuffix("_max")
         if measure not in known:  # such as a drop of agreement, which a cell keeps no figures of
-            if cell.status != "ok" or figures.has_lora(cell):
+            if cell.status != "ok" or figures.has_own_pictures(cell):
                 return False
         elif not Verdict(gate=gate, wanted=wanted, found=known[measure]).ok:
             return False
@@ -77,7 +77,7 @@ def keeps_gate(matrix: Matrix, cell: Cell) -> bool:
 
 def _other_pictures(matrix: Matrix, fastest: Advice) -> list[Advice]:
     """A LoRA makes pictures of its own: the fastest that is ok beside them, where it is faster than the answer."""
-    fine = [cell for cell in matrix.cells if cell.status == "ok" and figures.has_lora(cell) and cell.recipe]
+    fine = [cell for cell in matrix.cells if cell.status == "ok" and figures.has_own_pictures(cell) and cell.recipe]
     best = _best(fine, lambda one: _least_pace(matrix, one))
     least = 1.0 if fastest.cell is None else _least_pace(matrix, fastest.cell)
     if best is None or best is fastest.cell or _least_pace(matrix, best) <= least:
@@ -99,7 +99,7 @@ def _answer(
         said.append("its very pictures")
     elif psnr.text:
         said.append(f"PSNR {psnr.text} dB" + (f" ({psnr.interval})" if psnr.interval else ""))
-    if figures.has_lora(cell) and (own := figures.Figure.of(cell.to_baseline.get("psnr"))).text:
+    if figures.has_own_pictures(cell) and (own := figures.Figure.of(cell.to_baseline.get("psnr"))).text:
         said.append("the LoRA's own pictures" if own.text == "exact" else f"{own.text} dB to the same LoRA alone")
     return Advice(wish, cell, ", ".join(said) + ".")
 

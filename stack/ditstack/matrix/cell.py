@@ -112,7 +112,9 @@ class Bench:
         baseline = self.reference("baseline", self.survey.plain(cell.words))
         record = self._figures(cell, recipe, made, baseline)
         if "quantize" in recipe.adapters:
-            whole = self.reference("unquantized", recipe.with_(f"{recipe.name} without quantize", quantize=None))
+            # by the name of the cell that it is, whose factors serve: what is fitted is fitted once
+            unrounded = name_of({**cell.words, "quantize": axes.NONE})
+            whole = self.reference("unquantized", recipe.with_(unrounded, quantize=None))
             usable, _ = self._metrics(recipe, made)
             cell.to_unquantized = metrics.measure(usable, made.pictures, whole.pictures)
         asleep, beaten = idle(recipe, made, baseline), self._beside(cell)
@@ -171,7 +173,7 @@ class Bench:
 
     def control(self, words: dict[str, str], evaluations: int) -> Record:
         """The best control of a cell at a budget, measured once as a cell is, in a file of its own."""
-        distill = words.get("distill", axes.NONE)
+        distill = self.survey.lora(words)
         file = self.folder / f"{CONTROL}-{distill}-{evaluations}.json"
         if file.is_file():
             return Record.model_validate_json(file.read_text(encoding="utf-8"))

@@ -80,7 +80,9 @@ class Job:
         """The records as one table, with every interaction."""
         records = {name_of(one): self._record(name_of(one)) for one in self.survey.combinations()}
         for chosen in self.survey.combinations():
-            _interact(records, records[name_of(chosen)], [name_of(part) for part in self.survey.parts(chosen)])
+            record = records[name_of(chosen)]
+            if record.cell.errors:  # what could not be measured may be no recipe at all
+                _interact(records, record, [name_of(part) for part in self.survey.parts(chosen)])
         few = (FewRecord.model_validate_json(self._file(f"{name}-{steps}-steps")) for name, steps in self.survey.few())
         units = {unit.name: unit for record in records.values() for unit in record.units}
         return Matrix(

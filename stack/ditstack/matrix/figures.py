@@ -124,12 +124,12 @@ def to_plain(cell: Cell) -> dict[str, Estimate]:
     """Fidelity to the plain model with all its steps; nothing where a file is too old to know it."""
     if cell.to_plain:
         return cell.to_plain
-    return {} if cell.plain_macs_ratio is None and has_lora(cell) else cell.to_baseline
+    return {} if has_own_pictures(cell) else cell.to_baseline
 
 
 def pace(matrix: Matrix, cell: Cell) -> Estimate | None:
     """Speed-up against the plain model with all its steps."""
-    if cell.plain_macs_ratio is not None or not has_lora(cell):
+    if cell.plain_macs_ratio is not None or not has_own_pictures(cell):
         return _estimate(cell.speedup, cell.speedup_range)
     whole = plain_cell(matrix)
     if whole is None or whole.seconds is None or cell.seconds is None:
@@ -139,7 +139,7 @@ def pace(matrix: Matrix, cell: Cell) -> Estimate | None:
 
 def macs(cell: Cell) -> float | None:
     """Multiply-accumulates as a share of those of the plain model with all its steps."""
-    known = cell.plain_macs_ratio is not None or has_lora(cell)
+    known = cell.plain_macs_ratio is not None or has_own_pictures(cell)
     return cell.plain_macs_ratio if known else cell.macs_ratio
 
 
@@ -157,8 +157,28 @@ def plain_cell(matrix: Matrix, distill: str = PLAIN) -> Cell | None:
     return None
 
 
-def has_lora(cell: Cell) -> bool:
-    return cell.words.get("distill", PLAIN) != PLAIN
+def has_own_pictures(cell: Cell) -> bool:
+    """Whether a cell stands on a LoRA, which makes other pictures than the plain model: a baseline of its own.
+
+    A sampler that is fitted to the model has none: its fidelity is to the plain model with all its steps.
+    """
+    return bool(cell.to_plain) or (cell.plain_macs_ratio is None and cell.words.get("distill", PLAIN) != PLAIN)
+
+
+def aiming_at_plain(matrix: Matrix) -> list[str]:
+    """The words at distill that make the plain model's own pictures, in fewer evaluations."""
+    measured = (cell for cell in matrix.cells if cell.status != "control" and cell.to_baseline)
+    words = (cell.words.get("distill", PLAIN) for cell in measured if not has_own_pictures(cell))
+    return [word for word in dict.fromkeys(words) if word != PLAIN]
+
+
+def fitted_said(matrix: Matrix) -> str:
+    """What such words are held to, as a LoRA is not; empty where there are none."""
+    words = ", ".join(aiming_at_plain(matrix))
+    return words and (
+        f"{words} at distill aim at the plain model's own pictures: their fidelity, gate and control are those of a "
+        "cache. A LoRA makes pictures of its own, and keeps the gate on those."
+    )
 
 
 def short(value: float, sign: bool = False) -> str:

@@ -28,6 +28,7 @@ def render(matrix: Matrix) -> str:
         "the 95 % interval over prompts. A cell is ok if it keeps the gate and is surely above its control: the plain "
         "model with as many multiply-accumulates in fewer evaluations, by the solver that was best on other prompts. "
         "It is idle if a stage of it did nothing. MACs and speed-ups are against the plain model with all its steps.",
+        *([_plain(said)] if (said := figures.fitted_said(matrix)) else []),
         "",
         f"Interaction: {matrix.interaction_model}.",
         "",

@@ -85,6 +85,10 @@ class View:
         plain = figures.plain_cell(self.matrix)
         return f"{sum(plain.steps.values())} steps" if plain and plain.steps else "steps"
 
+    @property
+    def fitted_said(self) -> str:
+        return figures.fitted_said(self.matrix)
+
     @cached_property
     def counts(self) -> dict[str, int]:
         found = Counter(cell.status for cell in self.matrix.cells)
@@ -125,7 +129,7 @@ class View:
         """The words of a cell that do something; of a control its name."""
         if cell.status == "control":
             return cell.name
-        baseline = figures.plain_cell(self.matrix, cell.words.get("distill", PLAIN))
+        baseline = figures.plain_cell(self.matrix, cell.words.get("distill", PLAIN)) or figures.plain_cell(self.matrix)
         idle = {stage: word for stage, word in baseline.words.items() if stage != "distill"} if baseline else {}
         acting = [word for stage, word in cell.words.items() if word not in (PLAIN, idle.get(stage))]
         return " · ".join(acting) or "plain"

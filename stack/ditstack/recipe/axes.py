@@ -1,8 +1,9 @@
 """Words: what `--methods cache=svdcache` means at a stage, without a list of methods.
 
-A word is a method, a scheme of one ("nf4", or "bitsandbytes.int8" where two methods know it), or "none". A method
-takes its fields as the shelf writes them for the same model; a scheme brings nothing else. What must be fitted is
-fitted on first use. At `sampler`, which is no stage, a word is a solver and its steps: "unipc-20".
+A word is a method, a scheme of one ("nf4", or "bitsandbytes.int8" where two methods know it), a method with its knob at
+a value ("solver.9", "svdcache.2"), or "none". A method takes its fields as the shelf writes them for the same model; a
+scheme brings nothing else. What must be fitted is fitted on first use. At `sampler`, which is no stage, a word is a
+solver and its steps: "unipc-20".
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import functools
 from typing import Any, get_args
 
+import yaml
+from pydantic import ValidationError
+
 from ditstack.errors import RecipeError
 from ditstack.pipeline import samplers
 from ditstack.pipeline.samplers import SAMPLER
-from ditstack.recipe.adapter import STAGES, find, methods, suggest
+from ditstack.recipe.adapter import STAGES, Adapter, find, methods, suggest
 from ditstack.recipe.layers import read_layers, shelf_names
 from ditstack.recipe.recipe import Recipe
 
@@ -61,6 +65,8 @@ def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[s
         return {"method": method, find(stage, method).axis_field: scheme}
     if word in methods(stage):
         return {**on_shelf(stage, word, model, few_steps), **find(stage, word).unattended}
+    if holds(stage, word):
+        return _held(stage, method, scheme, model)
     knowing = [one for one in methods(stage) if word in schemes(stage, one)]
     own = [one for one in knowing if not find(stage, one).extra] if len(knowing) > 1 else knowing
     if len(own) == 1:  # what two methods know is that of the one which needs no extra packages
@@ -68,6 +74,53 @@ def fields(stage: str, word: str, model: str, few_steps: bool = False) -> dict[s
     every = [*methods(stage), *(one for method in methods(stage) for one in schemes(stage, method))]
     hint = f"write one of {', '.join(f'{one}.{word}' for one in knowing)}" if knowing else suggest(word, every)
     raise RecipeError(f"unknown word {word!r} at {stage}:", [hint])
+
+
+def holds(stage: str, word: str) -> bool:
+    """Whether a word says itself where a method's knob stands, as "solver.9" does."""
+    method, dot, value = word.partition(".")
+    return bool(dot and value) and method in methods(stage) and value not in schemes(stage, method)
+
+
+def adapter_of(stage: str, given: dict[str, Any]) -> Adapter | None:
+    """The method with these fields; None where they cannot be read, which their recipe tells of."""
+    try:
+        return _read(stage, given)
+    except ValidationError:
+        return None
+
+
+def _held(stage: str, method: str, value: str, model: str) -> dict[str, Any]:
+    """A method as the shelf writes it beside the model's own steps, with its knob at a value.
+
+    Raises:
+        RecipeError: it has no knob, or one that does not go there.
+    """
+    given = {**on_shelf(stage, method, model, False), **find(stage, method).unattended}
+    adapter = adapter_of(stage, given)
+    if adapter is None or (turned := adapter.knob) is None:
+        raise RecipeError(f"unknown word '{method}.{value}' at {stage}:", [f"{method} has no knob; write {method}"])
+    given[turned.field] = yaml.safe_load(value)
+    try:
+        _read(stage, given)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise RecipeError(
+            f"unknown word '{method}.{value}' at {stage}:",
+            [f"{method}.{value} sets {turned.field} to {value}: {why[:1].lower()}{why[1:]}"],
+        ) from None
+    return given
+
+
+def _read(stage: str, given: dict[str, Any]) -> Adapter:
+    return find(stage, given["method"])(**{key: one for key, one in given.items() if key != "method"})
+
+
+def on_base(stage: str, given: dict[str, Any], sampler: dict[str, Any]) -> dict[str, Any]:
+    """The fields with those that a method takes from the base recipe's sampler, such as the baseline's steps."""
+    adapter = adapter_of(stage, given)
+    taken = adapter.knob.of_base if adapter is not None and adapter.knob is not None else {}
+    return {**given, **{key: sampler[name] for key, name in taken.items() if name in sampler}}
 
 
 def schemes(stage: str, method: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ditstack.pipeline import samplers
 from ditstack.pipeline.samplers import SAMPLER
 from ditstack.recipe import plan
 from ditstack.recipe.adapter import find, methods
-from ditstack.recipe.axes import NONE, is_plain, schemes
+from ditstack.recipe.axes import NONE, holds, is_plain, schemes
 from ditstack.recipe.axes import fields as fields_of
 from ditstack.recipe.recipe import Recipe
 
@@ -64,8 +64,8 @@ def options(base: Recipe, axes: dict[str, list[str]]) -> dict[str, list[Option]]
     found = {}
     for stage in STAGES:
         named = axes.get(stage) or [*_every(stage)]
-        fields = [fields_of(stage, word, model, "distill" in base.adapters) for word in named]
-        settings = [setting for one in fields if one is not None for setting in turned(base, stage, one)]
+        lora = "distill" in base.adapters
+        settings = [one for word in named for one in turned(base, stage, word, fields_of(stage, word, model, lora))]
         found[stage] = [one for setting in settings if stands(one := Option({stage: setting}), base, stage)]
     return found
 
@@ -81,8 +81,7 @@ def distilled(base: Recipe, named: list[str]) -> list[Option]:
         return []
     model, found = base.resolved()["model"]["method"], []
     for word in named or _every(DISTILL):
-        fields = fields_of(DISTILL, word, model, True)
-        settings = [] if fields is None else turned(base, DISTILL, fields)
+        settings = turned(base, DISTILL, word, fields_of(DISTILL, word, model, True))
         options = [Option({DISTILL: setting}) for setting in settings]
         standing = [one for one in options if stands(one, base, DISTILL)]
         found += [one for one in standing if named or not one.recipe(base).adapters[DISTILL].wants_factors]
@@ -97,8 +96,14 @@ def _left_open(data: dict[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in data[SAMPLER].items() if key not in dropped | made_for.keys()}
 
 
-def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A method with each setting of the knob that it declares; as it is where it declares none or cannot be read."""
+def turned(base: Recipe, stage: str, word: str, fields: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """What a word stands for, with each setting of the knob that its method declares, or with the one that it names.
+
+    Args:
+        fields: as they are where the method declares no knob, or cannot be read; None gives nothing.
+    """
+    if fields is None:
+        return
     try:
         adapter = Option({stage: fields}).recipe(base).adapters[stage]
     except RecipeError:
@@ -108,7 +113,8 @@ def turned(base: Recipe, stage: str, fields: dict[str, Any]) -> Iterator[dict[st
         yield fields
     else:
         own, others = getattr(adapter, knob.field), knob.others(base.resolved()[SAMPLER])
-        yield from ({**fields, **others, knob.field: value} for value in knob.settings(own))
+        settings = (own,) if holds(stage, word) else knob.settings(own)
+        yield from ({**fields, **others, knob.field: value} for value in settings)
 
 
 def stands(option: Option, base: Recipe, stage: str) -> bool:

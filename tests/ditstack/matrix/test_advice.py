@@ -1,9 +1,11 @@
 """What a matrix answers, by the worse end of each interval and against the plain model with all its steps."""
 
+from html import unescape
 from pathlib import Path
 
 from ditstack.matrix import figures, page
 from ditstack.matrix.advice import advice
+from ditstack.matrix.markdown import render
 from ditstack.matrix.schema import Estimate
 from matrices import estimate, matrix
 
@@ -24,6 +26,25 @@ def test_a_lora_of_an_older_file_is_beside_the_plain_model_by_its_seconds_and_ne
     assert answers["If other pictures than the plain model's will do: fastest on a few-step LoRA"] is lora
     lora.to_plain, lora.plain_macs_ratio, lora.speedup = {"psnr": estimate(40)}, 0.1, 14.0
     assert advice(given)[0].cell is lora, "with its fidelity to the plain model known, it is the fastest"
+
+
+def test_a_fitted_sampler_is_judged_by_the_plain_models_pictures_and_named_as_such(tmp_path: Path) -> None:
+    given = matrix(tmp_path)
+    for one in given.cells:
+        one.words = {"distill": "none", **one.words}
+    assert "aim at the plain model's own pictures" not in page.write(given, tmp_path).read_text()
+    words = {**given.cells[0].words, "distill": "solver.9"}
+    fitted = given.cells[2].model_copy(update={"name": "fitted", "words": words, "plain_macs_ratio": 0.3})
+    fitted.speedup = fitted.seconds = 20.0
+    fitted.speedup_range = None
+    fitted.to_baseline = {"psnr": estimate(40)}
+    given.cells.append(fitted)
+    answers = {one.wish: one for one in advice(given)}
+    assert answers["Fastest above the gate"].cell is fitted
+    assert not any("LoRA" in f"{wish} {one.says}" for wish, one in answers.items())
+    assert page.View(given, tmp_path).title(fitted) == "solver.9", "beside the plain model's cell, which it is not"
+    for text in (page.write(given, tmp_path).read_text(), render(given)):
+        assert "solver.9 at distill aim at the plain model's own pictures" in unescape(text)
 
 
 def test_a_cell_is_judged_by_the_worse_end_and_a_control_may_be_the_answer(tmp_path: Path) -> None:

@@ -22,6 +22,28 @@ def test_a_scheme_that_two_methods_know_is_that_of_the_one_without_extra_package
     assert axes.fields("quantize", "bitsandbytes.int8", "tiny") == {"method": "bitsandbytes", "scheme": "int8"}
 
 
+def test_a_method_with_its_knob_at_a_value_is_a_word() -> None:
+    solver = axes.fields("distill", "solver.5", "tiny") or {}
+    assert (solver["evaluations"], solver["calibrate"]) == (5, "auto"), "what it lacks is fitted on first use"
+    assert (axes.fields("cache", "svdcache.2", "tiny") or {})["interval"] == 2
+    lora = axes.fields("distill", "lora.3", "tiny") or {}
+    assert (lora["preset"], lora["steps"]) == ("tiny-4step", 3)
+    assert not axes.holds("quantize", "torchao.int8"), "a scheme is no value of a knob"
+
+
+@pytest.mark.parametrize(
+    ("stage", "word", "hint"),
+    [
+        ("distill", "solver.1", "solver.1 sets evaluations to 1: input should be greater than or equal to 2"),
+        ("distill", "solver.few", "solver.few sets evaluations to few: input should be a valid integer"),
+        ("quantize", "torchao.nf4", "torchao has no knob; write torchao"),
+    ],
+)
+def test_a_value_that_a_knob_does_not_take_is_refused_with_its_field(stage: str, word: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=hint):
+        axes.fields(stage, word, "tiny")
+
+
 @pytest.mark.parametrize(("word", "hint"), [("nf5", "did you mean 'nf4'"), ("torchao.nf4", "unknown word")])
 def test_an_unknown_word_is_answered_with_what_there_is(word: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=hint):

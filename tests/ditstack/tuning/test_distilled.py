@@ -41,6 +41,17 @@ def test_in_tuning_a_fit_is_hurried_and_happens_unasked() -> None:
         assert one.changes["distill"]["calibrate"] == "auto"
 
 
+def test_a_word_that_names_its_evaluations_is_tried_at_those_alone() -> None:
+    found = options.distilled(Recipe.read("tiny"), ["solver.7", "lora.2"])
+    assert [str(one) for one in found] == [
+        "solver evaluations 7, batch 6, iterations 2, baseline_steps 28",
+        'lora preset "tiny-4step", steps 2',
+    ]
+    assert {str(one) for one in options.options(Recipe.read("tiny"), {"cache": ["svdcache.3"]})["cache"]} == {
+        "svdcache interval 3"
+    }
+
+
 def fitted(error: float) -> Any:
     """Trials in which a fitted sampler is off by so much for each evaluation that 13 have more; no cache serves."""
     unfitted = painter(0.02, 0.0015)

@@ -17,7 +17,7 @@ def matrix(
     folder: Annotated[Path, typer.Option("--out", help="Where to write; a run that was interrupted there resumes.")],
     model: Annotated[str, typer.Option(help="The recipe that every cell extends: a name on the shelf or a path.")],
     methods: Annotated[
-        list[str], typer.Option(metavar="STAGE=WORD,WORD", help="An axis: quantize=none,int8,nf4; several, or in one.")
+        list[str], typer.Option(metavar="STAGE=WORD,WORD", help="An axis: cache=none,svdcache.2; several, or in one.")
     ] = DEFAULT,
     prompts: PromptsOrCount = None,
     changes: Changes = [],  # noqa: B006
