@@ -17,12 +17,12 @@ TEXT_WIDTH = 64
 GRID = 8  # image tokens on a side
 
 
-def transformer() -> FluxTransformer2DModel:
-    """3.4 million parameters, FLUX's blocks with heads of FLUX's own kind, 64 wide."""
+def transformer(blocks: int = 3, single_blocks: int = 6) -> FluxTransformer2DModel:
+    """FLUX's blocks with heads of FLUX's own kind, 64 wide, that say nothing yet; 3.4 million parameters."""
     model = FluxTransformer2DModel(
         in_channels=4 * CHANNELS,
-        num_layers=3,
-        num_single_layers=6,
+        num_layers=blocks,
+        num_single_layers=single_blocks,
         attention_head_dim=64,
         num_attention_heads=2,
         joint_attention_dim=TEXT_WIDTH,
@@ -53,9 +53,8 @@ def t5() -> T5EncoderModel:
     return T5EncoderModel(config)
 
 
-def clip() -> CLIPTextModel:
-    """One layer, pooled at the first end-of-text token."""
-    tokenizer: Any = clip_tokenizer()
+def clip(tokenizer: Any, length: int) -> CLIPTextModel:
+    """One layer, pooled at the first end-of-text token, for so many tokens."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -63,7 +62,7 @@ def clip() -> CLIPTextModel:
         projection_dim=TEXT_WIDTH,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
+        max_position_embeddings=length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -90,9 +89,9 @@ class Painter(nn.Module):
         super().__init__()
         self.transformer = transformer()
         self.t5 = t5()
-        self.clip = clip()
         self._t5_words = t5_tokenizer()
-        self._clip_words = clip_tokenizer()
+        self._clip_words: Any = clip_tokenizer()
+        self.clip = clip(self._clip_words, self._clip_words.model_max_length)
         self.register_buffer("txt_ids", torch.zeros(LENGTH, 3), persistent=False)
         axis = torch.arange(GRID, dtype=torch.float32)
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")

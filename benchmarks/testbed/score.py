@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,33 @@ from ditstack_adapters.model.embedded.shapes import unseen_prompts
 from testbed.words import LENGTH
 
 
+def asking(
+    prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, side: int, length: int
+) -> dict[str, Any]:
+    """What a pipeline is called with that is guided by an empty prompt: square pictures, a noise seed for each.
+
+    Args:
+        length: most tokens of a prompt.
+    """
+    return {
+        "prompt": list(prompts),
+        "negative_prompt": [""] * len(prompts),
+        "true_cfg_scale": guidance,
+        "height": side,
+        "width": side,
+        "num_inference_steps": steps,
+        "max_sequence_length": length,
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+    }
+
+
 def paint(pipe: FluxPipeline, prompts: list[str], steps: int, guidance: float, seed: int, size: int = 32) -> np.ndarray:
     """(N, S, S, 3) pictures in [0, 1], `size` at once. Every prompt has a noise seed of its own."""
     pictures = []
     for at in range(0, len(prompts), size):
         part = prompts[at : at + size]
-        result: Any = pipe(
-            prompt=part,
-            negative_prompt=[""] * len(part),
-            true_cfg_scale=guidance,
-            height=SIDE,
-            width=SIDE,
-            num_inference_steps=steps,
-            max_sequence_length=LENGTH,
-            generator=[torch.Generator().manual_seed(seed + at + i) for i in range(len(part))],
-            output_type="np",
-        )
+        seeds = range(seed + at, seed + at + len(part))
+        result: Any = pipe(**asking(part, seeds, steps, guidance, SIDE, LENGTH), output_type="np")
         pictures.append(result.images)
     return np.concatenate(pictures)
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from testbed import flow
+from testbed.diary import Diary
 from testbed.latents import LinearEncoder
 from testbed.networks import Painter
 
@@ -145,7 +144,7 @@ def work(rank: int, settings: Settings, shared: Shared) -> None:
     seed = (settings.seed, int(shared.counts[0]), rank)
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**31)))
-    diary, own, step = Diary(), settings.batch // settings.processes, 0
+    diary, own, step = Diary(SAVE_EVERY, settings.processes), settings.batch // settings.processes, 0
     while not shared.stop:
         factor = rate(settings, step)
         for optimizer, full in zip(mine, (MUON_RATE, ADAM_RATE), strict=True):
@@ -163,47 +162,13 @@ def work(rank: int, settings: Settings, shared: Shared) -> None:
             average_in(shared)
             diary.add(t, each.detach())
             if step % LOG_EVERY == 0:
-                diary.write(shared.counts, own * settings.processes, factor)
+                diary.write(int(shared.counts[0]), int(shared.counts[1]), factor)
             if diary.due():
                 shared.save(settings.folder / "state.pt")
             shared.stop.fill_(float(factor <= 0 or bool(shared.asked)))
         shared.barrier.wait()
     if rank == 0:
         shared.save(settings.folder / "state.pt")
-
-
-class Diary:
-    """Prints a line now and then: counts, speed, learning rate, loss by noise level."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, Tensor]] = []
-        self.written = self.saved = time.monotonic()
-
-    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
-        """One step's noise levels and losses."""
-        self.seen.append((t_B, loss_B))
-
-    def due(self) -> bool:
-        """Whether it is time to save; asking counts as saving."""
-        if time.monotonic() - self.saved < SAVE_EVERY:
-            return False
-        self.saved = time.monotonic()
-        return True
-
-    def write(self, counts: Tensor, samples: int, factor: float) -> None:
-        """Prints and forgets."""
-        t, each = (torch.cat(part) for part in zip(*self.seen, strict=True))
-        speed = len(self.seen) * samples / (time.monotonic() - self.written)
-        edges = (0.0, 0.3, 0.6, 0.85, 1.0)
-        parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
-        now = datetime.now(UTC)
-        print(
-            f"{now:%H:%M:%S} step {int(counts[0])} samples {int(counts[1])} {speed:.0f}/s rate {factor:.2f}"
-            f" loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
-            flush=True,
-        )
-        self.seen.clear()
-        self.written = time.monotonic()
 
 
 def train(settings: Settings) -> None:

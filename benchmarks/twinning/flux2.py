@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
@@ -24,11 +23,12 @@ from ditstack_adapters.model.embedded.shapes import (
     omit,
 )
 from testbed.flow import NO_CAPTION, UNSAID, noise_levels
-from testbed.latents import CHANNELS, LinearEncoder, pack, to_tensor
-from testbed.networks import TEXT_WIDTH, clip, t5
+from testbed.latents import LinearEncoder, pack, to_tensor
+from testbed.networks import clip, t5, transformer
+from testbed.score import asking
 from testbed.words import LENGTH, clip_tokenizer, t5_tokenizer
 from twinning.canvas import render
-from twinning.parts import shipped_autoencoder, zero
+from twinning.parts import shipped_autoencoder
 
 # B pictures, T image tokens, C channels of a token
 
@@ -44,21 +44,10 @@ class Painter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.transformer = FluxTransformer2DModel(
-            in_channels=4 * CHANNELS,
-            num_layers=2,
-            num_single_layers=8,
-            attention_head_dim=64,
-            num_attention_heads=2,
-            joint_attention_dim=TEXT_WIDTH,
-            pooled_projection_dim=TEXT_WIDTH,
-            guidance_embeds=False,
-            axes_dims_rope=(8, 28, 28),
-        )
-        zero(self.transformer.proj_out, self.transformer.norm_out.linear)
-        self.t5, self.clip = t5(), clip()
+        self.transformer = transformer(2, 8)
         self._t5_words: Any = t5_tokenizer()
         self._clip_words: Any = clip_tokenizer()
+        self.t5, self.clip = t5(), clip(self._clip_words, self._clip_words.model_max_length)
 
     def forward(self, x_BTC: Tensor, t_B: Tensor, captions: list[str]) -> Tensor:
         """The velocity at noise level `t`, 1 is noise."""
@@ -143,17 +132,7 @@ class FluxTwin:
         return list(drawn)
 
     def paint(self, pipe: Any, prompts: Sequence[str], steps: int, guidance: float, seeds: Sequence[int]) -> Tensor:
-        return pipe(
-            prompt=list(prompts),
-            negative_prompt=[""] * len(prompts),
-            true_cfg_scale=guidance,
-            height=SIDE,
-            width=SIDE,
-            num_inference_steps=steps,
-            max_sequence_length=LENGTH,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-        ).images
+        return pipe(**asking(prompts, seeds, steps, guidance, SIDE, LENGTH), output_type="pt").images
 
     def agreement(self, made: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
         small = torch.nn.functional.avg_pool2d(made.float(), made.shape[-1] // 64)

@@ -12,9 +12,11 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE, HunyuanVideoPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel
 
 from testbed.flow import NO_CAPTION, UNSAID, noise_levels
+from testbed.networks import TEXT_WIDTH, clip
+from testbed.score import asking
 from twinning.moving import Clip, check, omit, random_clip, render
 from twinning.parts import zero
 from twinning.patches import Patches
@@ -24,7 +26,6 @@ from twinning.words import CLIP_LENGTH, CROPPED, LENGTH, clip_tokenizer, llama_t
 
 SIDE, FRAMES = 32, 13
 CHANNELS = 24
-TEXT_WIDTH = 64
 SKIPPED = 2  # last layers of the text encoder that the pipeline does not use
 DECODED = 2  # videos of a step that the decoder learns from
 SLIP = 0.03  # noise of the latents that it learns from, since a sampled latent is never exact
@@ -50,9 +51,9 @@ class Painter(nn.Module):
             rope_axes_dim=(16, 24, 24),
         )
         zero(self.transformer.proj_out, self.transformer.norm_out.linear)
-        self.llama, self.clip, self.autoencoder = llama(), clip(), autoencoder()
         self.llama_words: Any = llama_tokenizer()
         self._clip_words: Any = clip_tokenizer()
+        self.llama, self.clip, self.autoencoder = llama(), clip(self._clip_words, CLIP_LENGTH), autoencoder()
         rng = np.random.default_rng(0)
         self.patches = Patches(videos([random_clip(rng, unseen=False) for _ in range(400)], rng), CHANNELS)
 
@@ -87,24 +88,6 @@ def llama() -> LlamaModel:
         eos_token_id=2,
     )
     return LlamaModel(config)
-
-
-def clip() -> CLIPTextModel:
-    """One layer, pooled at the first end-of-text token."""
-    words: Any = clip_tokenizer()
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=256,
-        projection_dim=TEXT_WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=CLIP_LENGTH,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
-    return CLIPTextModel(config)
 
 
 def autoencoder() -> AutoencoderKLHunyuanVideo:
@@ -174,18 +157,8 @@ class HunyuanVideoTwin:
         return [str(random_clip(rng, unseen=True)) for _ in range(count)]
 
     def paint(self, pipe: Any, prompts: Sequence[str], steps: int, guidance: float, seeds: Sequence[int]) -> Tensor:
-        return pipe(
-            prompt=list(prompts),
-            negative_prompt=[""] * len(prompts),
-            true_cfg_scale=guidance,
-            height=SIDE,
-            width=SIDE,
-            num_frames=FRAMES,
-            num_inference_steps=steps,
-            max_sequence_length=LENGTH,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-        ).frames
+        asked = asking(prompts, seeds, steps, guidance, SIDE, LENGTH)
+        return pipe(**asked, num_frames=FRAMES, output_type="pt").frames
 
     def agreement(self, made: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
         large = torch.nn.functional.interpolate(made.float().flatten(0, 1), (64, 64), mode="bicubic").clamp(0, 1)

@@ -13,7 +13,6 @@ import signal
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from testbed.diary import Diary
 from twinning.muon import Muon
 from twinning.parts import use_plain_attention
 from twinning.twin import NAMES, Learner, find
@@ -140,50 +140,17 @@ def train(twin: Learner, folder: Path, end: float, seed: int, compiled: bool = T
             block.compile()
     rng = np.random.default_rng((seed, run.steps))
     torch.manual_seed(int(rng.integers(2**31)))
-    first, diary, last = run.steps, Diary(), time.time()
+    first, diary, last = run.steps, Diary(SAVE_EVERY), time.time()
     while not asked and (now := time.time()) < end:
         run.trained, last = run.trained + now - last, now
         factor = min(1.0, (run.steps - first + 1) / WARMUP, (end - now) / (run.trained + end - now) / DECAY)
         diary.add(*step(run, twin, rng, factor))
         if run.steps % LOG_EVERY == 0:
-            diary.write(run, factor)
+            diary.write(run.steps, run.samples, factor)
         if diary.due():
             run.save(folder)
     run.save(folder)
     return run
-
-
-class Diary:
-    """Prints a line now and then: counts, speed, learning rate, loss by noise level."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Tensor, Tensor]] = []
-        self.written = self.saved = time.monotonic()
-
-    def add(self, t_B: Tensor, loss_B: Tensor) -> None:
-        """One step's noise levels and losses."""
-        self.seen.append((t_B, loss_B))
-
-    def due(self) -> bool:
-        """Whether it is time to save; asking counts as saving."""
-        if time.monotonic() - self.saved < SAVE_EVERY:
-            return False
-        self.saved = time.monotonic()
-        return True
-
-    def write(self, run: Run, factor: float) -> None:
-        """Prints and forgets."""
-        t, each = (torch.cat(part) for part in zip(*self.seen, strict=True))
-        speed = len(each) / (time.monotonic() - self.written)
-        edges = (0.0, 0.3, 0.6, 0.85, 1.01)
-        parts = [each[(t >= low) & (t < high)].mean() for low, high in pairwise(edges)]
-        print(
-            f"{datetime.now(UTC):%H:%M:%S} step {run.steps} samples {run.samples} {speed:.0f}/s"
-            f" rate {factor:.2f} loss {each.mean():.4f} by noise {' '.join(f'{part:.4f}' for part in parts)}",
-            flush=True,
-        )
-        self.seen.clear()
-        self.written = time.monotonic()
 
 
 def main() -> None:
