@@ -77,6 +77,11 @@ class Controls:
     _whole: Trial | None = None
 
     @property
+    def steps(self) -> int:
+        """Of the plain model, which a recipe with a sampler of its own has more of than it runs."""
+        return self.recipe.plain().sampler.steps
+
+    @property
     def whole(self) -> Trial:
         """The plain model with all its steps."""
         if self._whole is None:
@@ -89,7 +94,7 @@ class Controls:
 
     def best(self, evaluations: int) -> Control:
         """The one with the highest mean PSNR to the plain model with all its steps."""
-        if evaluations >= self.recipe.sampler.steps:
+        if evaluations >= self.steps:
             return Control("all steps", self.recipe.plain())
         if evaluations not in self._chosen:
             self._chosen[evaluations] = max(self.at(evaluations), key=self._worth)
@@ -129,9 +134,8 @@ class Beside(BaseModel):
 
 def beside(found: Controls, made: Trial, baseline: Trial) -> Beside | None:
     """A stack beside the control of its multiply-accumulates; None where it saves not even one step."""
-    steps = found.recipe.sampler.steps
-    evaluations = evaluations_of(made.pictures.macs / max(1, baseline.pictures.macs), steps)
-    if evaluations >= steps:
+    evaluations = evaluations_of(made.pictures.macs / max(1, baseline.pictures.macs), found.steps)
+    if evaluations >= found.steps:
         return None
     control = found.best(evaluations)
     other = found.sample(control.recipe, made.pictures.prompts)

@@ -14,6 +14,7 @@ from statistics import median
 from torch import Tensor
 
 from ditstack.assembly.build import build
+from ditstack.calibration.calibrate import wanting
 from ditstack.calibration.run import CalibrationRun
 from ditstack.errors import BadPipeline
 from ditstack.factors import fingerprint
@@ -21,9 +22,11 @@ from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
 from ditstack.pipeline import samplers
 from ditstack.pipeline.clock import now
+from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.declared import SearchedFields
 from ditstack.recipe.recipe import Recipe
+from ditstack.stack import load
 from ditstack.tuning.kept import SCORES, Kept
 
 CACHE = "cache"
@@ -64,6 +67,7 @@ class ScheduleEvaluation:
         cache, fields = searched(recipe)
         self.recipe, self.size = recipe, getattr(cache, fields.size)
         self.pipe = build(with_schedule(recipe, Candidate("F" * recipe.sampler.steps, self.size)))
+        _stand(recipe, self.pipe)
         self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
         weights = fingerprint(self.pipe.transformers)
         conditions = {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights}
@@ -161,6 +165,21 @@ class ScheduleEvaluation:
                 run = CalibrationRun(build(plain), run.prompts, plain.sampler, _quiet)
             self._aims[places] = run.uncached_latents(places)
         return self._aims[places]
+
+
+def _stand(recipe: Recipe, pipe: Pipe) -> None:
+    """Give what stands beside the cache its factors, such as a fitted sampler's: those of the recipe without a cache.
+
+    Raises:
+        BadFile, StaleFactors: they are not there, and may not be fitted now.
+    """
+    uncached = recipe.with_(f"{recipe.name} without cache", **{CACHE: None})
+    if stages := wanting(uncached):
+        factors = load(uncached).factors
+        assert factors is not None
+        for stage, adapter in stages:
+            adapter.take(pipe, factors.of(stage))
+        pipe.scheduler = pipe.pipeline.scheduler
 
 
 def searched(recipe: Recipe) -> tuple[Adapter, SearchedFields]:

@@ -17,7 +17,10 @@ from typing import Any
 
 import yaml
 
+from ditstack.calibration.calibrate import factors_file, wanting
 from ditstack.errors import DitstackError
+from ditstack.factors import Factors
+from ditstack.files import is_there
 from ditstack.measure.bench import PAIRS, Trial, trial
 from ditstack.measure.check import Outcome, Pair, Verdict, check_gate
 from ditstack.pipeline.samplers import SAMPLER
@@ -217,6 +220,13 @@ def written(choice: Chosen, base: Recipe, extends: str) -> str:
     found, outcome = choice.run, choice.run.outcome
     head = [f"Tuned on {outcome.machine}, {outcome.prompts} prompts: {found.speedup:.2f}x the plain baseline."]
     return file_of(found.option.recipe(base), found.option.changes, extends, [*head, *map(str, outcome.verdicts)])
+
+
+def hand_over(tried: Recipe, written: Recipe) -> None:
+    """Let the recipe that is written serve with the factors that were fitted while it was tried, not fit them anew."""
+    source, target = factors_file(tried), factors_file(written)
+    if wanting(written) and source != target and is_there(source):
+        Factors.load(source).save(target)
 
 
 def file_of(recipe: Recipe, own: Mapping[str, Any], extends: str, head: Sequence[str]) -> str:

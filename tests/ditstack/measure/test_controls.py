@@ -7,7 +7,7 @@ import torch
 from ditstack import apply, load
 from ditstack.assembly.sample import Pictures
 from ditstack.measure.bench import Trial
-from ditstack.measure.controls import OTHER_SEEDS, Controls, controls, evaluations_of, to_choose_on
+from ditstack.measure.controls import OTHER_SEEDS, Controls, beside, controls, evaluations_of, to_choose_on
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 
@@ -75,6 +75,20 @@ def test_as_much_work_is_rounded_up_to_whole_steps() -> None:
     assert evaluations_of(0.72, 28) == 20
     assert evaluations_of(1.2, 28) == 28
     assert evaluations_of(0.0, 28) == 1
+
+
+def test_the_control_of_a_fitted_sampler_has_as_many_evaluations_of_the_plain_models_steps() -> None:
+    recipe = TINY.with_(distill={"method": "solver", "evaluations": 9, "baseline_steps": 28})
+
+    def sample(recipe: Recipe, prompts: Sequence[str]) -> Trial:
+        images = torch.full((len(prompts), 3, 8, 8), 0.5 + 1 / recipe.sampler.steps)
+        return Trial(Pictures(images, images, {"denoise": 1.0}, {}, 0, list(prompts)), 1.0, 0, 0, [])
+
+    made, baseline = sample(recipe, ["a"]), sample(recipe.plain(), ["a"])
+    made.pictures.macs, baseline.pictures.macs = 9, 28
+    control = beside(Controls(recipe, ["b"], sample), made, baseline)
+    assert control is not None
+    assert control.evaluations == 9, "not 9 of 28 of its own 9 steps"
 
 
 def test_the_best_is_chosen_once_on_other_prompts_and_seeds() -> None:

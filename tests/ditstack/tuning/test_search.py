@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ditstack.errors import BadPipeline
+from ditstack.errors import BadFile, BadPipeline
+from ditstack.maths.multistep import Method
 from ditstack.maths.schedule import spreads
 from ditstack.recipe.recipe import Recipe
 from ditstack.tuning import evaluation
 from ditstack.tuning import search as searching
 from ditstack.tuning.evaluation import Candidate, ScheduleEvaluation, over, with_schedule
 from ditstack.tuning.search import Search, spelt
+from ditstack_adapters.distill.solver import FittedSolver
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "green") for shape in ("circle", "star")]
 STEPS = 7
@@ -99,6 +102,26 @@ def test_another_sampler_aims_at_the_recipes_own_output_and_costs_a_share_of_it(
     assert trials.cost(every) == pytest.approx(3 / STEPS)
     assert max(trials.scores(every, range(2))) < 60, "three steps are not seven"
     assert min(ScheduleEvaluation(other, PROMPTS[:2]).scores(every, range(2))) > 100
+
+
+def test_a_schedule_is_searched_over_the_fitted_sampler_that_it_will_run_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DITSTACK_HOME", str(tmp_path))
+    sigmas = torch.tensor([1.0, 0.9, 0.4, 0.0])
+    fitted = Method(1000 * sigmas[:-1], sigmas, torch.ones(3, 1)).tensors()
+    monkeypatch.setattr(FittedSolver, "fit", lambda *_: fitted)
+    data: dict[str, Any] = {"model": {"method": "tiny"}, "sampler": {"size": "64x64"}, "calibration": PROMPTS[:4]}
+    data |= {
+        "distill": {"method": "solver", "evaluations": 3, "calibrate": "auto"},
+        "cache": {"method": "mixed", "schedule": "FSF", "rank": 0},
+    }
+    trials = ScheduleEvaluation(Recipe.parse(data), PROMPTS[:2])
+    trials.follow(Candidate("FSF", 0))
+    trials.calibration.latents(range(1))
+    assert trials.pipe.pipeline.scheduler.timesteps.tolist() == pytest.approx([1000, 900, 400])
+    with pytest.raises(BadFile, match="there is no factors file"):
+        ScheduleEvaluation(Recipe.parse({**data, "distill": {"method": "solver", "evaluations": 3}}, "none"), PROMPTS)
 
 
 def test_what_costs_more_than_the_budget_is_refused() -> None:

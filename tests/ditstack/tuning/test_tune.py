@@ -8,8 +8,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from ditstack.calibration.calibrate import default_file, wanting
 from ditstack.cli.app import app
 from ditstack.errors import RecipeError
+from ditstack.factors import Factors
 from ditstack.measure.bench import Trial
 from ditstack.measure.explain import ladder, text
 from ditstack.recipe.recipe import Recipe
@@ -140,6 +142,27 @@ def test_a_gate_is_judged_by_the_low_end_and_not_by_the_mean(monkeypatch: pytest
     assert len(spanning) >= 3
     assert not any(run.fits for run in spanning.values())
     assert all("by the low end missed by" in str(run) for run in spanning.values())
+
+
+def test_the_recipe_that_is_written_serves_with_what_was_fitted_while_it_was_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DITSTACK_HOME", str(tmp_path / "home"))
+    made = painter(0.0, 0.002)
+
+    def trial(recipe: Recipe, prompts: list[str], **how: Any) -> Trial:
+        if wanting(recipe):
+            Factors({"of": torch.tensor(recipe.sampler.steps)}, {}).save(default_file(recipe))
+        return made(recipe, prompts, **how)
+
+    monkeypatch.setattr(tune, "trial", trial)
+    file = tmp_path / "quick.yaml"
+    words = "distill=solver.5 quantize=none attention=none cache=none sampler=none"
+    said = CliRunner().invoke(
+        app, ["tune", "--model", "tiny", "--psnr-min", "20", "--prompts", "2", "--methods", words, "--out", str(file)]
+    )
+    assert said.exit_code == 0, said.output
+    assert Factors.load(default_file(Recipe.read(file))).tensors["of"] == 5
 
 
 def test_tune_takes_any_gate_of_a_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _tune(
     from ditstack.compat import hush_loading
     from ditstack.measure.check import remember
     from ditstack.recipe.recipe import Recipe
-    from ditstack.tuning.tune import Tuner, written
+    from ditstack.tuning.tune import Tuner, hand_over, written
 
     hush_loading()
     with telling() as tell:
@@ -163,8 +163,10 @@ def _tune(
         out.print(f"out of reach: {tuner.nearest()}", soft_wrap=True, markup=False)
         sys.exit(3)
     write(signed(written(choice, base, extends)).encode())
+    again = Recipe.read(target)
+    hand_over(choice.run.option.recipe(base), again)
     tuner.finish()
-    remember(Recipe.read(target), choice.run.outcome)
+    remember(again, choice.run.outcome)
     gate = [f"gate: {verdict}" for verdict in choice.run.outcome.verdicts]
     out.print(
         "\n".join([f"chosen: {choice.run}", *gate, *choice.reasons, f"wrote {target}"]), soft_wrap=True, markup=False
