@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from ditstack import load
+from ditstack.calibration.sampler.fit import SamplerWish
 from ditstack.matrix.survey import GATE
 from ditstack.recipe.adapter import STAGES
 from ditstack.recipe.layers import shelf, shelf_names
@@ -85,7 +86,8 @@ def test_what_torchao_rounds_for_a_gpu_is_compiled(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in shelf_names() if name.startswith("tiny")])
-def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str) -> None:
+def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SamplerWish, "reference_steps", 6)
     adapters = Recipe.read(name).adapters
     steps = next((one.schedule_steps for one in adapters.values() if one.schedule_steps), STEPS)
     quick = ["compile.backend=eager"] if "compile" in adapters else []

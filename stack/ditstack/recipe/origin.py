@@ -13,6 +13,8 @@ from urllib.parse import unquote, urlparse
 from ditstack.recipe.adapter import NAMESPACE, Adapter
 from ditstack.recipe.recipe import Recipe
 
+LISTS = ("RECORD", "installed-files.txt", "SOURCES.txt")
+"""Where a distribution's files are listed, as `importlib.metadata` knows them."""
 UNPACKAGED = "no installed distribution"
 
 
@@ -32,10 +34,16 @@ def distribution_of(kind: type[Adapter]) -> Distribution | None:
     for one in importlib.metadata.distributions():
         if (folder := _editable_folder(one)) is not None and _project(file) == folder:
             return one
-        listed = (entry for entry in one.files or () if entry.parts[:1] == (NAMESPACE,) and Path(entry) == inside)
+        files = (one.files or ()) if _lists_methods(one) else ()
+        listed = (entry for entry in files if entry.parts[:1] == (NAMESPACE,) and Path(entry) == inside)
         if any(Path(str(one.locate_file(entry))).resolve() == file for entry in listed):
             return one
     return None
+
+
+def _lists_methods(distribution: Distribution) -> bool:
+    """Whether a distribution brings any method; its list of files may be long, and is read as text first."""
+    return any(NAMESPACE in (distribution.read_text(name) or "") for name in LISTS)
 
 
 def _project(file: Path) -> Path | None:

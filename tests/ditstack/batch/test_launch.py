@@ -96,15 +96,18 @@ def test_several_nodes_without_a_launcher_are_refused_at_once(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_two_processes_make_every_picture_once(tmp_path: Path) -> None:
-    changes = ["sampler.steps=2", "model.device=cpu"]
+def test_the_command_starts_its_second_process_and_both_make_every_picture_once(tmp_path: Path) -> None:
+    recipe, changes = "tiny-int8-native-svdcache", ["sampler.steps=3", "model.device=cpu"]
     (tmp_path / "prompts.txt").write_text("a\nb\nc\nd\ne\n")
-    command = [str(Path(sys.executable).parent / "ditstack"), "batch", "tiny", str(tmp_path / "prompts.txt")]
+    command = [str(Path(sys.executable).parent / "ditstack"), "batch", recipe, str(tmp_path / "prompts.txt")]
     command += [word for change in changes for word in ("--set", change)]
     run = [*command, "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
     done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    Job(BatchSpec(Recipe.read("tiny", changes), tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["complete"], report["pictures"], len(report["devices"])) == (True, 5, 2)
+    assert report["weights"]
+    Job(BatchSpec(Recipe.read(recipe, changes), tmp_path / "prompts.txt", tmp_path / "one", 2)).run()
     for path in (tmp_path / "one" / "pictures").iterdir():
         with Image.open(path) as one, Image.open(tmp_path / "out" / "pictures" / path.name) as two:
             assert max(high for _, high in ImageChops.difference(one, two).getextrema()) <= 1  # pyright: ignore

@@ -13,6 +13,7 @@ import pytest
 from ditstack import load
 from ditstack.batch.run import Job
 from ditstack.batch.spec import BatchSpec
+from ditstack.calibration.sampler.fit import SamplerWish
 from ditstack.recipe.layers import shelf_names
 from ditstack.recipe.recipe import Recipe
 
@@ -41,7 +42,10 @@ def prompts(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [slow_where_fitted(name) for name in TINY])
-def test_a_recipe_on_the_shelf_makes_a_batch_with_its_report(tmp_path: Path, name: str) -> None:
+def test_a_recipe_on_the_shelf_makes_a_batch_with_its_report(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SamplerWish, "reference_steps", 6)
     report = Job(BatchSpec(Recipe.read(name, quick(name)), prompts(tmp_path), tmp_path / "out", 2)).run()
     assert report is not None
     assert (report.complete, report.pictures, report.failures) == (True, 3, 0)
@@ -55,9 +59,11 @@ import torch
 from test_shelf import prompts, quick
 from ditstack.batch.run import Job
 from ditstack.batch.spec import BatchSpec
+from ditstack.calibration.sampler.fit import SamplerWish
 from ditstack.recipe.recipe import Recipe
 
 torch.set_num_threads(1)
+SamplerWish.reference_steps = 6
 folder = Path(sys.argv[1])
 for name in sys.argv[2:]:
     spec = BatchSpec(Recipe.read(name, quick(name)), folder / "prompts.txt", folder / name, 2)
@@ -90,19 +96,6 @@ def test_two_processes_make_the_pictures_of_every_recipe_once(tmp_path: Path) ->
     assert [one.returncode for one in started] == [0, 0], told[0][1][-2000:] + told[1][1][-2000:]
     found = dict(map(json.loads, told[0][0].splitlines()))
     assert found == {key: [True, 3, 0, 2, True] for key in TINY}
-
-
-@pytest.mark.slow
-def test_the_command_starts_its_second_process_itself(tmp_path: Path) -> None:
-    name = "tiny-int8-native-svdcache"
-    command = [str(Path(sys.executable).parent / "ditstack"), "batch", name]
-    command += [str(prompts(tmp_path)), "--out", str(tmp_path / "out"), "--batch-size", "2", "--devices", "2"]
-    command += [word for change in quick(name) for word in ("--set", change)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["complete"], report["pictures"], len(report["devices"])) == (True, 3, 2)
-    assert report["weights"]
 
 
 def test_the_fingerprint_is_the_same_inside_inference_mode() -> None:

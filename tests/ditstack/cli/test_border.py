@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -266,9 +267,32 @@ def test_what_a_check_left_torn_is_one_sentence(call: Call, tmp_path: Path) -> N
 DITSTACK = [sys.executable, "-m", "ditstack"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_leaves_nothing_behind(
+    number: int, code: int, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ditstack import paper
+
+    before, save = signal.getsignal(number), paper.save_all
+
+    def stop(*words: Any) -> None:
+        """The folder is half written."""
+        save(*words)
+        assert signal.getsignal(number) != signal.SIG_DFL, "it would end this very process"
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(paper, "save_all", stop)
+    try:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        found, _, err = call("run", "tiny", "--prompt", "a red circle", "--steps", "2", "--out", tmp_path / "out")
+    finally:
+        signal.signal(number, before)
+    assert (found, "Traceback" in err) == (code, False)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_in_the_midst_of_sampling_leaves_nothing_behind(tmp_path: Path) -> None:
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["run", "tiny", "--prompt", "a red circle", "--steps", "900", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
@@ -276,14 +300,13 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: int, code: int) 
         env=there,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it is ignored
     )
     while not (tmp_path / ".out.ditstack" / "new").is_dir() and process.poll() is None:
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == 143
     assert b"Traceback" not in err
     assert not [*tmp_path.iterdir()]
 
