@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from ditstack.assembly.build import build
+from ditstack.calibration.converged import converged
 from ditstack.calibration.run import CalibrationRun, Partial
 from ditstack.calibration.sampler.fit import WAYS, SamplerFit, SamplerWish
-from ditstack.calibration.trajectories import converged, read_grid
+from ditstack.calibration.trajectories import read_grid
 from ditstack.factors import Factors
 from ditstack.maths.multistep import Method
+from ditstack.maths.trajectory import Trajectory
 from ditstack.recipe.recipe import Recipe
 from ditstack.stack import load
 from ditstack_adapters.model.embedded import shapes
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="+", default=[9, 7, 12, 5])
     parser.add_argument("--by", choices=WAYS, default="probes")
     parser.add_argument("--iterations", type=int)
+    parser.add_argument("--tries", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--start", type=Path, help="a fit to begin from, such as that of the unrounded weights")
@@ -68,12 +71,12 @@ def main() -> None:
         target = given.out / f"{name}-{count}.safetensors"
         if target.is_file():
             continue
-        said = {"by": given.by, "iterations": str(given.iterations), "prompts": str(given.prompts)}
+        said = {name: str(getattr(given, name)) for name in ("by", "iterations", "tries", "prompts")}
         run = CalibrationRun(
             pipe, prompts, recipe.sampler, print, bar, Partial(target.with_suffix(".partial"), said), aims
         )
         began, start = time.monotonic(), Method(**Factors.load(given.start).tensors) if given.start else None
-        wish = SamplerWish(count, given.iterations, given.batch, given.by, start=start)
+        wish = SamplerWish(count, given.iterations, given.batch, given.by, start=start, tries=given.tries)
         tensors = SamplerFit(pipe, run, wish).tensors()
         Factors(tensors, {**said, "seconds": f"{time.monotonic() - began:.0f}"}).save(target)
         print(target, {name: one.tolist() for name, one in tensors.items()}, flush=True)
@@ -90,14 +93,14 @@ def training_prompts(model: str, count: int = PROMPTS) -> list[str]:
     return find("dit").prompts(count, SEED + 1) if model == "dit" else shapes.seen_prompts(count, SEED)
 
 
-def aims_of(plain: Recipe, prompts: list[str], file: Path, bar: Any) -> torch.Tensor:
-    """Converged latents of the plain model, made once."""
+def aims_of(plain: Recipe, prompts: list[str], file: Path, bar: Any) -> Trajectory:
+    """The plain model's way to its converged latents, made once."""
     if not file.is_file():
         pipe = build(plain)
         run = CalibrationRun(pipe, prompts, plain.sampler, print, bar, Partial(file.with_suffix(".partial"), {}))
         grid = read_grid(pipe, plain.sampler, plain.sampler.steps, prompts[:1])
-        Factors({"aims": converged(pipe, grid, run, REFERENCE)}, {}).save(file)
-    return Factors.load(file).tensors["aims"]
+        Factors(vars(converged(pipe, grid, run, REFERENCE)), {}).save(file)
+    return Trajectory(**Factors.load(file).tensors)
 
 
 class Progress:

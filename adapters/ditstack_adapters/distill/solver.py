@@ -1,8 +1,8 @@
 """solver: a multistep sampler of few evaluations, its times and coefficients fitted to the model that runs.
 
 x_(i+1) = x_i + h_i sum_k c_ik d_(i-k), d the model's velocity or noise: t_i, c_ik and an offset of the time that the
-model is told are fitted by gradients through all evaluations (Bespoke Solvers 2310.19075, S4S 2502.17423). No weight is
-trained: a file of a few dozen numbers, refitted wherever the weights are rounded.
+model is told are fitted in closed loop, through all evaluations (Bespoke Solvers 2310.19075, S4S 2502.17423). No weight
+is trained: a file of a few dozen numbers, refitted wherever the weights are rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FittedSolver(Adapter):
     """A few-step student without new weights; calls of another number of steps are refused."""
 
     fits_last: ClassVar[bool] = True
-    trial: ClassVar[dict[str, Any]] = {"evaluations": 3, "iterations": 2, "batch": 2, "calibrate": "auto"}
+    trial: ClassVar[dict[str, Any]] = {"evaluations": 3, "iterations": 2, "tries": 1, "batch": 2, "calibrate": "auto"}
     unattended: ClassVar[dict[str, Any]] = {"calibrate": "auto"}
     incidental: ClassVar[frozenset[str]] = frozenset({"calibrate"})
     sampler_from: ClassVar[tuple[str, ...]] = ("evaluations",)
@@ -34,6 +34,8 @@ class FittedSolver(Adapter):
     """`probes` moves each number a little and runs the rest again; `gradient` goes back through all evaluations."""
     iterations: Annotated[int, Field(ge=1)] | None = None
     """Steps of the fit: of Gauss-Newton by probes, of Adam by gradients; null is 4 of the one, 120 of the other."""
+    tries: Annotated[int, Field(ge=0)] = 40
+    """Sets of times that are tried first, each with coefficients by least squares; 0 begins as a known solver."""
     batch: Annotated[int, Field(ge=1)] = 12
     """Prompts that the fit runs at once; memory grows with it."""
     aim: Literal["plain", "stack"] = "plain"
@@ -63,7 +65,9 @@ class FittedSolver(Adapter):
 
     @property
     def knob(self) -> Knob:
-        return Knob("evaluations", (12, 9, 7, 5), beside={"iterations": 2}, of_base={"baseline_steps": "steps"})
+        return Knob(
+            "evaluations", (12, 9, 7, 5), beside={"iterations": 2, "tries": 15}, of_base={"baseline_steps": "steps"}
+        )
 
     @property
     def aims_at(self) -> int:
@@ -85,7 +89,14 @@ class FittedSolver(Adapter):
         """Times, nodes and coefficients."""
         from ditstack.plugin import SamplerFit, SamplerWish
 
-        wish = SamplerWish(self.evaluations, self.iterations, self.batch, self.fit_by, grid_steps=self.baseline_steps)
+        wish = SamplerWish(
+            self.evaluations,
+            self.iterations,
+            self.batch,
+            self.fit_by,
+            grid_steps=self.baseline_steps,
+            tries=self.tries,
+        )
         return SamplerFit(pipe, calibration, wish).tensors()
 
     def take(self, pipe: Pipe, tensors: dict[str, Tensor]) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ditstack.assembly.build import build, changed_weights, take_down
 from ditstack.calibration.conditions import conditions, digest
+from ditstack.calibration.converged import LATENTS, converged
 from ditstack.calibration.run import Bar, CalibrationRun, Partial, Tell
-from ditstack.calibration.trajectories import LATENTS, converged, read_grid
+from ditstack.calibration.trajectories import read_grid
+from ditstack.maths.trajectory import Trajectory
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.recipe import Recipe
@@ -32,15 +33,15 @@ WEIGHTS_ARE_CHANGED = (
 
 @dataclass(frozen=True)
 class Aims:
-    """Final latents to fit towards.
+    """What to fit towards.
 
     Attributes:
-        latents: (P, ...) one for each calibration prompt; None leaves them to the stack as it stands.
+        converged: of each calibration prompt; None leaves it to the stack as it stands.
         told: of what they are.
         partial: the file that keeps them while the fit goes on.
     """
 
-    latents: Tensor | None = None
+    converged: Trajectory | None = None
     told: str = OF_THE_STACK
     partial: Partial | None = None
 
@@ -76,18 +77,18 @@ def plain_aims(recipe: Recipe, pipeline: Any, prompts: Sequence[str], file: Path
         run = CalibrationRun(pipe, prompts, plain.sampler, tell, bar, partial)
         tell(f"the unaccelerated model: {steps} steps for {len(prompts)} prompts, to aim at")
         grid = read_grid(pipe, plain.sampler, plain.sampler.steps, prompts[:1])
-        latents = converged(pipe, grid, run, steps)
+        made = converged(pipe, grid, run, steps)
         partial.keep(LATENTS, partial.of(LATENTS), at_once=True)
     finally:
         take_down(pipe)
     del pipe, run
     _let_go()
-    return Aims(latents, f"{steps} steps of the unaccelerated model, weights {found['weights']}", partial)
+    return Aims(made, f"{steps} steps of the unaccelerated model, weights {found['weights']}", partial)
 
 
 def note_aims(recipe: Recipe, pipe: Pipe, aims: Aims) -> None:
     """Say so where a fit had to aim at something else than its recipe asks for."""
-    if wants_aims(recipe) and aims.latents is None and WEIGHTS_ARE_CHANGED not in pipe.notes:
+    if wants_aims(recipe) and aims.converged is None and WEIGHTS_ARE_CHANGED not in pipe.notes:
         pipe.notes.append(WEIGHTS_ARE_CHANGED)
 
 

@@ -227,7 +227,7 @@ def _fit(
     current = current | {PROMPTS: of_prompts(recipe, prompts)} | ({AIMS: aims.told} if aimed else {})
     note_aims(recipe, pipe, aims)
     partial = Partial(file.with_name(f"{file.name}.partial"), {**current, "prompts": digest(list(prompts))}, tell)
-    calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial, aims.latents)
+    calibration = CalibrationRun(pipe, prompts, recipe.sampler, tell, bar, partial, aims.converged)
     tensors: dict[str, Tensor] = {}
     for stage, adapter in wanting(recipe):
         fitted = partial.fitted(stage)

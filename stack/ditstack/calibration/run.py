@@ -22,6 +22,7 @@ from ditstack.factors import Factors
 from ditstack.files import free_folder, is_there
 from ditstack.maths.fidelity import decibels, psnr, relative_l2
 from ditstack.maths.schedule import even
+from ditstack.maths.trajectory import Trajectory
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.calibration import Calibration, Resumable
@@ -142,7 +143,7 @@ class CalibrationRun:
     tell: Tell
     bar: Bar = lambda part, done, count: None
     partial: Resumable = field(default_factory=Partial)
-    aims: Tensor | None = None
+    aims: Trajectory | None = None
     spent: Counter[str] = field(default_factory=Counter)
 
     def latents(self, places: Sequence[int] | None = None) -> Tensor:

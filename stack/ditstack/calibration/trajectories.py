@@ -15,14 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from ditstack.assembly.sample import call_arguments
 from ditstack.calibration.run import SEED
 from ditstack.maths.multistep import Method, Process, adams_bashforth
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
+from ditstack.pipeline.fitted_scheduler import process_of
 from ditstack.pipeline.pipe import Pipe
-from ditstack.recipe.calibration import Calibration
 from ditstack.recipe.recipe import Sampler
 from ditstack.weights.dense import dense
 
-TOGETHER, LATENTS = 8, "converged latents"
-"""Prompts of one converged run; what is gathered of them is called so."""
 LARGE = 100_000_000
 """A transformer of more parameters keeps the inputs of its blocks alone, not what they compute inside."""
 
@@ -85,34 +82,49 @@ def begin(pipe: Pipe, scheduler: Any, sampler: Sampler, prompts: Sequence[str]) 
             handle.remove()
 
 
-def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> Tensor:
-    """(P, ...) final latents of the calibration prompts without a cache, by so many steps of Adams-Bashforth 2.
-
-    What a killed calibration had is not made again.
-    """
-    method = grid.method(steps)
-    scheduler = FittedMultistepScheduler.of(method, grid.kind, grid.train_steps)
-    sampler = calibration.sampler.changed(steps=len(method))
-    found = calibration.partial.of(LATENTS)
-    count = len(calibration.prompts)
-    for start in range(0, count, TOGETHER):
-        places = range(start, min(start + TOGETHER, count))
-        if f"{start:06d}" not in found:
-            prompts, seeds = [calibration.prompts[at] for at in places], [SEED + at for at in places]
-            with pipe.without_cache(), torch.no_grad():
-                found[f"{start:06d}"] = final_latents(pipe, scheduler, prompts, seeds, sampler)
-            calibration.partial.keep(LATENTS, found)
-        calibration.bar(LATENTS, places.stop, count)
-    return torch.cat([found[key] for key in sorted(found)])
-
-
 def final_latents(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
     """(B, ...) fp32: what `scheduler` leaves after its last step; inside `differentiable` with its graph."""
-    last, grad = _Last(scheduler), torch.is_grad_enabled()
-    with suppress(_Seen), pipe.sampled_by(scheduler), last.listening():
-        call(pipe, prompts, seeds, sampler, unwrapped=grad)
-    latents = last.latents[: len(prompts)].float()  # some schedulers step both halves of guidance
-    return latents if grad else latents.cpu()
+    last, grad = torch.empty(0), torch.is_grad_enabled()
+
+    def hear(_: int, __: Tensor, after: Tensor) -> None:
+        nonlocal last
+        last = after
+
+    stepped(pipe, scheduler, prompts, seeds, sampler, hear)
+    return last.float() if grad else last.float().cpu()
+
+
+def stepped(
+    pipe: Pipe,
+    scheduler: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    hear: Callable[[int, Tensor, Tensor], None],
+    steps: int | None = None,
+) -> None:
+    """Let the pipeline take a scheduler's first steps, and end its call there: nothing is decoded.
+
+    Args:
+        hear: told of each step how many there were, and the (B, ...) latents before and after it.
+        steps: None for all of them.
+    """
+    step, count = scheduler.step, len(prompts)
+
+    def heard(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        out = step(model_output, timestep, sample, *args, **kwargs)
+        done = scheduler.step_index
+        hear(done, sample[:count], out[0][:count])  # some pipelines step both halves of guidance
+        if done == (len(scheduler.timesteps) if steps is None else steps):
+            raise _Seen
+        return out
+
+    scheduler.step = heard
+    try:
+        with suppress(_Seen), pipe.sampled_by(scheduler):
+            call(pipe, prompts, seeds, sampler, unwrapped=torch.is_grad_enabled())
+    finally:
+        del scheduler.step
 
 
 @contextmanager
@@ -169,31 +181,6 @@ def call(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], sampler: Samp
     arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     function = inspect.unwrap(type(pipeline).__call__) if unwrapped else type(pipeline).__call__
     return function(pipeline, **arguments)
-
-
-class _Last:
-    """Hears a scheduler's last step and ends the pipeline's call there: nothing is decoded."""
-
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
-        self.latents = torch.empty(0)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        step = self.scheduler.step
-
-        def heard(*args: Any, **kwargs: Any) -> Any:
-            out = step(*args, **kwargs)
-            if self.scheduler.step_index == len(self.scheduler.timesteps):
-                self.latents = out[0] if isinstance(out, tuple) else out.prev_sample
-                raise _Seen
-            return out
-
-        self.scheduler.step = heard
-        try:
-            yield
-        finally:
-            del self.scheduler.step
 
 
 @contextmanager

@@ -86,6 +86,19 @@ class Process:
         return low + (wanted - table[low]) / (table[low + 1] - table[low])
 
 
+def gaps_of(times: Tensor) -> Tensor:
+    """(N,) logarithms of the gaps between (N,) falling times, the last of them down to 0."""
+    times = times.double()
+    gaps = -torch.cat([times, times.new_zeros(1)]).diff()
+    return gaps.clamp_min(1e-3 * float(times[0])).log()
+
+
+def times_of(gaps: Tensor, first: float) -> Tensor:
+    """(N,) times from the first on, whose gaps have these logarithms but for one sum: the inverse of `gaps_of`."""
+    left = gaps.softmax(0).cumsum(0)[:-1]
+    return first * torch.cat([left.new_ones(1), 1 - left])
+
+
 class Parameters(torch.nn.Module):
     """A method as a function of free numbers: gaps between times, changes of coefficients, offsets of the model's time.
 
@@ -101,8 +114,7 @@ class Parameters(torch.nn.Module):
         super().__init__()
         self.process, self.end, self.order = process, end, order
         self.first = float(times[0])
-        gaps = -torch.cat([times.double(), times.new_zeros(1, dtype=torch.double)]).diff()
-        self.gaps = torch.nn.Parameter(gaps.clamp_min(1e-3 * self.first).log())
+        self.gaps = torch.nn.Parameter(gaps_of(times))
         self.changes = torch.nn.Parameter(torch.zeros(len(times), len(times), dtype=torch.double))
         self.offsets = torch.nn.Parameter(torch.zeros(len(times), dtype=torch.double))
 
@@ -110,9 +122,8 @@ class Parameters(torch.nn.Module):
     def start_from(self, method: Method) -> None:
         """Become a known method of as many evaluations, such as one that was fitted to other weights."""
         times = self.process.of(method.nodes[:-1].double())
-        gaps = -torch.cat([times, times.new_zeros(1)]).diff()
         self.first = float(times[0])
-        self.gaps.copy_(gaps.clamp_min(1e-3 * self.first).log())
+        self.gaps.copy_(gaps_of(times))
         self.offsets.copy_((method.times.double() - times) / self.process.scale)
         count = len(times)
         started = adams_bashforth(method.nodes.double(), self.order, count)
@@ -120,8 +131,7 @@ class Parameters(torch.nn.Module):
 
     def method(self) -> Method:
         """The numbers, differentiable."""
-        left = self.gaps.softmax(0).cumsum(0)[:-1]
-        times = self.first * torch.cat([left.new_ones(1), 1 - left])
+        times = times_of(self.gaps, self.first)
         nodes = torch.cat([self.process.at(times), times.new_full((1,), self.end)])
         reach = torch.ones_like(self.changes).tril()  # a step reads only what has been evaluated
         coefficients = adams_bashforth(nodes, self.order, len(times)) + self.changes * reach

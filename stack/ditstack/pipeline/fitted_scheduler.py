@@ -78,6 +78,11 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
         return 1.0
 
     @property
+    def derivatives(self) -> list[Tensor]:
+        """What the model said so far, as derivatives by s, newest first."""
+        return self._derivatives
+
+    @property
     def begin_index(self) -> int | None:
         return self._begin
 

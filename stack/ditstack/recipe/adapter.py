@@ -143,7 +143,7 @@ class Adapter(BaseModel):
 
     @property
     def aims_at(self) -> int:
-        """Steps of the plain model to whose final latents `fit` aims, as `Calibration.aims`; 0 where it wants none."""
+        """Steps of the plain model whose latents `fit` aims at, as `Calibration.aims`; 0 where it wants none."""
         return 0
 
     @property

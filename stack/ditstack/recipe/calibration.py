@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ditstack.maths.trajectory import Trajectory
     from ditstack.recipe.recipe import Sampler
 
 NO_PROMPTS = (
@@ -51,8 +52,8 @@ class Calibration(Protocol):
     def partial(self) -> Resumable: ...
 
     @property
-    def aims(self) -> Tensor | None:
-        """(P, ...) converged latents of the unaccelerated model, where the stage asked for them by `aims_at`.
+    def aims(self) -> Trajectory | None:
+        """The unaccelerated model's way to its converged latents, where the stage asked for it by `aims_at`.
 
         None where nothing but a cache makes the stack's answers differ, or where that model is not at hand.
         """

@@ -7,17 +7,20 @@ It begins as the best unfitted solver on the prompts that it is fitted to, and g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ditstack.calibration.converged import converged
 from ditstack.calibration.run import SEED
 from ditstack.calibration.sampler.gradient import ByGradient
 from ditstack.calibration.sampler.pictures import decoded, painted
 from ditstack.calibration.sampler.probes import ByProbes
-from ditstack.calibration.sampler.starts import starts
-from ditstack.calibration.trajectories import Grid, converged, read_grid
+from ditstack.calibration.sampler.search import Search
+from ditstack.calibration.sampler.starts import CROWDED, crowded, starts
+from ditstack.calibration.trajectories import Grid, read_grid
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.multistep import Method, Parameters
@@ -37,6 +40,7 @@ class SamplerWish:
 
     Attributes:
         iterations: of the way down; None for as many as it needs.
+        tries: sets of times that are tried before.
         batch: prompts that are run at once.
         by: "probes" only runs the evaluations, "gradient" goes back through them.
         reference_steps: of the run that counts as converged.
@@ -52,6 +56,7 @@ class SamplerWish:
     reference_steps: int = 100
     grid_steps: int = 50
     start: Method | None = None
+    tries: int = 40
 
 
 class SamplerFit:
@@ -66,23 +71,36 @@ class SamplerFit:
         self.kept = range(count - max(2, count // 4), count)
         self.fitted = range(self.kept.start)
         known = calibration.aims
-        aims = converged(pipe, self.grid, calibration, wish.reference_steps) if known is None else known
-        self.aims = torch.cat([self._decoded(aims, batch) for batch in self._batches(list(range(count)))])
+        self.trajectory = converged(pipe, self.grid, calibration, wish.reference_steps) if known is None else known
+        self.aims = torch.cat([self._decoded(batch) for batch in self.batches(range(count))])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The numbers of the best method found: the fitted one, or the one it started from where no gain is sure."""
-        name, start = self.start()
-        before = self.score(start)
+        """The numbers of the best method found: the fitted one, or the unfitted one where no gain is sure."""
+        name, unfitted = self.start()
+        before = self.score(unfitted)
+        start, reached = self.nearest(unfitted)
+        if sum(reached) <= sum(before):
+            start, reached = unfitted, before
         parameters = Parameters(self.grid.process, start.times, self.grid.end)
         parameters.start_from(start)
-        best = WAYS[self.wish.by](self).descend(parameters, before)
+        best = WAYS[self.wish.by](self).descend(parameters, reached)
         mean, low, high = paired(self.score(best), before)
         said = f"{mean:+.2f} dB ({low:+.2f} to {high:+.2f}) on {len(self.kept)} prompts that it was not fitted to"
         keep = low > 0
         self.calibration.tell(
             f"sampler of {len(best)} evaluations: {said}, over {name}; {'kept' if keep else 'not kept'}"
         )
-        return {key: one.detach() for key, one in (best if keep else start).tensors().items()}
+        return {key: one.detach() for key, one in (best if keep else unfitted).tensors().items()}
+
+    def nearest(self, unfitted: Method) -> tuple[Method, list[float]]:
+        """The method whose coefficients follow by regression from the best times found, and what it scores."""
+        if not self.wish.tries:
+            return unfitted, self.score(unfitted)
+        spread = self.grid.spread(self.wish.evaluations)
+        begun = [crowded(spread, factor, self.grid.train_steps) for factor in CROWDED]
+        stood = self.grid.process.of(unfitted.nodes[:-1].double())
+        found = Search(self, self.wish.tries).best([*begun, stood])
+        return found, self.score(found)
 
     def start(self) -> tuple[str, Method]:
         """The best unfitted method, by its title, and by the prompts that are fitted to."""
@@ -101,22 +119,26 @@ class SamplerFit:
         """
         places = list(self.kept) if places is None else places
         with torch.no_grad():
-            return [one for at in self._batches(places) for one in decibels(self.run(method, at), self.aims[at])]
+            return [one for at in self.batches(places) for one in decibels(self.run(method, at), self.aims[at])]
 
     def run(self, method: Method, places: list[int]) -> Tensor:
         """(B, ...) pictures of some prompts, inside `differentiable` with their graph."""
-        scheduler = FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
-        return painted(self.pipe, scheduler, *self._of(places), self.calibration.sampler.changed(steps=len(method)))
+        sampler = self.calibration.sampler.changed(steps=len(method))
+        return painted(self.pipe, self.scheduler(method), *self.of(places), sampler)
 
-    def _decoded(self, aims: Tensor, places: list[int]) -> Tensor:
-        return decoded(self.pipe, self.grid, aims[places], *self._of(places), self.calibration.sampler)
+    def scheduler(self, method: Method) -> FittedMultistepScheduler:
+        return FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
 
-    def _of(self, places: list[int]) -> tuple[list[str], list[int]]:
+    def _decoded(self, places: list[int]) -> Tensor:
+        latents = self.trajectory.final[places]
+        return decoded(self.pipe, self.grid, latents, *self.of(places), self.calibration.sampler)
+
+    def of(self, places: Sequence[int]) -> tuple[list[str], list[int]]:
         """Prompts and seeds."""
         return [self.calibration.prompts[at] for at in places], [SEED + at for at in places]
 
-    def _batches(self, places: list[int]) -> list[list[int]]:
-        return [places[at : at + self.wish.batch] for at in range(0, len(places), self.wish.batch)]
+    def batches(self, places: Sequence[int]) -> list[list[int]]:
+        return [list(places[at : at + self.wish.batch]) for at in range(0, len(places), self.wish.batch)]
 
     def draw(self, at: int, count: int) -> list[int]:
         """So many of the fitted prompts, others for every iteration."""

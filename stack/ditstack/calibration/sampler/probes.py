@@ -9,17 +9,16 @@ is held but pictures: it serves any weights, kernel and size of model that can p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ditstack.calibration.sampler.gradient import copied, part
 from ditstack.calibration.sampler.loss import TINY, loss_of, shares_of
-from ditstack.calibration.trajectories import uncounted
+from ditstack.calibration.sampler.tape import Tape
 from ditstack.maths.multistep import Method, Parameters
 from ditstack.pipeline.pipe import Pipe
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 # P items, Q numbers of the method that are probed, F free numbers, D entries of an item's picture
 
-ITERATIONS, PROBED, REMEMBERED = 4, 32, 3
+ITERATIONS, PROBED, REMEMBERED = 4, 48, 3
 """How often it linearises, on how many prompts, and for how many iterations what was found of a prompt counts."""
 BAND = 4
 """Coefficients of a step that are fitted, newest first; those further back stay as they began."""
@@ -74,47 +73,6 @@ def numbers_of(method: Method) -> list[Number]:
         for at in range(count)
         for back in range(min(at + 1, BAND))
     ]
-
-
-class Tape:
-    """What the transformers said in one run, to be said again at the first evaluations of another."""
-
-    def __init__(self, pipe: Pipe) -> None:
-        self.pipe = pipe
-        self.said: list[tuple[int, Any]] = []
-        self.replayed: int | None = None
-        self.at = 0
-
-    def record(self) -> None:
-        self.said, self.replayed, self.at = [], None, 0
-
-    def replay(self, evaluations: int) -> None:
-        """The next run's first evaluations are those of the recorded one."""
-        self.replayed, self.at = sum(evaluation < evaluations for evaluation, _ in self.said), 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        forwards: dict[Any, Any] = {one: one.forward for one in self.pipe.transformers.values()}
-        for one, forward in forwards.items():
-            one.forward = self._heard(forward)
-        try:
-            with uncounted(self.pipe), torch.no_grad():
-                yield
-        finally:
-            for one, forward in forwards.items():
-                one.forward = forward
-
-    def _heard(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            place, self.at = self.at, self.at + 1
-            if self.replayed is not None and place < self.replayed:
-                return self.said[place][1]
-            out = forward(*args, **kwargs)
-            if self.replayed is None:
-                self.said.append((self.pipe.pipeline.scheduler.step_index or 0, out))
-            return out
-
-        return run
 
 
 @dataclass

@@ -28,7 +28,7 @@ def run(folder: Path | None = None, quantize: str | None = None) -> CalibrationR
 
 
 def wish(iterations: int = 4, by: str = "gradient") -> SamplerWish:
-    return SamplerWish(2, iterations, 3, by, reference_steps=6)
+    return SamplerWish(2, iterations, 3, by, reference_steps=6, tries=2)
 
 
 def begun(fit: SamplerFit) -> Parameters:

@@ -11,7 +11,8 @@ from ditstack.calibration.sampler import probes
 from ditstack.calibration.sampler.fit import SamplerFit, SamplerWish
 from ditstack.calibration.sampler.loss import loss_of
 from ditstack.calibration.sampler.pictures import decoded
-from ditstack.calibration.sampler.probes import ByProbes, Normal, Tape, chain, numbers_of, read
+from ditstack.calibration.sampler.probes import ByProbes, Normal, chain, numbers_of, read
+from ditstack.calibration.sampler.tape import Tape
 from ditstack.calibration.trajectories import differentiable, final_latents
 from ditstack.maths.multistep import Method, Parameters
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
@@ -26,7 +27,7 @@ def fit() -> SamplerFit:
     data: dict[str, Any] = {"model": {"method": "flux", "device": "cpu"}, "sampler": {"steps": 3, "size": "16x16"}}
     recipe = Recipe.parse(data, "r")
     calibration = CalibrationRun(build(recipe, tiny.flux()), P, recipe.sampler, lambda text: None)
-    return SamplerFit(calibration.pipe, calibration, SamplerWish(3, 2, 2, reference_steps=6))
+    return SamplerFit(calibration.pipe, calibration, SamplerWish(3, 2, 2, reference_steps=6, tries=1))
 
 
 def begun(fit: SamplerFit) -> Parameters:
@@ -127,7 +128,7 @@ def test_a_diffusion_process_whose_pipeline_steps_both_halves_of_guidance_is_fit
     data: dict[str, Any] = {"model": {"method": "dit", "device": "cpu"}, "sampler": {"steps": 4, "guidance": 2.0}}
     recipe = Recipe.parse(data, "r")
     calibration = CalibrationRun(build(recipe, tiny.dit()), list("1234"), recipe.sampler, lambda text: None)
-    fit = SamplerFit(calibration.pipe, calibration, SamplerWish(2, 1, 4, reference_steps=4, grid_steps=4))
+    fit = SamplerFit(calibration.pipe, calibration, SamplerWish(2, 1, 4, reference_steps=4, grid_steps=4, tries=2))
     assert min(fit.score(fit.grid.method(4), [0])) > 60, "the converged run is its own aim"
     start = fit.start()[1]
     assert sum(fit.score(Method(**fit.tensors()))) >= sum(fit.score(start))
