@@ -108,6 +108,8 @@ def test_the_matrixs_idle_cells_are_counted_by_themselves(monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: json.dumps(data))
     text = matrix.matrix()
     assert "all 2 combinations" in text
+    axes["distill"].append("solver.9")
+    assert "2 of the 3 combinations" in matrix.matrix()
     assert "1 ok, 1 idle. A cell is ok where the worse end of its interval keeps psnr_p5_min 30" in text
     assert "(fbcache on the lora in 1 cells). The 1 controls" in text
 

@@ -36,8 +36,13 @@ def of(stage: str, method: str) -> list[str]:
 
 def _alone(stage: str, method: str) -> Iterator[str]:
     """Cells of the matrix in which no other stage acts."""
-    matrix, words = _matrix(), {method, *(word for one in schemes(stage, method) for word in (one, f"{method}.{one}"))}
-    cells = [cell for cell in matrix.cells if cell.words.get(stage) in words and _is_alone(matrix, cell, stage)]
+    matrix, words = _matrix(), {method, *schemes(stage, method)}
+    cells = [
+        cell
+        for cell in matrix.cells
+        if ((word := cell.words.get(stage, PLAIN)) in words or word.startswith(f"{method}."))
+        and _is_alone(matrix, cell, stage)
+    ]
     if not cells:
         return
     yield from head([stage, "PSNR, dB", "speed-up", "multiply-accumulates", "weights", "status"])

@@ -37,8 +37,9 @@ OPTIONS = {
     **{f"replication_{table}": f" --table {table}" for table in PAPERS},
 }
 MATRIX = (
-    'ditstack matrix --model tiny --methods "distill=none,lora quantize=none,int8,int8dq,int4,nf4 '
-    'attention=native,int8qk,sparse cache=none,reuse,taylorseer,fbcache,svdcache,icc" --out matrix'
+    'ditstack matrix --model tiny --methods "distill=none,lora quantize=none,int8,int4 attention=native,sparse '
+    'cache=none,fbcache,svdcache,icc" --out matrix`, then `PYTHONPATH=benchmarks python benchmarks/matrix_more.py '
+    "--out .cache/matrix_more --fits .cache/solver"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -18,8 +19,10 @@ def matrix() -> str:
     axes = " x ".join(f"{len(words)} words at {stage}" for stage, words in data["axes"].items())
     where = matrix_file().with_suffix(".md").relative_to(RESULTS.parents[1])
     gate = ", ".join(f"{name} {limit:g}" for name, limit in data["gate"].items())
+    every = math.prod(len(words) for words in data["axes"].values())
+    shown = f"all {every} combinations" if len(cells) == every else f"{len(cells)} of the {every} combinations"
     return (
-        f"Of the embedded model [all {len(cells)} combinations]({where}) of {axes} are measured on "
+        f"Of the embedded model [{shown}]({where}) of {axes} are measured on "
         f"{len(data['prompts'])} prompts: {states}. A cell is ok where the worse end of its interval keeps {gate} and "
         "it is surely above its control, the plain model with as much work by the best of six solvers; idle where a "
         f"stage of it did nothing ({_idle(cells)}). The {beside} controls are rows and points among the others."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -146,9 +147,13 @@ def of_mean_square(decibels: Tensor) -> Tensor:
 
 
 def low_end(values: Tensor) -> Tensor:
-    """The 5th percentile: one picture in twenty is below it."""
-    kind = "linear" if torch.isfinite(values).all() else "lower"
-    return torch.quantile(values, 0.05, dim=-1, interpolation=kind)
+    """The 5th percentile: one picture in twenty is below it. `torch.quantile` would sort all of them."""
+    place = 0.05 * (values.shape[-1] - 1)
+    below = math.floor(place)
+    least = values.topk(min(below + 2, values.shape[-1]), largest=False).values
+    if not torch.isfinite(values).all():
+        return torch.where(values.isnan().any(-1), math.nan, least[..., below])
+    return torch.lerp(least[..., below], least[..., -1], place - below)
 
 
 def worst(values: Tensor) -> Tensor:
@@ -183,6 +188,7 @@ def paired(values: Sequence[float], others: Sequence[float], of: Statistic = mea
     return float(of(first) - of(second)), low, high
 
 
+@functools.lru_cache(maxsize=4)
 def resamples(count: int, seed: int = 0, draws: int = 10_000) -> Tensor:
     """(draws, count) places, with repetition: the same for the same count, so that metrics stay paired."""
     return torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))

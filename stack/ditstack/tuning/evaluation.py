@@ -22,7 +22,6 @@ from ditstack.maths.fidelity import decibels
 from ditstack.maths.schedule import KINDS, Word
 from ditstack.pipeline import samplers
 from ditstack.pipeline.clock import now
-from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.adapter import Adapter
 from ditstack.recipe.declared import SearchedFields
 from ditstack.recipe.recipe import Recipe
@@ -66,8 +65,11 @@ class ScheduleEvaluation:
         self.timed, self.beside = timed, beside
         cache, fields = searched(recipe)
         self.recipe, self.size = recipe, getattr(cache, fields.size)
+        beside_the_cache = _fitted(recipe)  # before it is built: two models never lie in memory together
         self.pipe = build(with_schedule(recipe, Candidate("F" * recipe.sampler.steps, self.size)))
-        _stand(recipe, self.pipe)
+        for adapter, tensors in beside_the_cache:
+            adapter.take(self.pipe, tensors)
+        self.pipe.scheduler = self.pipe.pipeline.scheduler
         self.calibration = CalibrationRun(self.pipe, prompts, recipe.sampler, _quiet)
         weights = fingerprint(self.pipe.transformers)
         conditions = {"recipe": recipe.resolved(), "prompts": list(prompts), "weights": weights}
@@ -167,19 +169,18 @@ class ScheduleEvaluation:
         return self._aims[places]
 
 
-def _stand(recipe: Recipe, pipe: Pipe) -> None:
-    """Give what stands beside the cache its factors, such as a fitted sampler's: those of the recipe without a cache.
+def _fitted(recipe: Recipe) -> list[tuple[Adapter, dict[str, Tensor]]]:
+    """What stands beside the cache and is fitted, such as a sampler, with the factors of the recipe without a cache.
 
     Raises:
         BadFile, StaleFactors: they are not there, and may not be fitted now.
     """
     uncached = recipe.with_(f"{recipe.name} without cache", **{CACHE: None})
-    if stages := wanting(uncached):
-        factors = load(uncached).factors
-        assert factors is not None
-        for stage, adapter in stages:
-            adapter.take(pipe, factors.of(stage))
-        pipe.scheduler = pipe.pipeline.scheduler
+    if not (stages := wanting(uncached)):
+        return []
+    factors = load(uncached).factors
+    assert factors is not None
+    return [(adapter, factors.of(stage)) for stage, adapter in stages]
 
 
 def searched(recipe: Recipe) -> tuple[Adapter, SearchedFields]:

@@ -88,4 +88,16 @@ def test_statistics_of_two_methods_are_compared_on_the_same_prompts() -> None:
     assert fidelity.paired(infinite, infinite) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("count", [1, 2, 20, 21, 64])
+@pytest.mark.parametrize("odd", [0.0, math.inf, -math.inf, math.nan])
+def test_the_low_end_is_torchs_quantile_to_the_last_bit(count: int, odd: float) -> None:
+    values = torch.randn(50, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values[::3, count // 2] = odd
+    for one in (values, values[0]):
+        kind = "linear" if torch.isfinite(one).all() else "lower"
+        torch.testing.assert_close(
+            fidelity.low_end(one), one.quantile(0.05, -1, interpolation=kind), rtol=0, atol=0, equal_nan=True
+        )
+
+
 STATISTICS = (fidelity.mean, fidelity.of_mean_square, fidelity.low_end, fidelity.worst)
