@@ -114,6 +114,7 @@ def test_a_fitted_sampler_is_compared_with_the_schedule_that_the_pipeline_came_w
         "method": "solver",
         "evaluations": 3,
         "iterations": 1,
+        "tries": 1,
         "batch": 1,
         "calibrate": "auto",
         "baseline_steps": 6,
