@@ -5,8 +5,8 @@
 What is in --out is not measured again; with `--anew`, fitted samplers are. Cells that are the plain model with a fitted
 sampler take the numbers that `fit_solver.py` left in --fits. Where weights are rounded or a cache stands on it, the fit
 goes on from those numbers on what runs in the cell, for one iteration by probes on prompts of the training, under a
-cache after TRIES sets of times, and is kept where the gain on prompts set aside is sure. Without --fits every cell makes a whole fit of its own on these prompts,
-some six minutes each. `matrix_page.py` then draws the page.
+cache after TRIES sets of times, and is kept where the gain on prompts set aside is sure. Without --fits each cell makes
+a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then draws the page.
 """
 
 from __future__ import annotations
