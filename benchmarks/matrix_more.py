@@ -4,9 +4,9 @@
 
 What is in --out is not measured again; with `--anew`, fitted samplers are. Cells that are the plain model with a fitted
 sampler take the numbers that `fit_solver.py` left in --fits. Where weights are rounded or a cache stands on it, the fit
-goes on from those numbers on what runs in the cell, for one iteration by probes on prompts of the training, and is kept
-where the gain on prompts set aside is sure. Without --fits every cell makes a whole fit of its own on these prompts,
-some six minutes each. `matrix_page.py` then draws the page.
+goes on from those numbers on what runs in the cell, for one iteration by probes on prompts of the training, under a
+cache after TRIES sets of times, and is kept where the gain on prompts set aside is sure. Without --fits each cell makes
+a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then draws the page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AXES = {
     "attention": ["native"],
     "cache": ["none", "svdcache.2"],
 }
-FITTED_ON, SEED = 32, 7
+FITTED_ON, SEED, TRIES = 32, 7, 15
 
 
 def main() -> None:
@@ -89,7 +89,8 @@ def go_on_from(fits: Path, job: Job) -> None:
         if recipe.adapters.keys() <= {"model", "distill", "attention"}:
             return known
         steps, start = self.baseline_steps, Method(**known)
-        wish = SamplerWish(self.evaluations, 1, 12, self.fit_by, grid_steps=steps, start=start)
+        tries = TRIES if "cache" in recipe.adapters else 0
+        wish = SamplerWish(self.evaluations, 1, 12, self.fit_by, grid_steps=steps, start=start, tries=tries)
         return SamplerFit(pipe, calibration, wish).tensors()
 
     fitting.plain_aims, FittedSolver.fit = once, fit  # pyright: ignore[reportAttributeAccessIssue]

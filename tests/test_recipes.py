@@ -92,7 +92,7 @@ def test_a_recipe_for_the_embedded_model_makes_a_picture(name: str, monkeypatch:
     steps = next((one.schedule_steps for one in adapters.values() if one.schedule_steps), STEPS)
     quick = ["compile.backend=eager"] if "compile" in adapters else []
     if name.endswith("eval"):
-        steps, quick = 2, [*quick, "distill.iterations=1", "distill.evaluations=2"]
+        steps, quick = 2, [*quick, "distill.iterations=1", "distill.tries=1", "distill.evaluations=2"]
     stack = load(Recipe.read(name, [f"sampler.steps={steps}", f"calibration={SAID * 2}", *quick]))
     made = stack.sample(SAID[:1])
     assert made.images.shape == (1, 3, 64, 64)

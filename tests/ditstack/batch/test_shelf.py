@@ -27,7 +27,7 @@ def quick(name: str) -> list[str]:
     steps = next((one.schedule_steps for one in adapters.values() if one.schedule_steps), 3)
     more = ["compile.backend=eager"] if "compile" in adapters else []
     if name.endswith("eval"):
-        steps, more = 2, [*more, "distill.iterations=1", "distill.evaluations=2"]
+        steps, more = 2, [*more, "distill.iterations=1", "distill.tries=1", "distill.evaluations=2"]
     return [f"sampler.steps={steps}", f"calibration={SAID * 2}", "model.device=cpu", *more]
 
 

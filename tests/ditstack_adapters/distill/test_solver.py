@@ -10,6 +10,7 @@ from ditstack import StaleFactors, apply
 from ditstack.measure.bench import timed_sample
 from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
+from ditstack.stack import Stack
 from ditstack.testing import tiny_pipelines as tiny
 from loras import Write
 
@@ -17,7 +18,7 @@ P = ["a red circle", "a blue star", "a green square", "a white ring"]
 
 
 def recipe(folder: Path, **changes: Any) -> Recipe:
-    solver = {"method": "solver", "evaluations": 3, "iterations": 1, "batch": 1, "calibrate": "auto"}
+    solver = {"method": "solver", "evaluations": 3, "iterations": 1, "tries": 1, "batch": 1, "calibrate": "auto"}
     data = {
         "model": {"method": "flux", "device": "cpu"},
         "distill": {**solver, **changes.pop("distill", {})},
@@ -34,24 +35,6 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_runs_its_evaluations_and_no_more(tmp_path: Path) -> None:
-    stack = apply(tiny.flux(), recipe(tmp_path, quantize={"method": "torchao", "scheme": "int8"}))
-    assert isinstance(stack.pipeline.scheduler, FittedMultistepScheduler)
-    assert stack.sample(P[:2]).steps == {"full": 3}
-
-
-def test_an_item_alone_equals_the_item_in_a_batch(tmp_path: Path) -> None:
-    stack = apply(tiny.flux(), recipe(tmp_path))
-    together = stack.sample(P[:3], [0, 1, 2]).latents
-    torch.testing.assert_close(stack.sample(P[1:2], [1]).latents, together[1:2], rtol=1e-5, atol=1e-5)
-
-
-def test_the_baseline_is_the_plain_model_at_its_own_steps(tmp_path: Path) -> None:
-    plain = recipe(tmp_path, distill={"baseline_steps": 20}).plain()
-    assert "distill" not in plain.adapters
-    assert plain.sampler.steps == 20
-
-
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with numbers that were fitted to the plain model."""
@@ -60,6 +43,30 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inside.setenv("DITSTACK_HOME", str(folder))
         apply(tiny.flux(), recipe(folder))
     return folder
+
+
+@pytest.fixture
+def standing(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A stack of its own for every test, with numbers that were fitted once."""
+    monkeypatch.setenv("DITSTACK_HOME", str(fitted))
+    return apply(tiny.flux(), recipe(fitted, distill={"calibrate": "never"}))
+
+
+def test_it_runs_its_evaluations_and_no_more(tmp_path: Path) -> None:
+    stack = apply(tiny.flux(), recipe(tmp_path, quantize={"method": "torchao", "scheme": "int8"}))
+    assert isinstance(stack.pipeline.scheduler, FittedMultistepScheduler)
+    assert stack.sample(P[:2]).steps == {"full": 3}
+
+
+def test_an_item_alone_equals_the_item_in_a_batch(standing: Stack) -> None:
+    together = standing.sample(P[:3], [0, 1, 2]).latents
+    torch.testing.assert_close(standing.sample(P[1:2], [1]).latents, together[1:2], rtol=1e-5, atol=1e-5)
+
+
+def test_the_baseline_is_the_plain_model_at_its_own_steps(tmp_path: Path) -> None:
+    plain = recipe(tmp_path, distill={"baseline_steps": 20}).plain()
+    assert "distill" not in plain.adapters
+    assert plain.sampler.steps == 20
 
 
 def shifted() -> Any:
@@ -107,10 +114,9 @@ def test_numbers_fitted_on_the_base_are_refused_under_a_lora(
         apply(pipeline, recipe(fitted, distill={"calibrate": "never"}))
 
 
-def test_a_foreign_pipeline_runs_it_by_its_scheduler_alone(tmp_path: Path) -> None:
-    stack = apply(tiny.flux(), recipe(tmp_path))
-    made = tiny.call(stack.pipeline, P[:2], 3, guidance_scale=3.5, output_type="latent")
-    stack.pipeline.scheduler.save_pretrained(tmp_path / "scheduler")
+def test_a_foreign_pipeline_runs_it_by_its_scheduler_alone(standing: Stack, tmp_path: Path) -> None:
+    made = tiny.call(standing.pipeline, P[:2], 3, guidance_scale=3.5, output_type="latent")
+    standing.pipeline.scheduler.save_pretrained(tmp_path / "scheduler")
     foreign = tiny.flux()
     plain = tiny.call(foreign, P[:2], 3, guidance_scale=3.5, output_type="latent")
     foreign.scheduler = FittedMultistepScheduler.from_pretrained(tmp_path / "scheduler")
@@ -119,7 +125,7 @@ def test_a_foreign_pipeline_runs_it_by_its_scheduler_alone(tmp_path: Path) -> No
     assert not torch.equal(alone, plain)
 
 
-def test_a_guider_that_skips_a_branch_gets_what_the_scheduler_alone_gives(tmp_path: Path) -> None:
+def test_a_guider_that_skips_a_branch_gets_what_the_scheduler_alone_gives(standing: Stack) -> None:
     def painted(pipeline: Any, guided: range) -> torch.Tensor:
         def skip(pipeline: Any, step: int, *_: Any) -> dict[str, Any]:
             pipeline.transformer.guider_skips = step + 1 not in guided
@@ -144,12 +150,11 @@ def test_a_guider_that_skips_a_branch_gets_what_the_scheduler_alone_gives(tmp_pa
         pipeline.transformer.forward = run
         return pipeline
 
-    stack = apply(tiny.flux(), recipe(tmp_path))
     foreign = skipping(tiny.flux())
-    foreign.scheduler = FittedMultistepScheduler.of(stack.pipeline.scheduler.method, "flow_prediction")
-    skipping(stack.pipeline)
+    foreign.scheduler = FittedMultistepScheduler.of(standing.pipeline.scheduler.method, "flow_prediction")
+    skipping(standing.pipeline)
     for guided in (range(3), range(1, 2), range(0)):
-        assert torch.equal(painted(stack.pipeline, guided), painted(foreign, guided))
+        assert torch.equal(painted(standing.pipeline, guided), painted(foreign, guided))
     assert not torch.equal(painted(foreign, range(1, 2)), painted(foreign, range(3)))
 
 
@@ -159,9 +164,8 @@ def test_a_cache_between_fitted_evaluations_still_skips(tmp_path: Path) -> None:
     assert stack.sample(P[:1]).steps == {"full": 3, "forecast": 3}
 
 
-def test_it_is_warmed_up_and_timed_at_its_own_steps_and_refuses_others(tmp_path: Path) -> None:
-    stack = apply(tiny.flux(), recipe(tmp_path))
-    assert timed_sample(stack, P[:1]).steps == {"full": 3}
+def test_it_is_warmed_up_and_timed_at_its_own_steps_and_refuses_others(standing: Stack) -> None:
+    assert timed_sample(standing, P[:1]).steps == {"full": 3}
     with pytest.raises(StaleFactors, match="serve no other steps"):
-        stack.make(P[:1], [0], stack.recipe.sampler.model_copy(update={"steps": 2}))
-    assert stack.sample(P[:1]).steps == {"full": 3}
+        standing.make(P[:1], [0], standing.recipe.sampler.model_copy(update={"steps": 2}))
+    assert standing.sample(P[:1]).steps == {"full": 3}
