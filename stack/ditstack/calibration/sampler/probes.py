@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # P items, Q numbers of the method that are probed, F free numbers, D entries of an item's picture
 
-ITERATIONS, PROBED, REMEMBERED = 4, 96, 3
+ITERATIONS, PROBED, REMEMBERED = 4, 48, 3
 """How often it linearises, on how many prompts, and for how many iterations what was found of a prompt counts."""
 BAND = 4
 """Coefficients of a step that are fitted, newest first; those further back stay as they began."""
