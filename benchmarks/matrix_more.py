@@ -3,10 +3,11 @@
     PYTHONPATH=benchmarks nice python benchmarks/matrix_more.py --out .cache/matrix_more --fits .cache/solver
 
 What is in --out is not measured again; with `--anew`, fitted samplers are. Cells that are the plain model with a fitted
-sampler take the numbers that `fit_solver.py` left in --fits. Where weights are rounded or a cache stands on it, the fit
-goes on from those numbers on what runs in the cell, for one iteration by probes on prompts of the training, under a
-cache after TRIES sets of times, and is kept where the gain on prompts set aside is sure. Without --fits each cell makes
-a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then draws the page.
+sampler take the numbers that `fit_solver.py` left in --fits. Under a cache the fit goes on from there through what runs
+in the cell: TRIES sets of times, and an iteration by probes, on prompts of the training. Where weights are rounded it
+goes on from the unrounded cell's, for an iteration. What is found is kept where the gain on prompts set aside is sure.
+Without --fits each cell makes a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then
+draws the page.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ditstack.matrix.cell import SURVEY
 from ditstack.matrix.combine import Job
 from ditstack.matrix.schema import Matrix, read
 from ditstack.matrix.survey import Survey
+from ditstack.recipe.axes import NONE
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack_adapters.distill.solver import FittedSolver
 from ditstack_adapters.model.embedded import shapes
@@ -45,7 +47,7 @@ AXES = {
     "attention": ["native"],
     "cache": ["none", "svdcache.2"],
 }
-FITTED_ON, SEED, TRIES = 32, 7, 15
+FITTED_ON, SEED, TRIES = 32, 7, 8
 
 
 def main() -> None:
@@ -88,8 +90,10 @@ def go_on_from(fits: Path, job: Job) -> None:
         known = Factors.load(fits / f"tiny-{self.evaluations}.safetensors").tensors
         if recipe.adapters.keys() <= {"model", "distill", "attention"}:
             return known
-        steps, start = self.baseline_steps, Method(**known)
-        tries = TRIES if "cache" in recipe.adapters else 0
+        if rounded := "quantize" in recipe.adapters:
+            unrounded = job.survey.recipe({**chosen, "quantize": NONE})
+            known = Factors.load(fitting.default_file(unrounded)).of("distill")
+        steps, start, tries = self.baseline_steps, Method(**known), 0 if rounded else TRIES
         wish = SamplerWish(self.evaluations, 1, 12, self.fit_by, grid_steps=steps, start=start, tries=tries)
         return SamplerFit(pipe, calibration, wish).tensors()
 
