@@ -71,8 +71,8 @@ class Bench:
         return Survey.model_validate_json((self.folder / SURVEY).read_text(encoding="utf-8"))
 
     def reference(self, role: str, recipe: Recipe, against: Recipe | None = None) -> Trial:
-        """What a recipe makes; the last one of each role is kept."""
-        if role not in self.kept or self.kept[role][0] != recipe:
+        """What a recipe makes, whatever it is called; the last one of each role is kept."""
+        if role not in self.kept or self.kept[role][0].resolved() != recipe.resolved():
             self.kept[role] = (recipe, trial(recipe, self.survey.prompts, against=against))
         return self.kept[role][1]
 
@@ -147,7 +147,9 @@ class Bench:
     def _beside_whole(self, cell: Cell, recipe: Recipe, made: Trial, baseline: Trial) -> Trial:
         """Set a cell beside the plain model with all its steps; returns what that made."""
         whole = self.whole(cell.words)
-        plain = baseline if whole == self.survey.plain(cell.words) else self.reference("plain", whole)
+        if whole == self.survey.plain(cell.words):
+            self.kept["plain"] = whole, baseline  # under a LoRA too, its pictures are what cells are set beside
+        plain = self.reference("plain", whole)
         cell.plain_macs_ratio = made.pictures.macs / max(1, plain.pictures.macs)
         if plain is not baseline and plain.pictures.images.shape == made.pictures.images.shape:
             usable, _ = self._metrics(recipe, made)

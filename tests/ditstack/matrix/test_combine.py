@@ -222,9 +222,10 @@ def test_a_lora_stands_beside_the_plain_model_with_all_its_steps(
 ) -> None:
     asked = survey({"distill": ["none", "lora"]}, steps=12)
     asked = asked.model_copy(update={"prompts": asked.prompts[:1]})
-    here, raced = bench(tmp_path / "work", asked), list[Recipe]()
+    here, raced, tried = bench(tmp_path / "work", asked), list[Recipe](), list[str]()
 
     def trial(recipe: Recipe, prompts: list[str], against: Recipe | None = None) -> Trial:
+        tried.append(recipe.name)
         raced.extend([against] if against is not None and "distill" in recipe.adapters else [])
         return bench_trial(recipe, prompts, against=against)
 
@@ -232,6 +233,8 @@ def test_a_lora_stands_beside_the_plain_model_with_all_its_steps(
     plain, lora = (here.record({"distill": word}).cell for word in ("none", "lora"))
     assert plain.plain_macs_ratio == 1
     assert plain.to_plain == {}
+    plains = [name for name in tried if "plain" in name]
+    assert plains == ["none (plain)", "lora (plain)"], "the plain model is not run anew for the LoRA to stand beside"
     assert lora.to_baseline["psnr"].mean == math.inf, "to the same LoRA alone, which it is"
     assert 10 < lora.to_plain["psnr"].mean < 60, "but the plain model makes other pictures"
     assert lora.plain_macs_ratio == pytest.approx(4 / 12, abs=0.01), "of 12 steps"

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "factors": ("batch/", "calibration/calibrate.py"),  # the folder of factors files
     "calibrate": ("stack.py", "measure/promise/certify.py"),  # a key of a report's seconds; the command's name
     "anchor": ("calibration/fits.py",),  # the name of a tensor among factors
+    "tries": ("recipe/sections.py",),  # a key of a promise
 }
 """Words that are fields of some method too, with where the stack writes them and means something else."""
 EVERY = [find(stage, method) for stage in STAGES for method in methods(stage)]
