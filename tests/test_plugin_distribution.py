@@ -76,7 +76,7 @@ from ditstack.measure.bench import Trial
 from ditstack.tuning import tune
 
 def by_work(*words, measured=tune.trial, **how):
-    made = measured(*words, **how)
+    made = measured(*words, **{**how, "against": None})  # nor is any race run
     pictures = dataclasses.replace(made.pictures, seconds={"denoise": made.pictures.macs})
     return dataclasses.replace(made, pace=None, pictures=pictures)
 

@@ -79,7 +79,8 @@ def test_searched_times_are_no_worse_and_a_killed_search_goes_on_to_the_same(tmp
     killed.calibration.bar = stop
     with pytest.raises(KeyboardInterrupt):
         Search(killed, 4).best([start])
-    again, ran = begun(folder=tmp_path), []
+    again: Any = begun(folder=tmp_path)
+    ran: list[int] = []
     again.calibration.bar = lambda part, done, count: ran.append(done)
     for one, other in zip(Search(again, 4).best([start]).tensors().values(), best.tensors().values(), strict=True):
         torch.testing.assert_close(one, other)
