@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="+", default=[9, 7, 12, 5])
     parser.add_argument("--by", choices=WAYS, default="probes")
     parser.add_argument("--iterations", type=int)
-    parser.add_argument("--tries", type=int, default=40)
+    parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--start", type=Path, help="a fit to begin from, such as that of the unrounded weights")

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ditstack.assembly.anatomy import check_parallel
+from ditstack.assembly.anatomy import check_parallel, check_uncompiled
 from ditstack.assembly.build import build, standing_on, take_down, unchanged
 from ditstack.assembly.comparison import Compared, beside, unaccelerated
 from ditstack.assembly.departures import Departures
@@ -76,10 +76,12 @@ class Stack:
 
         Raises:
             StaleFactors: weights or processors were changed, and factors may not be fitted anew.
+            BadPipeline: a transformer was compiled as a whole.
         """
         if self._refitting:
             return
         check_parallel(self.pipe)
+        check_uncompiled(self.pipe)
         changed = self._drift.look(self.factors is not None)
         for note in self._drift.notes:
             LOG.warning(note)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ditstack import StaleFactors, apply
+from ditstack.errors import BadPipeline
 from ditstack.stack import Stack
 from ditstack.testing import tiny_pipelines as tiny
 from ditstack.testing.tiny_pipelines import call
@@ -45,6 +46,13 @@ def test_other_attention_processors_are_noted(tmp_path: Path) -> None:
     call(stack.pipeline, P, STEPS)
     assert any("attention processors were replaced" in note for note in stack.report().notes)
     assert stack.report().steps == {"full": 3, "forecast": 3}
+
+
+def test_a_transformer_that_is_compiled_whole_afterwards_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    stack = stand(tiny.flux(), tmp_path, SVD)
+    stack.pipeline.transformer.compile(backend="eager")
+    with pytest.raises(BadPipeline, match=r"compiled as a whole after `apply`.*`compile: inductor`"):
+        call(stack.pipeline, P, STEPS)
 
 
 def test_a_lora_loaded_later_moves_the_fingerprint_and_is_noted(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class FittedSolver(Adapter):
     """`probes` moves each number a little and runs the rest again; `gradient` goes back through all evaluations."""
     iterations: Annotated[int, Field(ge=1)] | None = None
     """Steps of the fit: of Gauss-Newton by probes, of Adam by gradients; null is 4 of the one, 120 of the other."""
-    tries: Annotated[int, Field(ge=0)] = 40
+    tries: Annotated[int, Field(ge=0)] = 100
     """Sets of times that are tried first, each with coefficients by least squares; 0 begins as a known solver."""
     batch: Annotated[int, Field(ge=1)] = 12
     """Prompts that the fit runs at once; memory grows with it."""

@@ -36,6 +36,21 @@ def refuse_compiled(pipeline: Any) -> None:
             )
 
 
+def check_uncompiled(pipe: Pipe) -> None:
+    """Refuse a transformer that was compiled as a whole since its stack was put up: the compiler would follow that.
+
+    Raises:
+        BadPipeline: with what to write instead.
+    """
+    for name, one in pipe.transformers.items():
+        if one._compiled_call_impl is not None:
+            raise BadPipeline(
+                f"{name} was compiled as a whole after `apply`, and the compiler cannot follow what stands on it; load "
+                f"it again, and write `compile: inductor` in the recipe or compile its blocks alone: "
+                f"{name}.compile_repeated_blocks()"
+            )
+
+
 def check_parallel(pipe: Pipe) -> None:
     """Refuse a cache that decides from what a picture shows where each rank holds a part of the picture.
 

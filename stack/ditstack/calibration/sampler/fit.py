@@ -56,7 +56,7 @@ class SamplerWish:
     reference_steps: int = 100
     grid_steps: int = 50
     start: Method | None = None
-    tries: int = 40
+    tries: int = 100
 
 
 class SamplerFit:

@@ -6,7 +6,7 @@ times stand decides in which valley a descent ends, and no slope leads from one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import inf, isfinite
 from typing import TYPE_CHECKING
 
@@ -35,41 +35,36 @@ class Search:
         self.fit, self.tries = fit, tries
         self.regression = Regression(fit, list(fit.fitted)[:SEARCHED])
 
-    def best(self, starts: Iterable[Tensor]) -> Method:
+    def best(self, starts: Sequence[Tensor]) -> Method:
         """The method with the least loss.
 
         Args:
-            starts: (N,) times to begin at, each with the same first one.
+            starts: (N,) times to begin with, each with the same first one.
         """
-        partial, bar = self.fit.calibration.partial, self.fit.calibration.bar
-        begun = [("start", one) for one in starts]
-        known = partial.of("search")
-        done, size, loss, best = 0, SIZE, inf, None
-        if known:
-            done, size, loss = int(known["done"]), float(known["size"]), float(known["loss"])
-            best = Method(**part(known, "best"))
-        for at in range(done, len(begun) + self.tries):
-            if at < len(begun):
-                times = begun[at][1].double()
-            else:
-                assert best is not None
-                times = self._child(best.times.double(), at, size)
+        calibration, count = self.fit.calibration, len(starts) + self.tries
+        known = calibration.partial.of("search")
+        done, size, loss = (int(known["done"]), float(known["size"]), float(known["loss"])) if known else (0, SIZE, inf)
+        best = Method(**part(known, "best")) if known else None
+        for at in range(done, count):
+            parent = best if at >= len(starts) else None
+            times = self._child(parent.times, at, size) if parent is not None else starts[at].double()
             method, found = self.regression.method(times)
-            better = best is None or found < loss
-            if at >= len(begun):
+            better = found < loss
+            if parent is not None:
                 size = max(size * (GOOD if better else BAD), LEAST)
-            if better:
+            if best is None or better:
                 best, loss = method, found if isfinite(found) else inf
-            assert best is not None
             numbers = {"done": at + 1, "size": size, "loss": loss}
             state = {name: torch.tensor(one, dtype=torch.double) for name, one in numbers.items()}
-            partial.keep("search", state | {f"best.{name}": one for name, one in best.tensors().items()}, True)
-            bar(PART, at + 1, len(begun) + self.tries)
-        assert best is not None
+            state |= {f"best.{name}": one for name, one in best.tensors().items()}
+            calibration.partial.keep("search", state, at_once=True)
+            calibration.bar(PART, at + 1, count)
+        assert best is not None, "there is a start"
         return best
 
     @staticmethod
     def _child(times: Tensor, at: int, size: float) -> Tensor:
+        times = times.double()
         draw = torch.Generator().manual_seed(at)
         move = size * torch.randn(len(times), generator=draw, dtype=torch.double)
         moved = torch.rand(len(times), generator=draw) < SHARE

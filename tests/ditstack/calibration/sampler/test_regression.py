@@ -27,6 +27,8 @@ def begun(family: str = "flux", folder: Path | None = None, batch: int = 2, eval
     sampler = {"steps": 4, "guidance": 2.0} | ({"size": "16x16"} if family == "flux" else {})
     recipe = Recipe.parse({"model": {"method": family, "device": "cpu"}, "sampler": sampler}, "r")
     prompts = P if family == "flux" else list("1234")
+    if folder:
+        folder.mkdir(exist_ok=True)
     partial = Partial(folder / "partial", {}) if folder else Partial()
     pipe = build(recipe, MADE[family]())
     run = CalibrationRun(pipe, prompts, recipe.sampler, lambda text: None, partial=partial)
@@ -65,7 +67,7 @@ def test_it_is_the_same_for_prompts_that_are_run_in_other_batches_and_asks_the_m
 
 
 def test_searched_times_are_no_worse_and_a_killed_search_goes_on_to_the_same(tmp_path: Path) -> None:
-    whole = begun()
+    whole = begun(folder=tmp_path / "whole")
     start = whole.grid.spread(3)
     first = Regression(whole, list(whole.fitted)).method(start)[1]
     best = Search(whole, 4).best([start])
@@ -75,16 +77,18 @@ def test_searched_times_are_no_worse_and_a_killed_search_goes_on_to_the_same(tmp
         if part == "sampler's times" and done == 3:
             raise KeyboardInterrupt
 
-    killed: Any = begun(folder=tmp_path)
+    killed: Any = begun(folder=tmp_path / "killed")
     killed.calibration.bar = stop
     with pytest.raises(KeyboardInterrupt):
         Search(killed, 4).best([start])
-    again: Any = begun(folder=tmp_path)
-    ran: list[int] = []
-    again.calibration.bar = lambda part, done, count: ran.append(done)
+    again, ran = begun(folder=tmp_path / "killed"), []
+    anew: Any = again.calibration
+    anew.bar = lambda part, done, count: ran.append(done)
     for one, other in zip(Search(again, 4).best([start]).tensors().values(), best.tensors().values(), strict=True):
         torch.testing.assert_close(one, other)
     assert ran == [4, 5]
+    sizes = [float(one.calibration.partial.of("search")["size"]) for one in (whole, again)]
+    assert sizes[0] == sizes[1]
 
 
 def test_gaps_and_times_are_each_others_inverse() -> None:
@@ -92,17 +96,17 @@ def test_gaps_and_times_are_each_others_inverse() -> None:
     torch.testing.assert_close(times_of(gaps_of(times), 981.0), times)
 
 
-def test_between_kept_latents_stand_the_cubic_ones_and_at_its_end_the_picture() -> None:
-    times = torch.tensor([1000.0, 800.0, 500.0, 300.0, 100.0, 0.0], dtype=torch.double)
+def test_between_kept_latents_stands_the_cubic_through_the_nearest_four_and_at_its_end_the_picture() -> None:
+    times = torch.tensor([1000.0, 900.0, 800.0, 500.0, 300.0, 200.0, 100.0, 0.0], dtype=torch.double)
     draw = torch.Generator().manual_seed(1)
-    a, b, c, d = (torch.randn(3, 4, 2, generator=draw) for _ in range(4))
+    a, b, c, d, other = (torch.randn(3, 4, 2, generator=draw) for _ in range(5))
 
     def exact(time: float) -> torch.Tensor:
         t = time / 1000
-        return a + b * t + c * t**2 + d * t**3
+        return a + b * t + c * t**2 + (d if time >= 500 else other) * (t - 0.5) ** 3
 
     found = Trajectory(times, torch.stack([exact(one) for one in times[:-1].tolist()]), exact(0.0))
-    for time in (1000.0, 930.0, 640.0, 310.0, 150.0, 40.0):
+    for time in (1000.0, 930.0, 840.0, 150.0, 40.0):
         torch.testing.assert_close(found.at(time, [2, 0]), exact(time)[[2, 0]], rtol=1e-4, atol=1e-4)
     assert torch.equal(found.at(0.0, [1]), exact(0.0)[[1]])
 
