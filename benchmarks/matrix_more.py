@@ -3,10 +3,12 @@
     PYTHONPATH=benchmarks nice python benchmarks/matrix_more.py --out .cache/matrix_more --fits .cache/solver
 
 What is in --out is not measured again; with `--anew`, fitted samplers are. Cells that are the plain model with a fitted
-sampler take the numbers that `fit_solver.py` left in --fits. Where weights are rounded or a cache stands on it, the fit
-goes on from those numbers on what runs in the cell, for one iteration by probes on prompts of the training, under a
-cache after TRIES sets of times, and is kept where the gain on prompts set aside is sure. Without --fits each cell makes
-a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then draws the page.
+sampler take the numbers that `fit_solver.py` left in --fits. Under a cache the fit goes on from there through what runs
+in the cell: TRIES sets of times, and an iteration by probes, on prompts of the training. Where weights are rounded it
+goes on from the unrounded cell's, for an iteration, or takes those as they are with --carry, where such an iteration is
+known to win nothing. What is found is kept where the gain on prompts set aside is sure.
+Without --fits each cell makes a whole fit of its own on these prompts, some six minutes each. `matrix_page.py` then
+draws the page.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from ditstack.matrix.cell import SURVEY
 from ditstack.matrix.combine import Job
 from ditstack.matrix.schema import Matrix, read
 from ditstack.matrix.survey import Survey
+from ditstack.recipe.axes import NONE
 from ditstack.recipe.recipe import Gate, Recipe
 from ditstack_adapters.distill.solver import FittedSolver
 from ditstack_adapters.model.embedded import shapes
@@ -45,7 +48,7 @@ AXES = {
     "attention": ["native"],
     "cache": ["none", "svdcache.2"],
 }
-FITTED_ON, SEED, TRIES = 32, 7, 15
+FITTED_ON, SEED, TRIES = 32, 7, 8
 
 
 def main() -> None:
@@ -53,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--fits", type=Path, help="where fit_solver.py left its files")
+    parser.add_argument("--cache", nargs="+", default=AXES["cache"], help="the words at cache, in another --out")
+    parser.add_argument("--carry", action="store_true", help="take unrounded numbers for rounded weights")
     parser.add_argument("--anew", action="store_true", help="fit every sampler and measure it again")
     given = parser.parse_args()
     hush()
@@ -62,10 +67,10 @@ def main() -> None:
         forget(given.out)
     survey.GATE = Gate.model_validate(matrix.gate)
     base = Recipe.read(matrix.model, [f"calibration={shapes.seen_prompts(FITTED_ON, SEED)}"])
-    job = Job(Survey.of(base, AXES, matrix.prompts), given.out)
+    job = Job(Survey.of(base, {**AXES, "cache": given.cache}, matrix.prompts), given.out)
     if given.fits is not None:
         write_atomically(job.work / SURVEY, job.survey.model_dump_json(indent=1).encode())
-        go_on_from(given.fits, job)
+        go_on_from(given.fits, job, given.carry)
     more = job.run(Console(stderr=True))
     joined, file = join(matrix, more), matrix_file()
     shutil.copytree(given.out / "pictures", file.parent / "pictures", dirs_exist_ok=True)
@@ -74,7 +79,7 @@ def main() -> None:
     print(f"{len(joined.cells)} cells in {file}")
 
 
-def go_on_from(fits: Path, job: Job) -> None:
+def go_on_from(fits: Path, job: Job, carry: bool) -> None:
     """Give every cell with a fitted sampler its factors, fitted on from those of the plain model."""
     aims: list[Aims] = []
 
@@ -86,10 +91,12 @@ def go_on_from(fits: Path, job: Job) -> None:
 
     def fit(self: FittedSolver, pipe: Any, calibration: Any) -> dict[str, Tensor]:
         known = Factors.load(fits / f"tiny-{self.evaluations}.safetensors").tensors
-        if recipe.adapters.keys() <= {"model", "distill", "attention"}:
+        if recipe.adapters.keys() <= {"model", "distill", "attention"} or (carry and "cache" not in recipe.adapters):
             return known
-        steps, start = self.baseline_steps, Method(**known)
-        tries = TRIES if "cache" in recipe.adapters else 0
+        if rounded := "quantize" in recipe.adapters:
+            unrounded = job.survey.recipe({**chosen, "quantize": NONE})
+            known = Factors.load(fitting.default_file(unrounded)).of("distill")
+        steps, start, tries = self.baseline_steps, Method(**known), 0 if rounded else TRIES
         wish = SamplerWish(self.evaluations, 1, 12, self.fit_by, grid_steps=steps, start=start, tries=tries)
         return SamplerFit(pipe, calibration, wish).tensors()
 
