@@ -1,8 +1,8 @@
 """Sampler fit: times and coefficients of a multistep sampler, fitted in closed loop to the model that runs.
 
-It begins as the best unfitted solver on the prompts that it is fitted to, and goes down from there (`probes`,
-`gradient`); prompts that are not fitted to choose the best iterate and decide whether it is kept (Bespoke Solvers
-2310.19075, DC-Solver 2409.03755, S4S 2502.17423).
+Its times are searched, its coefficients follow from them by least squares (`search`, `regression`), and from there it goes
+down (`probes`, `gradient`). Prompts that are not fitted to choose the best iterate, and decide whether it is kept in place
+of the best unfitted solver (Bespoke Solvers 2310.19075, DC-Solver 2409.03755, S4S 2502.17423).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class SamplerWish:
 
     Attributes:
         iterations: of the way down; None for as many as it needs.
-        tries: sets of times that are tried before.
         batch: prompts that are run at once.
         by: "probes" only runs the evaluations, "gradient" goes back through them.
         reference_steps: of the run that counts as converged.
         grid_steps: of the user's own sampler, whose first timestep the fitted one shares: a diffusion process may
             begin elsewhere for every number of steps.
         start: one more to begin from, such as what was fitted to the unrounded weights.
+        tries: sets of times that are tried before the way down.
     """
 
     evaluations: int
