@@ -1,8 +1,8 @@
 """Sampler fit: times and coefficients of a multistep sampler, fitted in closed loop to the model that runs.
 
-Its times are searched, its coefficients follow from them by least squares (`search`, `regression`), and from there it goes
-down (`probes`, `gradient`). Prompts that are not fitted to choose the best iterate, and decide whether it is kept in place
-of the best unfitted solver (Bespoke Solvers 2310.19075, DC-Solver 2409.03755, S4S 2502.17423).
+Its times are searched, its coefficients follow from them by least squares (`search`, `regression`), and from there it
+goes down (`probes`, `gradient`). Prompts that are not fitted to choose the best iterate, and decide whether it is kept
+in place of the best unfitted solver (Bespoke Solvers 2310.19075, DC-Solver 2409.03755, S4S 2502.17423).
 """
 
 from __future__ import annotations
