@@ -1,3 +1,5 @@
+import logging
+
 """One thread for small models, and gpu tests that say why they are skipped."""
 
 import os
@@ -34,6 +36,15 @@ def short_prompts() -> Iterator[None]:
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own factors."""
     monkeypatch.setenv("DITSTACK_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def own_level() -> Iterator[None]:
+    """What a test's command line lets be logged is no later test's."""
+    log = logging.getLogger("ditstack")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture(autouse=True, scope="session")
