@@ -1,7 +1,6 @@
-import logging
-
 """One thread for small models, and gpu tests that say why they are skipped."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -39,12 +38,9 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture(autouse=True)
-def own_level() -> Iterator[None]:
-    """What a test's command line lets be logged is no later test's."""
-    log = logging.getLogger("ditstack")
-    level = log.level
-    yield
-    log.setLevel(level)
+def own_level() -> None:
+    """What an earlier test's command line let be logged is not this one's."""
+    logging.getLogger("ditstack").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True, scope="session")
