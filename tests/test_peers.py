@@ -97,8 +97,11 @@ def test_the_first_screen_names_the_control_the_size_of_the_gain_and_who_is_ahea
         row("svdcache (default)", "ours", [40.0, 41.0, 42.0]),
     ]
     data = {"rows": rows, "steps": 28, "prompts": 3, "machine": "here"}
-    monkeypatch.setattr(first, "latest", lambda case: data)
+    fitted = {**row("fitted sampler", "ours", [50.0, 51.0, 52.0]), "model": "tiny", "full": 7}
+    of_case = {"peers": data, "solver": {"rows": [fitted, {**fitted, "model": "dit"}]}}
+    monkeypatch.setattr(first, "latest", of_case.__getitem__)
     text = first.first_screen()
+    assert "| no cache, by a sampler fitted to the model | 51.0 / 50.1 |" in text
     assert "| **svdcache, our default** | **41.0 / 40.1** |" in text
     assert "| no cache, by the solver best on other prompts | 32.0 / 31.1 (Euler) |" in text
     assert "| default over no cache, mean, to uncached | +9.00 (+9.00 to +9.00) |" in text
