@@ -8,7 +8,6 @@ from torch import Tensor
 from ditstack.calibration.run import SEED
 from ditstack.calibration.trajectories import Grid, stepped
 from ditstack.maths.trajectory import Trajectory
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.calibration import Calibration
 
@@ -22,7 +21,7 @@ average: of what a picture is off by at 50 dB a fifteenth.)"""
 def converged(pipe: Pipe, grid: Grid, calibration: Calibration, steps: int) -> Trajectory:
     """By so many steps of Adams-Bashforth 2 without a cache. What a killed calibration had is not made again."""
     method = grid.method(steps)
-    scheduler = FittedMultistepScheduler.of(method, grid.kind, grid.train_steps)
+    scheduler = grid.scheduler(method)
     sampler = calibration.sampler.changed(steps=len(method))
     found = calibration.partial.of(LATENTS)
     count = len(calibration.prompts)

@@ -1,4 +1,4 @@
-"""Trajectories: final latents of a pipeline under a given scheduler, with a gradient where one is wanted."""
+"""Trajectories: a pipeline run along a given scheduler, step by step, with a gradient where one is wanted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ditstack.assembly.sample import call_arguments
 from ditstack.calibration.run import SEED
 from ditstack.maths.multistep import Method, Process, adams_bashforth
-from ditstack.pipeline.fitted_scheduler import process_of
+from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, process_of
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
 from ditstack.weights.dense import dense
@@ -57,6 +57,10 @@ class Grid:
         nodes = torch.cat([self.process.at(times), times.new_full((1,), self.end)])
         return Method(times.float(), nodes.float(), adams_bashforth(nodes, order).float())
 
+    def scheduler(self, method: Method) -> FittedMultistepScheduler:
+        """What runs a method in the model's pipeline."""
+        return FittedMultistepScheduler.of(method, self.kind, self.train_steps)
+
 
 def read_grid(pipe: Pipe, sampler: Sampler, steps: int, prompts: Sequence[str]) -> Grid:
     """The timesteps at which the pipeline's own scheduler would call the model in so many steps."""
@@ -80,18 +84,6 @@ def begin(pipe: Pipe, scheduler: Any, sampler: Sampler, prompts: Sequence[str]) 
     finally:
         for handle in handles:
             handle.remove()
-
-
-def final_latents(pipe: Pipe, scheduler: Any, prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
-    """(B, ...) fp32: what `scheduler` leaves after its last step; inside `differentiable` with its graph."""
-    last, grad = torch.empty(0), torch.is_grad_enabled()
-
-    def hear(_: int, __: Tensor, after: Tensor) -> None:
-        nonlocal last
-        last = after
-
-    stepped(pipe, scheduler, prompts, seeds, sampler, hear)
-    return last.float() if grad else last.float().cpu()
 
 
 def stepped(
@@ -129,7 +121,7 @@ def stepped(
 
 @contextmanager
 def differentiable(pipe: Pipe, again: bool = True) -> Iterator[None]:
-    """Inside, final latents keep their graph to the scheduler's numbers; `backward` must be called inside too.
+    """Inside, latents and pictures keep their graph to the scheduler's numbers; `backward` must be called inside too.
 
     The cache stands aside, torchao's rounded weights are read as dense ones, attention is torch's own.
 

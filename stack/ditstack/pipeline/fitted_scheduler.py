@@ -136,11 +136,9 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
         newest = derivative(out, x, here, self.config["prediction_type"])
         self._derivatives = [newest, *self._derivatives][: self._memory]
         move = (there - here) * advance(self._derivatives, self._row(self._index, len(self._derivatives)))
-        if self.config["prediction_type"] == FLOW:
-            after = x + move
-        else:
-            # y = x / alpha with alpha = (1 + s^2)^-1/2
-            after = (x * (1 + here**2).sqrt() + move) / (1 + there**2).sqrt()
+        after = in_coordinates(x, here, self.config["prediction_type"]) + move
+        if self.config["prediction_type"] != FLOW:
+            after = after / (1 + there**2).sqrt()
         self._index += 1
         after = after.to(model_output.dtype)
         return SchedulerOutput(prev_sample=after) if return_dict else (after,)
@@ -169,6 +167,11 @@ class FittedMultistepScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
         """The same, under the name and in the order that schedulers of diffusion processes have."""
         return self.scale_noise(original_samples, timesteps, noise)
+
+
+def in_coordinates(x: Tensor, s: Tensor, kind: str) -> Tensor:
+    """Latents where the ODE is integrated: x of a flow, x / alpha of a diffusion process, alpha = (1 + s^2)^-1/2."""
+    return x if kind == FLOW else x * (1 + s**2).sqrt()
 
 
 def derivative(out: Tensor, x: Tensor, s: Tensor, kind: str) -> Tensor:

@@ -19,12 +19,11 @@ from ditstack.calibration.sampler.gradient import ByGradient
 from ditstack.calibration.sampler.pictures import decoded, painted
 from ditstack.calibration.sampler.probes import ByProbes
 from ditstack.calibration.sampler.search import Search
-from ditstack.calibration.sampler.starts import CROWDED, crowded, starts
+from ditstack.calibration.sampler.starts import crowds, starts
 from ditstack.calibration.trajectories import Grid, read_grid
 from ditstack.errors import BadPipeline
 from ditstack.maths.fidelity import decibels, paired
 from ditstack.maths.multistep import Method, Parameters
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.calibration import Calibration
 
@@ -96,10 +95,9 @@ class SamplerFit:
         """The method whose coefficients follow by regression from the best times found, and what it scores."""
         if not self.wish.tries:
             return unfitted, self.score(unfitted)
-        spread = self.grid.spread(self.wish.evaluations)
-        begun = [crowded(spread, factor, self.grid.train_steps) for factor in CROWDED]
         stood = self.grid.process.of(unfitted.nodes[:-1].double())
-        found = Search(self, self.wish.tries).best([*begun, stood])
+        begun = [*crowds(self.grid, self.wish.evaluations).values(), stood]
+        found = Search(self, self.wish.tries).best(begun)
         return found, self.score(found)
 
     def start(self) -> tuple[str, Method]:
@@ -124,10 +122,7 @@ class SamplerFit:
     def run(self, method: Method, places: list[int]) -> Tensor:
         """(B, ...) pictures of some prompts, inside `differentiable` with their graph."""
         sampler = self.calibration.sampler.changed(steps=len(method))
-        return painted(self.pipe, self.scheduler(method), *self.of(places), sampler)
-
-    def scheduler(self, method: Method) -> FittedMultistepScheduler:
-        return FittedMultistepScheduler.of(method, self.grid.kind, self.grid.train_steps)
+        return painted(self.pipe, self.grid.scheduler(method), *self.of(places), sampler)
 
     def _decoded(self, places: list[int]) -> Tensor:
         latents = self.trajectory.final[places]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ditstack.calibration.trajectories import Grid, call
 from ditstack.maths.multistep import Method
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler, SchedulerOutput
+from ditstack.pipeline.fitted_scheduler import SchedulerOutput
 from ditstack.pipeline.pipe import Pipe
 from ditstack.recipe.recipe import Sampler
 
@@ -35,7 +35,7 @@ def decoded(
     start = grid.times[:1].double()
     nodes = torch.cat([grid.process.at(start), start.new_full((1,), grid.end)]).float()
     method = Method(start.float(), nodes, torch.ones(1, 1))
-    scheduler = FittedMultistepScheduler.of(method, grid.kind, grid.train_steps)
+    scheduler = grid.scheduler(method)
     with pipe.without_cache(), torch.no_grad(), _given(scheduler, latents):
         return painted(pipe, scheduler, prompts, seeds, sampler.changed(steps=1))
 

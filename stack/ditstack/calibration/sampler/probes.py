@@ -107,7 +107,6 @@ class Normal:
     ) -> Normal:
         tape, columns, numbers = Tape(pipe), [], numbers_of(method)
         with tape.running():
-            tape.record()
             before = run(method, places).flatten(1).float()
             for number in numbers:
                 tape.replay(number.again)

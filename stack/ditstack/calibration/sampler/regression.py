@@ -18,7 +18,7 @@ from ditstack.calibration.sampler.loss import loss_of, shares_of
 from ditstack.calibration.sampler.tape import Tape
 from ditstack.calibration.trajectories import stepped
 from ditstack.maths.multistep import Method
-from ditstack.pipeline.fitted_scheduler import FLOW
+from ditstack.pipeline.fitted_scheduler import in_coordinates
 
 if TYPE_CHECKING:
     from ditstack.calibration.sampler.fit import SamplerFit
@@ -101,12 +101,13 @@ class Regression:
         fit, last = self.fit, at + 1 == len(method)
         here, there = method.nodes[at], method.nodes[at + 1]
         aim = fit.trajectory.at(0.0 if last else float(method.times[at + 1]), places)
-        scheduler, kept = fit.scheduler(method), []
+        scheduler, kept = fit.grid.scheduler(method), []
 
         def hear(done: int, before: Tensor, _: Tensor) -> None:
             if done == at + 1:
                 outputs = [(there - here) * one[: len(places)].cpu() for one in scheduler.derivatives[:MEMORY]]
-                way = _unscaled(aim, there, fit.grid.kind) - _unscaled(before.float().cpu(), here, fit.grid.kind)
+                stands = in_coordinates(before.float().cpu(), here, fit.grid.kind)
+                way = in_coordinates(aim, there, fit.grid.kind) - stands
                 kept.append(Moments.of(outputs, way))
 
         tape.extend()
@@ -119,8 +120,3 @@ class Regression:
         tape.replay(len(method))
         with tape.running():
             return self.fit.run(method, places)
-
-
-def _unscaled(latents: Tensor, s: Tensor, kind: str) -> Tensor:
-    """Latents in the ODE's own coordinates: x of a flow, x / alpha of a diffusion process."""
-    return latents if kind == FLOW else latents * (1 + s**2).sqrt()

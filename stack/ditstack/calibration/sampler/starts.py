@@ -21,7 +21,6 @@ from ditstack.recipe.recipe import Sampler
 ADAMS_BASHFORTH = {"Euler": 1, "Adams-Bashforth 2": 2}
 """Titles and orders."""
 
-
 CROWDED = (1.0, 4 / 3, 5 / 3)
 """How much more the times crowd towards noise than the model's own do, as a factor of its shift: few evaluations want
 more of them there. (On the embedded model 5/3 is 2.7 dB better than 1 at 5 evaluations, and none at 12.)"""
@@ -39,8 +38,7 @@ def starts(
     """
     found = {}
     for title, order in ADAMS_BASHFORTH.items():
-        for factor in CROWDED:
-            times = crowded(grid.spread(evaluations), factor, grid.train_steps)
+        for factor, times in crowds(grid, evaluations).items():
             nodes = torch.cat([grid.process.at(times), times.new_full((1,), grid.end)])
             rows = adams_bashforth(nodes, order)
             found[_titled(title, factor)] = Method(times.float(), nodes.float(), rows.float())
@@ -58,6 +56,11 @@ def starts(
             if method is not None and len(method) == evaluations:
                 found[_titled(one.title, factor)] = method
     return found
+
+
+def crowds(grid: Grid, evaluations: int) -> dict[float, Tensor]:
+    """The model's own times, spread over so many evaluations, by how much more they crowd towards noise."""
+    return {factor: crowded(grid.spread(evaluations), factor, grid.train_steps) for factor in CROWDED}
 
 
 def crowded(times: Tensor, factor: float, scale: float) -> Tensor:

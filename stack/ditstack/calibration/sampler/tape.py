@@ -21,9 +21,6 @@ class Tape:
         self.replayed = self.at = 0
         self.records = True
 
-    def record(self) -> None:
-        self.said, self.replayed, self.at, self.records = [], 0, 0, True
-
     def replay(self, evaluations: int) -> None:
         """The next run's first evaluations are those of the recorded one."""
         self.replayed = sum(evaluation < evaluations for evaluation, _ in self.said)

@@ -13,9 +13,8 @@ from ditstack.calibration.sampler.loss import loss_of
 from ditstack.calibration.sampler.pictures import decoded
 from ditstack.calibration.sampler.probes import ByProbes, Normal, chain, numbers_of, read
 from ditstack.calibration.sampler.tape import Tape
-from ditstack.calibration.trajectories import differentiable, final_latents
+from ditstack.calibration.trajectories import differentiable, stepped
 from ditstack.maths.multistep import Method, Parameters
-from ditstack.pipeline.fitted_scheduler import FittedMultistepScheduler
 from ditstack.recipe.recipe import Recipe
 from ditstack.testing import tiny_pipelines as tiny
 
@@ -42,7 +41,6 @@ def test_what_was_evaluated_before_a_moved_number_is_not_run_again_and_says_the_
     )  # the transformer's own are heard anyway
     tape = Tape(fit.pipe)
     with tape.running():
-        tape.record()
         fit.run(method, [0])
         whole = len(ran)
         for number in numbers_of(method):
@@ -112,15 +110,11 @@ def test_an_iteration_lowers_the_loss_of_its_prompts(fit: SamplerFit) -> None:
 def test_latents_are_decoded_as_the_pipeline_decodes_its_own(fit: SamplerFit) -> None:
     method = Method(**{name: one.detach() for name, one in begun(fit).method().tensors().items()})
     sampler = fit.calibration.sampler
+    seen: list[torch.Tensor] = []
     with torch.no_grad():
-        latents = final_latents(
-            fit.pipe,
-            FittedMultistepScheduler.of(method, fit.grid.kind),
-            P[:2],
-            [SEED, SEED + 1],
-            sampler.changed(steps=3),
-        )
-    found = decoded(fit.pipe, fit.grid, latents, P[:2], [0, 0], sampler)
+        scheduler, three = fit.grid.scheduler(method), sampler.changed(steps=3)
+        stepped(fit.pipe, scheduler, P[:2], [SEED, SEED + 1], three, lambda _, __, after: seen.append(after))
+    found = decoded(fit.pipe, fit.grid, seen[-1], P[:2], [0, 0], sampler)
     torch.testing.assert_close(found, fit.run(method, [0, 1]).detach(), rtol=1e-4, atol=1e-4)
 
 

@@ -121,6 +121,6 @@ def test_what_is_kept_of_a_converged_run_is_where_it_was(family: str) -> None:
     shorter = grid.method(12)
     with torch.no_grad():
         seen: dict[int, torch.Tensor] = {}
-        scheduler, sampler = fit.scheduler(shorter), fit.calibration.sampler.changed(steps=len(shorter))
+        scheduler, sampler = grid.scheduler(shorter), fit.calibration.sampler.changed(steps=len(shorter))
         stepped(fit.pipe, scheduler, *fit.of([0]), sampler, lambda done, before, _: seen.update({done - 1: before}))
     torch.testing.assert_close(found.along[1, :1].float(), seen[3].cpu(), rtol=2e-3, atol=2e-3)
